@@ -1,0 +1,432 @@
+/* engine: the turn. Steps every event, appends all records in one commit, then lets the effects go.
+ *
+ * Invariants: nothing reaches the sink before the commit of the turn that caused it (commit, then speak); a commit that
+ * fails drops every effect, answers the turn UNAVAILABLE and loads the model afresh (in doubt, discard); a lost store
+ * (DATA_LOSS) stops the engine. Effects are encoded right after their step, while what they point to is whole.
+ * Called by app/loop.c on the engine thread, and by engine/lua in the virtual world.
+ */
+#include "app/engine.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#include "base/assert.h"
+#include "base/log.h"
+#include "base/vec.h"
+
+/* An effect, encoded, waiting for the commit. Everything it points to lives in the turn's arena. */
+typedef struct {
+  tci_effect_kind kind;
+  uint64_t token, sequence;
+  tci_status status;
+  tci_str bytes;
+  tci_str execution_id, address;
+  tci_mode mode;
+  int64_t timeout_us;
+} parcel;
+
+enum { WAKE_RETRY_US = 1000000 };
+
+struct tci_engine {
+  tci_engine_options options;
+  tci_sink sink;
+  tci_store *store;
+  tci_core *core;
+  tci_update update;
+  int64_t started_us; /* wall */
+  bool draining, more;
+  bool asleep;          /* reloaded after a failed commit and not woken yet */
+  int64_t wake_at_us;   /* monotonic */
+  /* of the turn */
+  tci_arena arena;
+  TCI_VEC(parcel) parcels;
+  TCI_VEC(tci_store_record) records;
+  tci_buf scratch;
+  TCI_VEC(tci_str) refused; /* execution ids (heap) whose runner may not be dialled */
+  tci_engine_counters counters;
+};
+
+/* ---- recovery ---- */
+
+typedef struct {
+  tci_core *core;
+  tci_status status;
+} loading;
+
+static tci_record core_record(const tci_store_record *r) {
+  return (tci_record){r->plan_key, r->sequence, r->bytes, r->plan_id, r->settled};
+}
+
+static bool load_one(void *ctx, const tci_store_record *r) {
+  loading *l = ctx;
+  tci_record record = core_record(r);
+  l->status = tci_core_load(l->core, &record);
+  return l->status.code == TCI_OK;
+}
+
+static tci_status load_plan(tci_engine *e, tci_core *core, uint64_t key) {
+  loading l = {core, TCI_STATUS_OK};
+  TCI_TRY(tci_store_load(e->store, key, load_one, &l));
+  return l.status;
+}
+
+/* A fresh model from the journal: the runners, then every plan that is not settled. */
+static tci_status load_all(tci_engine *e, tci_core **out) {
+  tci_core *core = tci_core_new(&e->options.limits, &tci_policy_builtin);
+  uint64_t *keys = NULL, max_key = 0;
+  size_t len = 0;
+  tci_status status = load_plan(e, core, 0);
+  if (status.code == TCI_OK) status = tci_store_max_key(e->store, &max_key);
+  if (status.code == TCI_OK) status = tci_store_open_plans(e->store, &keys, &len);
+  for (size_t i = 0; status.code == TCI_OK && i < len; i++) status = load_plan(e, core, keys[i]);
+  free(keys);
+  if (status.code != TCI_OK) {
+    tci_core_free(core);
+    return status;
+  }
+  tci_core_set_next_plan_key(core, max_key + 1);
+  if (e->draining) tci_core_hold(core);
+  *out = core;
+  return TCI_STATUS_OK;
+}
+
+/* ---- collecting what a step leaves behind ---- */
+
+static tci_str kept(tci_engine *e, tci_str s) { return tci_str_copy(&e->arena, s); }
+
+static parcel *parcel_add(tci_engine *e, tci_effect_kind kind, uint64_t token) {
+  tci_vec_push(&e->parcels, ((parcel){.kind = kind, .token = token}));
+  return &e->parcels.items[e->parcels.len - 1];
+}
+
+enum { COUNTERS = 6 };
+
+static void fill_counters(const tci_engine *e, tci_counter out[COUNTERS]) {
+  tci_engine_counters c = tci_engine_count(e);
+  out[0] = (tci_counter){TCI_STR("commits"), c.commits};
+  out[1] = (tci_counter){TCI_STR("events"), c.events};
+  out[2] = (tci_counter){TCI_STR("journal_bytes"), c.journal_bytes};
+  out[3] = (tci_counter){TCI_STR("longest_turn_us"), c.longest_turn_us};
+  out[4] = (tci_counter){TCI_STR("records"), c.records};
+  out[5] = (tci_counter){TCI_STR("turns"), c.turns};
+}
+
+static void collect_reply(tci_engine *e, const tci_effect *effect) {
+  parcel *p = parcel_add(e, TCI_EFFECT_REPLY, effect->token);
+  if (effect->reply.status.code != TCI_OK) {
+    p->status = (tci_status){effect->reply.status.code,
+                             tci_str_z(&e->arena, tci_str_from(effect->reply.status.message))};
+    return;
+  }
+  tci_counter counters[COUNTERS];
+  fill_counters(e, counters);
+  tci_server_facts facts = {e->options.version, e->started_us, &e->options.limits, counters, COUNTERS};
+  tci_buf_clear(&e->scratch);
+  tci_codec_reply(&effect->reply, &facts, &e->scratch);
+  if (e->scratch.len > (size_t)e->options.limits.reply_bytes_max && effect->reply.command != TCI_COMMAND_WRITE_NODES) {
+    p->status = (tci_status){TCI_RESOURCE_EXHAUSTED,
+                             tci_fmt(&e->arena,
+                                     "the reply would be %zu bytes, over the limit reply_bytes_max (%lld); ask for less: "
+                                     "filter by ids or states",
+                                     e->scratch.len, (long long)e->options.limits.reply_bytes_max)};
+    return;
+  }
+  p->bytes = kept(e, tci_buf_str(&e->scratch));
+}
+
+static void collect_dispatch(tci_engine *e, const tci_effect *effect) {
+  const tci_attempt *a = effect->attempt;
+  tci_str address;
+  tci_status status = tci_address_resolve(effect->address, &e->options.allowed_addresses, &e->arena, &address);
+  if (status.code != TCI_OK) { /* registered under another allow-list; it was checked at the door then */
+    tci_vec_push(&e->refused, tci_str_dup(a->execution_id));
+    return;
+  }
+  tci_buf_clear(&e->scratch);
+  tci_codec_run_request(a, tci_str_from(e->options.callback_address), &e->scratch);
+  parcel *p = parcel_add(e, TCI_EFFECT_DISPATCH, 0);
+  p->bytes = kept(e, tci_buf_str(&e->scratch));
+  p->execution_id = kept(e, a->execution_id);
+  p->address = kept(e, address);
+  p->mode = a->mode;
+  p->timeout_us = effect->timeout_us;
+}
+
+static void collect_watch(tci_engine *e, const tci_effect *effect) {
+  tci_buf_clear(&e->scratch);
+  tci_codec_watch_event(&effect->watch, &e->scratch);
+  parcel *p = parcel_add(e, TCI_EFFECT_WATCH, effect->token);
+  p->sequence = effect->watch.sequence;
+  p->bytes = kept(e, tci_buf_str(&e->scratch));
+}
+
+static void collect_effects(tci_engine *e, const tci_update *update) {
+  for (size_t i = 0; i < update->effects.len; i++) {
+    const tci_effect *effect = &update->effects.items[i];
+    switch (effect->kind) {
+      case TCI_EFFECT_REPLY: collect_reply(e, effect); break;
+      case TCI_EFFECT_DISPATCH: collect_dispatch(e, effect); break;
+      case TCI_EFFECT_WATCH: collect_watch(e, effect); break;
+      case TCI_EFFECT_CANCEL:
+        parcel_add(e, TCI_EFFECT_CANCEL, 0)->execution_id = kept(e, effect->attempt->execution_id);
+        break;
+      case TCI_EFFECT_WATCH_END:
+        parcel_add(e, TCI_EFFECT_WATCH_END, effect->token)->status = effect->reply.status;
+        break;
+    }
+  }
+}
+
+static void collect_records(tci_engine *e, const tci_update *update) {
+  for (size_t i = 0; i < update->records.len; i++) {
+    const tci_record *r = &update->records.items[i];
+    tci_vec_push(&e->records, ((tci_store_record){r->plan_key, r->sequence, kept(e, r->bytes), kept(e, r->plan_id), r->settled}));
+  }
+}
+
+/* ---- watch resume ---- */
+
+typedef struct {
+  tci_engine *engine;
+  tci_core *scratch;
+  tci_update update;
+  const tci_event *event;
+  uint64_t upto;
+  tci_status status;
+} replaying;
+
+static bool replay_one(void *ctx, const tci_store_record *r) {
+  replaying *p = ctx;
+  tci_record record = core_record(r);
+  p->status = tci_core_replay(p->scratch, &record, &p->event->command, p->event->token, p->upto, &p->update);
+  if (p->status.code == TCI_OK) collect_effects(p->engine, &p->update);
+  return p->status.code == TCI_OK;
+}
+
+/* A watcher that was away gets what it missed: the journal, then this turn's records, which are not in it yet. */
+static tci_status replay_missed(tci_engine *e, const tci_event *event) {
+  uint64_t upto = tci_core_watch_since(e->core, event->token);
+  if (upto <= event->command.watch_plan.after_sequence) return TCI_STATUS_OK;
+  uint64_t key = tci_core_plan(e->core, event->command.plan_id)->key;
+  replaying p = {.engine = e, .scratch = tci_core_new(&e->options.limits, &tci_policy_builtin), .event = event, .upto = upto};
+  tci_status status = tci_store_load(e->store, key, replay_one, &p);
+  if (status.code == TCI_OK) status = p.status;
+  for (size_t i = 0; status.code == TCI_OK && i < e->records.len; i++) {
+    if (e->records.items[i].plan_key != key) continue;
+    replay_one(&p, &e->records.items[i]);
+    status = p.status;
+  }
+  tci_core_free(p.scratch);
+  tci_update_deinit(&p.update);
+  return status;
+}
+
+/* ---- the door: what is refused before the core sees it ---- */
+
+static void refuse(tci_engine *e, uint64_t token, tci_status status) {
+  parcel_add(e, TCI_EFFECT_REPLY, token)->status = status;
+}
+
+static bool may_pass(tci_engine *e, const tci_event *event) {
+  if (event->kind != TCI_EVENT_COMMAND) return true;
+  const tci_command *cmd = &event->command;
+  bool starts_work = cmd->kind == TCI_COMMAND_CREATE_PLAN || cmd->kind == TCI_COMMAND_WRITE_NODES ||
+                     cmd->kind == TCI_COMMAND_REGISTER_RUNNER || cmd->kind == TCI_COMMAND_UNREGISTER_RUNNER;
+  if (e->draining && starts_work) {
+    refuse(e, event->token, (tci_status){TCI_UNAVAILABLE, "the server is stopping; repeat when it is back"});
+    return false;
+  }
+  if (cmd->kind != TCI_COMMAND_REGISTER_RUNNER || !cmd->register_runner.address.len) return true;
+  tci_str address;
+  tci_status status =
+      tci_address_resolve(cmd->register_runner.address, &e->options.allowed_addresses, &e->arena, &address);
+  if (status.code == TCI_OK) return true;
+  refuse(e, event->token, status);
+  return false;
+}
+
+/* Settled plans leave memory; a command that names one brings it back. */
+static tci_status load_missing(tci_engine *e, const tci_event *event) {
+  if (event->kind != TCI_EVENT_COMMAND || !event->command.plan_id.len) return TCI_STATUS_OK;
+  if (tci_core_has_plan(e->core, event->command.plan_id)) return TCI_STATUS_OK;
+  uint64_t key;
+  TCI_TRY(tci_store_find(e->store, event->command.plan_id, &key));
+  return key ? load_plan(e, e->core, key) : TCI_STATUS_OK;
+}
+
+static tci_status step(tci_engine *e, const tci_event *event) {
+  e->counters.events++;
+  if (!may_pass(e, event)) return TCI_STATUS_OK;
+  TCI_TRY(load_missing(e, event));
+  tci_core_step(e->core, event, &e->update);
+  collect_records(e, &e->update);
+  if (event->kind == TCI_EVENT_COMMAND && event->command.kind == TCI_COMMAND_WATCH_PLAN &&
+      event->command.watch_plan.after_sequence)
+    TCI_TRY(replay_missed(e, event));
+  collect_effects(e, &e->update);
+  if (e->update.more) e->more = true;
+  return TCI_STATUS_OK;
+}
+
+/* ---- commit, then speak ---- */
+
+static void release(tci_engine *e) {
+  for (size_t i = 0; i < e->parcels.len; i++) {
+    const parcel *p = &e->parcels.items[i];
+    switch (p->kind) {
+      case TCI_EFFECT_REPLY: e->sink.reply(e->sink.ctx, p->token, p->status, p->bytes); break;
+      case TCI_EFFECT_DISPATCH:
+        e->sink.dispatch(e->sink.ctx, p->execution_id, p->mode, p->address,
+                         p->mode == TCI_MODE_SYNC ? "/turboci.v1.StageRunner/Run" : "/turboci.v1.StageRunner/RunAsync",
+                         p->bytes, p->timeout_us);
+        break;
+      case TCI_EFFECT_CANCEL: e->sink.cancel(e->sink.ctx, p->execution_id); break;
+      case TCI_EFFECT_WATCH: e->sink.watch(e->sink.ctx, p->token, p->sequence, p->bytes); break;
+      case TCI_EFFECT_WATCH_END: e->sink.watch_end(e->sink.ctx, p->token, p->status); break;
+    }
+  }
+}
+
+static void forget_turn(tci_engine *e) {
+  tci_arena_reset(&e->arena);
+  e->parcels.len = e->records.len = 0;
+}
+
+/* The commit failed: nothing of this turn happened, as far as anybody may know. */
+static tci_status start_over(tci_engine *e, tci_status why, tci_time now) {
+  tci_log(TCI_LOG_ERROR, "commit_failed", "code=%s error=\"%s\"", tci_code_name(why.code), why.message);
+  tci_status unknown = {TCI_UNAVAILABLE,
+                        tci_fmt(&e->arena, "the store could not commit (%s); the outcome is unknown: read, then repeat", why.message)};
+  for (size_t i = 0; i < e->parcels.len; i++)
+    if (e->parcels.items[i].kind == TCI_EFFECT_REPLY)
+      e->sink.reply(e->sink.ctx, e->parcels.items[i].token, unknown, (tci_str){0});
+  e->sink.watch_end(e->sink.ctx, 0, unknown); /* token 0: every stream */
+  tci_core_free(e->core);
+  e->core = NULL;
+  TCI_TRY(load_all(e, &e->core));
+  e->asleep = true;
+  e->wake_at_us = now.mono_us + WAKE_RETRY_US;
+  e->more = false;
+  return TCI_STATUS_OK;
+}
+
+static tci_status finish_turn(tci_engine *e, tci_time now) {
+  tci_status status = TCI_STATUS_OK;
+  if (e->records.len) {
+    status = tci_store_append(e->store, e->records.items, e->records.len);
+    if (status.code == TCI_OK) e->counters.commits++;
+  }
+  if (status.code == TCI_DATA_LOSS) return status;
+  if (status.code == TCI_OK) release(e);
+  else status = start_over(e, status, now);
+  forget_turn(e);
+  return status;
+}
+
+/* After a failed commit the fresh model sleeps until its waking can be committed: reads are served meanwhile. */
+static tci_status wake(tci_engine *e, const tci_event *like) {
+  tci_event event = {.kind = TCI_EVENT_RELOADED, .now = like->now};
+  memcpy(event.random, like->random, sizeof event.random);
+  event.random[0] ^= 0xff; /* another stream than the event's own */
+  e->asleep = false;
+  TCI_TRY(step(e, &event));
+  return finish_turn(e, like->now);
+}
+
+static tci_status answer_refused(tci_engine *e, const tci_event *like) {
+  tci_status status = TCI_STATUS_OK;
+  for (size_t i = 0; i < e->refused.len; i++) {
+    tci_event event = {.kind = TCI_EVENT_ANSWER, .now = like->now};
+    memcpy(event.random, like->random, sizeof event.random);
+    event.random[0] ^= (uint8_t)(i + 1);
+    event.random[1] ^= 0xff;
+    event.answer.execution_id = e->refused.items[i];
+    event.answer.code = TCI_UNAVAILABLE;
+    event.answer.message = TCI_STR("the runner's address is not allowed by this server");
+    if (status.code == TCI_OK) status = step(e, &event);
+    tci_str_free(&e->refused.items[i]);
+  }
+  e->refused.len = 0;
+  return status;
+}
+
+tci_status tci_engine_turn(tci_engine *e, const tci_event *events, size_t len) {
+  if (len == 0) return TCI_STATUS_OK;
+  e->counters.turns++;
+  e->more = false;
+  if (e->asleep && events[0].now.mono_us >= e->wake_at_us) TCI_TRY(wake(e, &events[0]));
+  if (e->refused.len) TCI_TRY(answer_refused(e, &events[0]));
+  for (size_t i = 0; i < len; i++) TCI_TRY(step(e, &events[i]));
+  TCI_TRY(finish_turn(e, events[0].now));
+  tci_core_evict(e->core);
+  return TCI_STATUS_OK;
+}
+
+/* ---- life ---- */
+
+tci_status tci_engine_open(const tci_engine_options *options, const tci_sink *sink, tci_time now, const uint8_t random[32],
+                           tci_engine **out, char *message, size_t size) {
+  *out = NULL;
+  tci_engine *e = tci_calloc(1, sizeof *e);
+  e->options = *options;
+  e->sink = *sink;
+  e->started_us = now.wall_us;
+  tci_status status = tci_store_open(&options->store, &e->store, message, size);
+  if (status.code == TCI_OK) {
+    status = load_all(e, &e->core);
+    if (status.code == TCI_OK) {
+      tci_event event = {.kind = TCI_EVENT_RESTARTED, .now = now};
+      memcpy(event.random, random, sizeof event.random);
+      status = tci_engine_turn(e, &event, 1);
+    }
+    if (status.code != TCI_OK) snprintf(message, size, "%s: %s", options->store.path, status.message);
+  }
+  if (status.code != TCI_OK) {
+    tci_engine_close(e);
+    return (tci_status){status.code, message};
+  }
+  *out = e;
+  return TCI_STATUS_OK;
+}
+
+void tci_engine_close(tci_engine *e) {
+  if (!e) return;
+  tci_core_free(e->core);
+  tci_store_close(e->store);
+  tci_update_deinit(&e->update);
+  tci_arena_deinit(&e->arena);
+  tci_vec_free(&e->parcels);
+  tci_vec_free(&e->records);
+  tci_buf_deinit(&e->scratch);
+  for (size_t i = 0; i < e->refused.len; i++) tci_str_free(&e->refused.items[i]);
+  tci_vec_free(&e->refused);
+  free(e);
+}
+
+void tci_engine_set_callback_address(tci_engine *e, const char *address) { e->options.callback_address = address; }
+
+int64_t tci_engine_next_due_us(const tci_engine *e) {
+  if (e->more || e->refused.len) return 0;
+  int64_t due = tci_core_next_due_us(e->core);
+  return e->asleep && e->wake_at_us < due ? e->wake_at_us : due;
+}
+
+void tci_engine_drain(tci_engine *e) {
+  e->draining = true;
+  tci_core_hold(e->core);
+}
+
+size_t tci_engine_sync_calls(const tci_engine *e) { return tci_core_sync_calls(e->core); }
+const tci_core *tci_engine_core(const tci_engine *e) { return e->core; }
+
+tci_engine_counters tci_engine_count(const tci_engine *e) {
+  tci_engine_counters c = e->counters;
+  tci_store_counters s = tci_store_count(e->store);
+  c.records = s.records;
+  c.journal_bytes = s.journal_bytes;
+  return c;
+}
+
+void tci_engine_note_turn_us(tci_engine *e, int64_t turn_us) {
+  if (turn_us > e->counters.longest_turn_us) e->counters.longest_turn_us = turn_us;
+}

@@ -1,0 +1,61 @@
+/* engine: core + store + codec in one box, a turn at a time. No threads, no clock, no sockets of its own.
+ *
+ *     inputs -> step each -> append all records, one commit -> release effects (encoded) to the sink
+ *
+ * app/loop.c drives it on the engine thread with real time and gRPC; engine/lua drives it directly in the virtual world.
+ * Invariant: nothing reaches the sink before the commit of the turn that caused it.
+ */
+#ifndef TCI_APP_ENGINE_H
+#define TCI_APP_ENGINE_H
+
+#include "base/queue.h"
+#include "core/core.h"
+#include "rpc/codec.h"
+#include "store/store.h"
+
+typedef struct tci_engine tci_engine;
+
+/* Where effects go. Bytes and texts are borrowed for the call. */
+typedef struct {
+  void *ctx;
+  void (*reply)(void *ctx, uint64_t token, tci_status status, tci_str message);
+  /* Call the runner: `method` is a path, `request` encoded. The answer comes back as an ANSWER event. */
+  void (*dispatch)(void *ctx, tci_str execution_id, tci_mode mode, tci_str address, const char *method, tci_str request,
+                   int64_t timeout_us);
+  void (*cancel)(void *ctx, tci_str execution_id);
+  void (*watch)(void *ctx, uint64_t token, uint64_t sequence, tci_str message);
+  void (*watch_end)(void *ctx, uint64_t token, tci_status status);
+} tci_sink;
+
+typedef struct {
+  tci_limits limits;
+  tci_store_options store;
+  const char *callback_address; /* told to async runners */
+  tci_ids allowed_addresses;    /* see tci_address_resolve */
+  const char *version;
+} tci_engine_options;
+
+/* Opens the store and recovers. `message` (size bytes) gets the text of a refusal. Options are copied, but not the strings. */
+TCI_MUST_USE tci_status tci_engine_open(const tci_engine_options *options, const tci_sink *sink, tci_time now,
+                                        const uint8_t random[32], tci_engine **out, char *message, size_t size);
+void tci_engine_close(tci_engine *engine);
+void tci_engine_set_callback_address(tci_engine *engine, const char *address);
+
+/* One turn: steps every event (in order), commits once, releases effects. Events and what they point to are borrowed for the call.
+ * Returns DATA_LOSS (static text) when the store is lost: log and exit. Every other failure was answered to the clients. */
+TCI_MUST_USE tci_status tci_engine_turn(tci_engine *engine, const tci_event *events, size_t len);
+/* Monotonic time at which a TICK is due (0: at once, work was left over; INT64_MAX: never). */
+int64_t tci_engine_next_due_us(const tci_engine *engine);
+/* Refuses every command that would write, with UNAVAILABLE, from now on. */
+void tci_engine_drain(tci_engine *engine);
+size_t tci_engine_sync_calls(const tci_engine *engine);
+const tci_core *tci_engine_core(const tci_engine *engine);
+
+typedef struct {
+  int64_t turns, events, commits, records, journal_bytes, longest_turn_us;
+} tci_engine_counters;
+tci_engine_counters tci_engine_count(const tci_engine *engine);
+/* The loop measures; told after each turn. */
+void tci_engine_note_turn_us(tci_engine *engine, int64_t turn_us);
+
+#endif

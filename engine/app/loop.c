@@ -1,0 +1,254 @@
+/* loop: see loop.h. One wait, one turn, one commit; then effects.
+ *
+ * Invariants: it wakes only for an item or a timer that is due; a stream is ended once; a lost store ends the process
+ * (crash-only: the restart recovers).
+ */
+#include "app/loop.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/clock.h"
+#include "base/log.h"
+#include "base/vec.h"
+
+/* An open WatchWorkPlan. */
+typedef struct tci_stream {
+  uint64_t token;
+  tci_rpc_call *call;
+  uint64_t last_sequence;
+  size_t position; /* in stream_list */
+} tci_stream;
+
+/* A runner's RPC in flight. */
+typedef struct {
+  tci_loop *loop;
+  tci_str execution_id;
+  tci_mode mode;
+  uint64_t handle;
+} runner_call;
+
+#define KEY(ptr_to_u64) ((tci_str){(const char *)(ptr_to_u64), sizeof(uint64_t)})
+
+tci_item *tci_item_new(tci_item_kind kind) {
+  tci_item *item = tci_calloc(1, sizeof *item);
+  item->kind = kind;
+  return item;
+}
+
+void tci_item_free(tci_item *item) {
+  tci_arena_deinit(&item->arena);
+  free(item);
+}
+
+/* ---- streams ---- */
+
+static void stream_open(tci_loop *loop, uint64_t token, tci_rpc_call *call) {
+  tci_stream *stream = tci_calloc(1, sizeof *stream);
+  *stream = (tci_stream){.token = token, .call = call, .position = loop->stream_list.len};
+  tci_vec_push(&loop->stream_list, stream);
+  tci_map_put(&loop->streams, KEY(&stream->token), stream);
+}
+
+static void stream_end(tci_loop *loop, uint64_t token, tci_status status) {
+  tci_stream *stream = tci_map_remove(&loop->streams, KEY(&token));
+  if (!stream) return; /* ended before */
+  tci_stream *last = loop->stream_list.items[loop->stream_list.len - 1];
+  last->position = stream->position;
+  tci_vec_swap_remove(&loop->stream_list, stream->position);
+  tci_rpc_reply(stream->call, status, (tci_str){0});
+  free(stream);
+}
+
+/* The engine still has the watcher: tell it. */
+static void unwatch(tci_loop *loop, uint64_t token) {
+  tci_item *item = tci_item_new(TCI_ITEM_EVENT);
+  item->event.kind = TCI_EVENT_UNWATCH;
+  item->event.token = token;
+  tci_queue_push(&loop->queue, &item->link);
+}
+
+/* ---- sink ---- */
+
+static void sink_reply(void *ctx, uint64_t token, tci_status status, tci_str message) {
+  tci_loop *loop = ctx;
+  if (tci_token_is_stream(token)) stream_end(loop, token, status); /* a watch that was refused */
+  else tci_rpc_reply((tci_rpc_call *)(uintptr_t)token, status, message);
+}
+
+static void on_runner_done(void *ctx, tci_status status, tci_str message) {
+  runner_call *call = ctx;
+  tci_item *item = tci_item_new(TCI_ITEM_EVENT);
+  tci_answer *answer = &item->event.answer;
+  item->event.kind = TCI_EVENT_ANSWER;
+  answer->execution_id = tci_str_copy(&item->arena, call->execution_id);
+  answer->code = status.code;
+  if (status.code == TCI_OK)
+    tci_codec_answer(call->mode, tci_str_copy(&item->arena, message), &call->loop->limits, &item->arena, answer);
+  else
+    answer->message = tci_str_copy(&item->arena, tci_str_from(status.message));
+  tci_queue_push(&call->loop->queue, &item->link);
+}
+
+static void sink_dispatch(void *ctx, tci_str execution_id, tci_mode mode, tci_str address, const char *method,
+                          tci_str request, int64_t timeout_us) {
+  tci_loop *loop = ctx;
+  runner_call *call = tci_calloc(1, sizeof *call);
+  *call = (runner_call){loop, tci_str_dup(execution_id), mode, 0};
+  tci_map_put(&loop->calls, call->execution_id, call);
+  tci_arena scratch = {0};
+  const tci_rpc_sink sink = {.ctx = call, .on_done = on_runner_done};
+  call->handle = tci_rpc_start(loop->client, tci_str_z(&scratch, address), method, request, timeout_us, false, &sink);
+  tci_arena_deinit(&scratch);
+}
+
+static void call_free(runner_call *call) {
+  tci_str_free(&call->execution_id);
+  free(call);
+}
+
+static void sink_cancel(void *ctx, tci_str execution_id) {
+  tci_loop *loop = ctx;
+  const runner_call *call = tci_map_get(&loop->calls, execution_id);
+  if (call) tci_rpc_cancel(loop->client, call->handle);
+}
+
+static void sink_watch(void *ctx, uint64_t token, uint64_t sequence, tci_str message) {
+  tci_loop *loop = ctx;
+  tci_stream *stream = tci_map_get(&loop->streams, KEY(&token));
+  if (!stream) return;
+  tci_arena scratch = {0};
+  const char *why = NULL;
+  if (message.len > (size_t)loop->limits.reply_bytes_max)
+    why = tci_fmt(&scratch, "event %llu is %zu bytes, over the limit reply_bytes_max; the last sequence sent is %llu",
+                  (unsigned long long)sequence, message.len, (unsigned long long)stream->last_sequence);
+  else if (tci_rpc_send(stream->call, message) > (size_t)loop->limits.watch_buffer_bytes_max)
+    why = tci_fmt(&scratch,
+                  "the watcher is too slow: more than watch_buffer_bytes_max wait for it; resume with after_sequence=%llu",
+                  (unsigned long long)sequence);
+  if (why) {
+    stream_end(loop, token, (tci_status){TCI_RESOURCE_EXHAUSTED, why});
+    unwatch(loop, token);
+  } else {
+    stream->last_sequence = sequence;
+  }
+  tci_arena_deinit(&scratch);
+}
+
+static void end_all_streams(tci_loop *loop, tci_status status) {
+  while (loop->stream_list.len) stream_end(loop, loop->stream_list.items[loop->stream_list.len - 1]->token, status);
+}
+
+static void sink_watch_end(void *ctx, uint64_t token, tci_status status) {
+  if (token) stream_end(ctx, token, status);
+  else end_all_streams(ctx, status);
+}
+
+const tci_sink tci_loop_sink = {NULL, sink_reply, sink_dispatch, sink_cancel, sink_watch, sink_watch_end};
+
+/* ---- the turn ---- */
+
+static void add_event(tci_loop *loop, const tci_event *event, tci_time now) {
+  tci_vec_push(&loop->events, *event);
+  tci_event *added = &loop->events.items[loop->events.len - 1];
+  added->now = now;
+  tci_rng_bytes(&loop->rng, added->random, sizeof added->random);
+}
+
+static void begin_drain(tci_loop *loop, tci_time now) {
+  loop->draining = true;
+  loop->drain_by_us = now.mono_us + loop->limits.drain_timeout_ms * 1000;
+  tci_engine_drain(loop->engine);
+  tci_log(TCI_LOG_INFO, "draining", "sync_calls=%zu timeout_ms=%lld", tci_engine_sync_calls(loop->engine),
+          (long long)loop->limits.drain_timeout_ms);
+}
+
+/* What an item means to the loop before the engine sees its event. */
+static void take(tci_loop *loop, tci_item *item, tci_time now) {
+  tci_vec_push(&loop->items, item);
+  if (item->kind == TCI_ITEM_DRAIN) {
+    begin_drain(loop, now);
+    return;
+  }
+  const tci_event *event = &item->event;
+  if (event->kind == TCI_EVENT_COMMAND) atomic_fetch_sub(&loop->queued, 1);
+  if (event->kind == TCI_EVENT_COMMAND && tci_token_is_stream(event->token)) stream_open(loop, event->token, item->call);
+  if (event->kind == TCI_EVENT_ANSWER) {
+    runner_call *call = tci_map_remove(&loop->calls, event->answer.execution_id);
+    if (call) call_free(call);
+  }
+  add_event(loop, event, now);
+}
+
+static void after_turn(tci_loop *loop) {
+  for (size_t i = 0; i < loop->items.len; i++) {
+    tci_item *item = loop->items.items[i];
+    if (item->kind == TCI_ITEM_EVENT && item->event.kind == TCI_EVENT_UNWATCH)
+      stream_end(loop, item->event.token, (tci_status){TCI_CANCELLED, "the watcher went away"});
+    tci_item_free(item);
+  }
+  loop->items.len = loop->events.len = 0;
+}
+
+static int64_t min64(int64_t a, int64_t b) { return a < b ? a : b; }
+
+static bool drained(const tci_loop *loop) {
+  return loop->draining && (tci_engine_sync_calls(loop->engine) == 0 || tci_clock_mono_us() >= loop->drain_by_us);
+}
+
+static void turn(tci_loop *loop, tci_queue_item *taken) {
+  tci_time now = tci_clock_now();
+  while (taken) {
+    tci_item *item = (tci_item *)(void *)taken;
+    taken = taken->next;
+    take(loop, item, now);
+  }
+  if (loop->events.len == 0) add_event(loop, &(tci_event){.kind = TCI_EVENT_TICK}, now);
+  tci_status status = tci_engine_turn(loop->engine, loop->events.items, loop->events.len);
+  if (status.code != TCI_OK) {
+    tci_log(TCI_LOG_ERROR, "store_lost", "code=%s error=\"%s\" action=\"exit; a restart recovers\"",
+            tci_code_name(status.code), status.message);
+    abort();
+  }
+  tci_engine_note_turn_us(loop->engine, tci_clock_mono_us() - now.mono_us);
+  after_turn(loop);
+}
+
+/* Requests that came while the loop was ending still get an answer. */
+static void turn_away_the_rest(tci_loop *loop) {
+  const tci_status stopped = {TCI_UNAVAILABLE, "the server has stopped"};
+  for (tci_queue_item *at = tci_queue_take(&loop->queue, SIZE_MAX, 0); at;) {
+    tci_item *item = (tci_item *)(void *)at;
+    at = at->next;
+    if (item->kind == TCI_ITEM_EVENT && item->event.kind == TCI_EVENT_COMMAND)
+      tci_rpc_reply(item->call, stopped, (tci_str){0});
+    if (item->kind == TCI_ITEM_EVENT && item->event.kind == TCI_EVENT_ANSWER) {
+      runner_call *call = tci_map_remove(&loop->calls, item->event.answer.execution_id);
+      if (call) call_free(call);
+    }
+    tci_item_free(item);
+  }
+}
+
+void *tci_loop_run(void *arg) {
+  tci_loop *loop = arg;
+  while (!drained(loop)) {
+    int64_t due = tci_engine_next_due_us(loop->engine);
+    if (loop->draining) due = min64(due, loop->drain_by_us);
+    turn(loop, tci_queue_take(&loop->queue, (size_t)loop->limits.turn_events_max, due));
+  }
+  end_all_streams(loop, (tci_status){TCI_UNAVAILABLE, "the server is stopping; resume with after_sequence when it is back"});
+  turn_away_the_rest(loop);
+  return NULL;
+}
+
+void tci_loop_deinit(tci_loop *loop) {
+  turn_away_the_rest(loop);
+  tci_engine_close(loop->engine);
+  tci_queue_deinit(&loop->queue);
+  tci_map_deinit(&loop->streams);
+  tci_map_deinit(&loop->calls);
+  tci_vec_free(&loop->stream_list);
+  tci_vec_free(&loop->events);
+  tci_vec_free(&loop->items);
+}

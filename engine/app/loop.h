@@ -1,0 +1,56 @@
+/* loop: the engine thread: takes what the queue holds, runs a turn, lets effects out over gRPC.
+ *
+ * Everything in tci_loop below `engine` belongs to the engine thread. Other threads only push items.
+ */
+#ifndef TCI_APP_LOOP_H
+#define TCI_APP_LOOP_H
+
+#include <pthread.h>
+#include <stdatomic.h>
+
+#include "app/engine.h"
+#include "base/vec.h"
+#include "rpc/rpc.h"
+
+typedef enum { TCI_ITEM_EVENT, TCI_ITEM_DRAIN } tci_item_kind;
+
+/* One piece of work for the engine thread, with its own memory. */
+typedef struct {
+  tci_queue_item link; /* first */
+  tci_item_kind kind;
+  tci_event event;
+  tci_arena arena;
+  tci_rpc_call *call; /* COMMAND: the call to answer */
+} tci_item;
+
+typedef struct {
+  tci_queue queue;
+  atomic_llong queued; /* requests in it */
+  tci_rpc_client *client;
+  tci_limits limits;
+  pthread_t thread;
+  /* engine thread only */
+  tci_engine *engine;
+  tci_rng rng;
+  tci_map streams; /* 8 bytes of token -> stream */
+  tci_map calls;   /* execution id -> runner call in flight */
+  TCI_VEC(struct tci_stream *) stream_list;
+  TCI_VEC(tci_event) events; /* of the turn */
+  TCI_VEC(tci_item *) items;
+  bool draining;
+  int64_t drain_by_us;
+} tci_loop;
+
+tci_item *tci_item_new(tci_item_kind kind);
+void tci_item_free(tci_item *item);
+/* Token of a unary request and of a stream: the first are even, the second odd. */
+static inline uint64_t tci_token_of_call(tci_rpc_call *call) { return (uint64_t)(uintptr_t)call; }
+static inline bool tci_token_is_stream(uint64_t token) { return token & 1; }
+
+extern const tci_sink tci_loop_sink; /* ctx: the tci_loop */
+/* Runs until a DRAIN item was taken and the drain is over. The thread's main function. */
+void *tci_loop_run(void *loop);
+/* Answers what is still queued and frees; the thread has ended, and nobody pushes any more. */
+void tci_loop_deinit(tci_loop *loop);
+
+#endif

@@ -1,0 +1,279 @@
+/* attempt: one try of a stage, from its creation to the question whether there is another.
+ *
+ * Invariants: a stage has at most one open attempt, the last one; an execution that waits is in exactly one queue or has
+ * a backoff timer; one that is live belongs to its runner's list (its load) and has a timer. Every move goes
+ * through tci_emit; tci_attempt_place puts the attempt where its new state belongs.
+ */
+#include <string.h>
+
+#include "core/internal.h"
+
+static int64_t min64(int64_t a, int64_t b) { return a < b ? a : b; }
+static int64_t clamp(int64_t v, int64_t low, int64_t high) { return v < low ? low : v > high ? high : v; }
+
+static tci_change change_of(const tci_attempt *a, tci_change_type type) {
+  return (tci_change){.type = type, .node = a->stage->node.index + 1u, .attempt = a->index};
+}
+
+/* ---- birth ---- */
+
+/* "plan:stage:attempt:secret": needs no index, and 128 secret bits fence it. */
+static tci_str new_execution_id(tci_core *core, const tci_stage *stage, uint64_t index) {
+  char secret[33];
+  tci_rng_hex(&core->rng, 16, secret);
+  return tci_str_from(tci_fmt(&core->update->arena, "%.*s:%u:%llu:%s", TCI_STR_ARG(stage->node.plan->id),
+                              (unsigned)stage->node.index, (unsigned long long)index, secret));
+}
+
+bool tci_execution_id_parse(tci_str id, tci_str *plan_id, uint32_t *stage_index, uint32_t *attempt) {
+  size_t colons[3], n = 0;
+  for (size_t i = id.len; i > 0 && n < 3; i--)
+    if (id.ptr[i - 1] == ':') colons[n++] = i - 1;
+  if (n < 3 || colons[2] == 0 || id.len - colons[0] != 33) return false;
+  uint64_t numbers[2] = {0, 0};
+  for (int k = 0; k < 2; k++) {
+    size_t from = colons[2 - k] + 1, to = colons[1 - k];
+    if (from == to || to - from > 10) return false;
+    for (size_t i = from; i < to; i++) {
+      if (id.ptr[i] < '0' || id.ptr[i] > '9') return false;
+      numbers[k] = numbers[k] * 10 + (uint64_t)(id.ptr[i] - '0');
+    }
+    if (numbers[k] > UINT32_MAX) return false;
+  }
+  *plan_id = (tci_str){id.ptr, colons[2]};
+  *stage_index = (uint32_t)numbers[0];
+  *attempt = (uint32_t)numbers[1];
+  return true;
+}
+
+tci_attempt *tci_attempt_by_id(tci_core *core, tci_str execution_id, tci_status *status) {
+  tci_arena *arena = &core->update->arena;
+  if (!execution_id.len) {
+    *status = (tci_status){TCI_INVALID_ARGUMENT, "execution_id is empty; give the one that came with the request"};
+    return NULL;
+  }
+  tci_str plan_id;
+  uint32_t stage_index, index;
+  tci_plan *plan = NULL;
+  if (tci_execution_id_parse(execution_id, &plan_id, &stage_index, &index)) plan = tci_map_get(&core->plans, plan_id);
+  if (plan && stage_index < plan->nodes.len && plan->nodes.items[stage_index]->kind == TCI_NODE_STAGE) {
+    tci_stage *stage = tci_node_stage(plan->nodes.items[stage_index]);
+    if (index >= 1 && index <= stage->attempts.len) {
+      tci_attempt *a = stage->attempts.items[index - 1];
+      if (tci_str_eq(a->execution_id, execution_id)) return a;
+    }
+  }
+  *status = (tci_status){TCI_NOT_FOUND, tci_fmt(arena, "execution_id '%.*s' names no execution of this server",
+                                                TCI_STR_ARG(execution_id))};
+  return NULL;
+}
+
+static void attempt_create(tci_core *core, tci_stage *stage, int64_t after_us) {
+  tci_change c = {.type = TCI_CHANGE_ATTEMPT,
+                  .node = stage->node.index + 1u,
+                  .attempt = stage->attempts.len + 1,
+                  .state = TCI_ATTEMPT_PENDING};
+  if (stage->runner_type.len) {
+    c.execution = TCI_EXECUTION_PENDING;
+    c.execution_id = new_execution_id(core, stage, c.attempt);
+    if (after_us > 0) c.not_before_us = (uint64_t)(core->now.wall_us + after_us);
+  }
+  tci_emit(core, stage->node.plan, &c);
+}
+
+void tci_stage_start(tci_core *core, tci_stage *stage) {
+  tci_emit(core, stage->node.plan,
+           &(tci_change){
+               .type = TCI_CHANGE_STAGE_STATE, .node = stage->node.index + 1u, .state = TCI_STAGE_ATTEMPTING});
+  attempt_create(core, stage, 0);
+}
+
+/* ---- moves ---- */
+
+void tci_attempt_move(tci_core *core, tci_attempt *a, tci_attempt_state state, tci_execution_state execution) {
+  tci_change c = change_of(a, TCI_CHANGE_ATTEMPT);
+  c.state = state;
+  c.execution = execution;
+  tci_emit(core, a->stage->node.plan, &c);
+}
+
+void tci_attempt_progress(tci_core *core, tci_attempt *a, tci_str message, tci_str details, int64_t at_us) {
+  tci_change c = change_of(a, TCI_CHANGE_PROGRESS);
+  c.message = message;
+  c.bytes = details;
+  c.at_us = (uint64_t)at_us;
+  tci_emit(core, a->stage->node.plan, &c);
+}
+
+void tci_stage_finish(tci_core *core, tci_stage *stage, tci_outcome outcome, tci_reason reason) {
+  tci_emit(core, stage->node.plan,
+           &(tci_change){.type = TCI_CHANGE_STAGE_STATE,
+                         .node = stage->node.index + 1u,
+                         .state = TCI_STAGE_FINAL,
+                         .outcome = outcome,
+                         .reason = reason});
+}
+
+void tci_attempt_fail(tci_core *core, tci_attempt *a, tci_failure_kind kind, tci_str message,
+                      const tci_completion *completion) {
+  tci_stage *stage = a->stage;
+  tci_change c = change_of(a, TCI_CHANGE_ATTEMPT);
+  c.state = TCI_ATTEMPT_INCOMPLETE;
+  c.execution = TCI_EXECUTION_FAILED;
+  c.failed = true;
+  c.failure_kind = kind;
+  c.failure_message = message;
+  if (completion) {
+    if (completion->failure.occurred_us) c.failure_us = (uint64_t)completion->failure.occurred_us;
+    c.has_digest = true;
+    c.digest0 = completion->digest[0];
+    c.digest1 = completion->digest[1];
+  }
+  /* Whether it is retried decides where the check updates go, and retry must see the failure: so it moves first. */
+  tci_emit(core, stage->node.plan, &c);
+  tci_policy_context context = tci_context(core);
+  tci_retry_answer answer = core->policy.retry(core->policy.self, &context, stage);
+  if (answer.again) {
+    if (completion) tci_completion_keep(core, a, completion);
+    attempt_create(core, stage, answer.after_us);
+    return;
+  }
+  if (completion) tci_completion_apply(core, a, completion);
+  tci_stage_finish(core, stage, TCI_OUTCOME_FAILED, TCI_REASON_NO_RETRIES_LEFT);
+}
+
+void tci_attempt_abort(tci_core *core, tci_attempt *a, tci_failure_kind kind, tci_str message) {
+  tci_effect_add(core, TCI_EFFECT_CANCEL)->attempt = a;
+  tci_attempt_fail(core, a, kind, message, NULL);
+}
+
+/* ---- place: queue, timers, runner ---- */
+
+static bool answers_late(const tci_attempt *a) { return a->mode == TCI_MODE_ASYNC && !a->accepted; }
+
+static void arm(tci_core *core, tci_attempt *a) {
+  int64_t due = a->deadline_mono_us;
+  if (answers_late(a)) due = min64(due, a->accept_mono_us);
+  else if (a->mode == TCI_MODE_ASYNC) due = min64(due, a->heard_mono_us + a->stale_ms * 1000);
+  a->timer.kind = TCI_TIMER_ATTEMPT;
+  tci_heap_set(&core->timers, &a->timer, due);
+}
+
+static void leave_runner(tci_core *core, tci_attempt *a) {
+  if (!tci_link_in(&a->live)) return;
+  tci_link_remove(&a->live);
+  a->runner->load--;
+  if (a->runner->pool) tci_pool_wake(core, a->runner->pool);
+  a->runner = NULL;
+}
+
+void tci_attempt_unplace(tci_core *core, tci_attempt *a) {
+  if (tci_link_in(&a->queued)) tci_ready_remove(core, a);
+  tci_heap_clear(&core->timers, &a->timer);
+  leave_runner(core, a);
+  core->sync_live -= a->calling;
+  a->calling = false;
+}
+
+static void enqueue(tci_core *core, tci_attempt *a) {
+  tci_heap_clear(&core->timers, &a->timer);
+  tci_policy_context context = tci_context(core);
+  tci_ready_add(core, a, core->policy.priority(core->policy.self, &context, a->stage));
+}
+
+static void join_runner(tci_core *core, tci_attempt *a) {
+  tci_runner *r = tci_map_get(&core->registrations, a->registration_id);
+  if (!r || tci_link_in(&a->live)) return;
+  a->runner = r;
+  tci_list_push(&r->live, &a->live);
+  r->load++;
+  r->last_used = ++core->use_order;
+}
+
+/* A refusal or an unreachable runner: nobody gets work there for a while. Rebuilt state, so part of placing. */
+static void pass_over(tci_core *core, tci_attempt *a) {
+  bool refused = a->failure.kind == TCI_FAILURE_REJECTED || a->failure.kind == TCI_FAILURE_UNREACHABLE;
+  tci_runner *r = refused ? tci_map_get(&core->registrations, a->registration_id) : NULL;
+  if (!r) return;
+  r->passed_over_until_us = core->now.mono_us + core->limits.pass_over_ms * 1000;
+  tci_runner_arm(core, r);
+}
+
+void tci_attempt_place(tci_core *core, tci_attempt *a) {
+  if (a->execution == TCI_EXECUTION_NONE) return;
+  if (core->loading) {
+    if (tci_execution_is_live(a)) join_runner(core, a);
+    else leave_runner(core, a);
+    return;
+  }
+  if (!tci_attempt_is_open(a)) {
+    tci_attempt_unplace(core, a);
+    if (a->failure.present) pass_over(core, a);
+    return;
+  }
+  if (a->execution == TCI_EXECUTION_PENDING) {
+    if (tci_link_in(&a->queued) || a->timer.position) return;
+    a->ready_mono_us = core->now.mono_us + (a->not_before_us ? a->not_before_us - core->now.wall_us : 0);
+    if (a->ready_mono_us > core->now.mono_us) {
+      a->timer.kind = TCI_TIMER_ATTEMPT;
+      tci_heap_set(&core->timers, &a->timer, a->ready_mono_us);
+    } else {
+      enqueue(core, a);
+    }
+    return;
+  }
+  if (!a->deadline_mono_us) { /* it just went live */
+    if (tci_link_in(&a->queued)) tci_ready_remove(core, a);
+    join_runner(core, a);
+    a->deadline_mono_us = core->now.mono_us + a->execution_ms * 1000;
+    a->accept_mono_us = core->now.mono_us + core->limits.accept_timeout_ms * 1000;
+    a->calling = a->mode == TCI_MODE_SYNC;
+    core->sync_live += a->calling;
+  }
+  a->heard_mono_us = core->now.mono_us;
+  arm(core, a);
+}
+
+void tci_attempt_restart(tci_core *core, tci_attempt *a) {
+  if (!tci_attempt_is_open(a) || a->execution == TCI_EXECUTION_NONE) return;
+  if (a->execution == TCI_EXECUTION_PENDING) {
+    int64_t wait = a->not_before_us ? a->not_before_us - core->now.wall_us : 0;
+    wait = clamp(wait, 0, a->not_before_us ? a->not_before_us - a->created_us : 0);
+    a->ready_mono_us = core->now.mono_us + wait;
+    a->timer.kind = TCI_TIMER_ATTEMPT;
+    if (wait > 0) tci_heap_set(&core->timers, &a->timer, a->ready_mono_us);
+    else enqueue(core, a);
+    return;
+  }
+  int64_t left = clamp(a->deadline_us - core->now.wall_us, 0, a->execution_ms * 1000);
+  a->deadline_mono_us = core->now.mono_us + left;
+  a->accept_mono_us = core->now.mono_us + core->limits.accept_timeout_ms * 1000;
+  a->heard_mono_us = core->now.mono_us;
+  a->calling = a->mode == TCI_MODE_SYNC;
+  core->sync_live += a->calling;
+  arm(core, a);
+}
+
+static tci_str seconds(tci_core *core, const char *before, int64_t ms) {
+  return tci_str_from(
+      tci_fmt(&core->update->arena, "%s %lld.%03d s", before, (long long)(ms / 1000), (int)(ms % 1000)));
+}
+
+void tci_attempt_timer(tci_core *core, tci_attempt *a) {
+  int64_t now = core->now.mono_us;
+  if (a->execution == TCI_EXECUTION_PENDING) {
+    enqueue(core, a);
+    return;
+  }
+  if (now >= a->deadline_mono_us) {
+    tci_attempt_abort(core, a, TCI_FAILURE_TIMEOUT, seconds(core, "the deadline passed after", a->execution_ms));
+  } else if (answers_late(a) && now >= a->accept_mono_us) {
+    tci_attempt_abort(core, a, TCI_FAILURE_TIMEOUT,
+                      seconds(core, "RunAsync was not answered within", core->limits.accept_timeout_ms));
+  } else if (!answers_late(a) && a->mode == TCI_MODE_ASYNC && now >= a->heard_mono_us + a->stale_ms * 1000) {
+    tci_attempt_abort(core, a, TCI_FAILURE_STALE,
+                      seconds(core, "nothing was heard from the runner for", a->stale_ms));
+  } else {
+    arm(core, a);
+  }
+}

@@ -1,0 +1,109 @@
+/* change: the facts that move the model, and their encoding.
+ *
+ * A change has one subject (plan, node, runner) and absolute values, never deltas. It is encoded as protobuf wire
+ * fields by the table in change.c: a newer engine reads every older journal, and fields it does not know yet are skipped.
+ * A record is the changes of one step to one plan, behind a small header.
+ */
+#ifndef TCI_CORE_CHANGE_H
+#define TCI_CORE_CHANGE_H
+
+#include "base/wire.h"
+#include "core/types.h"
+
+typedef enum { /* written to disk: numbers are for ever */
+  TCI_CHANGE_PLAN_CREATED = 1,
+  TCI_CHANGE_PLAN_STATE = 2,
+  TCI_CHANGE_CHECK_CREATED = 3,
+  TCI_CHANGE_CHECK_UPDATED = 4, /* kind, options */
+  TCI_CHANGE_CHECK_STATE = 5,
+  TCI_CHANGE_CHECK_RESULT = 6, /* added, or replaced whole */
+  TCI_CHANGE_STAGE_CREATED = 7,
+  TCI_CHANGE_STAGE_UPDATED = 8, /* args, mode, runner_type, priority, retry, timeouts */
+  TCI_CHANGE_STAGE_STATE = 9,
+  TCI_CHANGE_EDGES = 10,   /* dependencies and assignments of a node, each replaced whole when given */
+  TCI_CHANGE_ATTEMPT = 11, /* created, or moved: fields not given stay */
+  TCI_CHANGE_PROGRESS = 12,
+  TCI_CHANGE_RUNNER = 13, /* registered, or its heartbeat: all fields */
+  TCI_CHANGE_RUNNER_GONE = 14,
+} tci_change_type;
+
+/* One flat struct for all types; a zero is 'not given' and is not written. */
+typedef struct {
+  uint64_t type;
+  uint64_t node; /* index + 1 */
+  uint64_t version;
+  uint64_t state, outcome, reason;
+  tci_str id;           /* of the plan, node, runner */
+  tci_str kind;         /* of the check; runner_type */
+  tci_str bytes;        /* options, args, result data, details */
+  tci_str dependencies; /* tci_edges_… below */
+  tci_str assignments;
+  uint64_t mode; /* of a runner: a bit per mode */
+  uint64_t priority; /* zigzag */
+  uint64_t retry_max, backoff_ms, backoff_ms_max;
+  uint64_t execution_ms, stale_ms;
+  uint64_t attempt, execution;
+  tci_str execution_id, process_uid, runner_id, registration_id, runner_execution_id;
+  uint64_t not_before_us, deadline_us;
+  uint64_t accepted;
+  uint64_t failed, failure_kind;
+  tci_str failure_message;
+  uint64_t failure_us;
+  uint64_t has_digest, digest0, digest1;
+  tci_str message; /* of a progress entry */
+  uint64_t result; /* id */
+  tci_str owner_type, owner_id;
+  uint64_t finalized;
+  tci_str address;
+  uint64_t max_concurrent, ttl_ms;
+  tci_str metadata;
+  uint64_t at_us;        /* of a progress entry, as its writer gave it */
+  uint64_t edges_follow; /* CREATED: the node is whole only after its EDGES change */
+  uint64_t created;      /* EDGES: completes a creation */
+} tci_change;
+
+void tci_change_encode(const tci_change *change, tci_buf *out);
+/* False when the bytes are malformed. Strings point into `bytes`. */
+bool tci_change_decode(tci_str bytes, tci_change *out);
+
+static inline uint64_t tci_zigzag(int64_t v) { return ((uint64_t)v << 1) ^ (uint64_t)(v >> 63); }
+static inline int64_t tci_unzigzag(uint64_t v) { return (int64_t)(v >> 1) ^ -(int64_t)(v & 1); }
+
+static inline void tci_change_set_failure(tci_change *c, const tci_failure *f) {
+  c->failed = f->present;
+  c->failure_kind = f->kind;
+  c->failure_message = f->message;
+  c->failure_us = (uint64_t)f->occurred_us;
+}
+
+/* Edges inside a change: the target's index + 1 and a small number (condition or goal). */
+void tci_edges_put(tci_buf *out, uint64_t node, uint64_t number);
+void tci_edges_put_predicate(tci_buf *out, tci_predicate predicate);
+typedef struct {
+  tci_wire_reader reader;
+  uint64_t node, number;
+} tci_edges_reader;
+/* Reads the predicate (0 when there is none) and counts the edges; false when malformed. */
+bool tci_edges_open(tci_str bytes, tci_edges_reader *reader, uint64_t *predicate, size_t *len);
+bool tci_edges_next(tci_edges_reader *reader);
+
+/* Pairs inside a change. Decoded pairs point into `bytes`; items live in `arena`. */
+void tci_pairs_encode(tci_pairs pairs, tci_buf *out);
+bool tci_pairs_decode(tci_str bytes, tci_arena *arena, tci_pairs *out);
+
+/* The record: header, then changes. */
+typedef struct {
+  uint64_t format; /* 1 */
+  int64_t wall_us; /* of the step */
+  uint64_t version; /* of the plan after it */
+  size_t changes;
+  tci_wire_reader reader;
+} tci_record_reader;
+enum { TCI_RECORD_FORMAT = 1 };
+void tci_record_put_header(tci_buf *out, int64_t wall_us, uint64_t version);
+void tci_record_put_change(tci_buf *out, const tci_change *change, tci_buf *scratch);
+bool tci_record_open(tci_str bytes, tci_record_reader *reader);
+/* 1: *out is the next change; 0: the end; -1: malformed. */
+int tci_record_next(tci_record_reader *reader, tci_change *out);
+
+#endif

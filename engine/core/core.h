@@ -1,0 +1,62 @@
+/* core: event in, update out. Pure: no I/O, no clock, no threads, no randomness but what the event carries.
+ *
+ *     event -> decide (reads the model) -> changes -> evolve (the only mutation)
+ *
+ * tci_core_step cannot fail: a refused command is a REPLY effect with a status. Called by app/engine.c, by the unit
+ * tests and by the simulator.
+ */
+#ifndef TCI_CORE_CORE_H
+#define TCI_CORE_CORE_H
+
+#include "core/limits.h"
+#include "core/policy.h"
+#include "core/update.h"
+
+typedef struct tci_core tci_core;
+
+tci_core *tci_core_new(const tci_limits *limits, const tci_policy *policy);
+void tci_core_free(tci_core *core); /* NULL is fine */
+
+/* ---- recovery: apply the journal ---- */
+
+/* Applies one record, in order of sequence within its plan; plan 0 before all others. `plan_id` is needed for
+ * the first record of a plan. DATA_LOSS (static text) when the bytes are not a record or do not fit the model: the
+ * caller stops (never guess). */
+TCI_MUST_USE tci_status tci_core_load(tci_core *core, const tci_record *record);
+/* ---- work ---- */
+
+/* `update` is reset, then filled. */
+void tci_core_step(tci_core *core, const tci_event *event, tci_update *update);
+/* From now on nothing is dispatched (the engine is about to stop). */
+void tci_core_hold(tci_core *core);
+/* Monotonic time of the next timer; INT64_MAX when there is none. */
+int64_t tci_core_next_due_us(const tci_core *core);
+
+/* ---- memory ---- */
+
+bool tci_core_has_plan(const tci_core *core, tci_str plan_id);
+tci_plan *tci_core_plan(const tci_core *core, tci_str plan_id); /* NULL: not in memory */
+uint64_t tci_core_next_plan_key(const tci_core *core);
+void tci_core_set_next_plan_key(tci_core *core, uint64_t key);
+/* Forgets settled plans nobody watches, least recently touched first, until at most plans_in_memory_max are left.
+ * Between steps. Returns how many went. */
+size_t tci_core_evict(tci_core *core);
+
+/* ---- looking (tests, simulator, `fsck`) ---- */
+
+/* Checks every invariant of the model, NULL when all hold, else a text in `arena`. Slow. */
+const char *tci_core_check(const tci_core *core, tci_arena *arena);
+/* Live executions with an open call: used to drain. */
+size_t tci_core_sync_calls(const tci_core *core);
+
+/* "plan_id:stage_index:attempt:secret" taken apart; false when it is not of that form. */
+bool tci_execution_id_parse(tci_str id, tci_str *plan_id, uint32_t *stage_index, uint32_t *attempt);
+
+/* The plan's sequence when stream `token` was opened: it gets every change above it. 0: there is no such stream. */
+uint64_t tci_core_watch_since(const tci_core *core, uint64_t token);
+/* Replays a plan's records into a fresh core for a watcher that was away: like tci_core_load, and leaves in `update` a
+ * WATCH effect for every change after the command's after_sequence, up to `upto`, that its filter lets through. */
+TCI_MUST_USE tci_status tci_core_replay(tci_core *scratch, const tci_record *record, const tci_command *watch,
+                                        uint64_t token, uint64_t upto, tci_update *update);
+
+#endif

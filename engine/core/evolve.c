@@ -1,0 +1,564 @@
+/* evolve: changes -> model. The only code that moves the model, live and at recovery alike.
+ *
+ * Invariants: states move along states.c's tables only; what is rebuilt (edges' counters, pending results, loads) is kept
+ * here, in step with what is stored. A change that does not fit returns a text: at recovery the journal is broken,
+ * in a step it is our bug (core.c asserts).
+ */
+#include <string.h>
+
+#include "core/internal.h"
+#include "core/states.h"
+
+tci_check *tci_plan_check(const tci_plan *plan, tci_str id) { return tci_map_get(&plan->checks, id); }
+tci_stage *tci_plan_stage(const tci_plan *plan, tci_str id) { return tci_map_get(&plan->stages, id); }
+
+tci_assignment *tci_stage_assignment(tci_stage *stage, const tci_check *check) {
+  for (size_t i = 0; i < stage->assignments_len; i++)
+    if (stage->assignments[i].check == check) return &stage->assignments[i];
+  return NULL;
+}
+
+/* Replaces a heap string; the old bytes may still be borrowed by the update. */
+static void replace(tci_core *core, tci_str *heap, tci_str with) {
+  tci_str old = *heap;
+  *heap = tci_str_dup(with);
+  tci_discard(core, (void *)old.ptr);
+}
+
+static tci_failure failure_of(const tci_change *c, int64_t wall_us) {
+  if (!c->failed) return (tci_failure){0};
+  return (tci_failure){true, (tci_failure_kind)c->failure_kind, tci_str_dup(c->failure_message),
+                       c->failure_us ? (int64_t)c->failure_us : wall_us};
+}
+
+/* ---- plans ---- */
+
+tci_plan *tci_plan_new(tci_core *core, uint64_t key, tci_str id, int64_t wall_us) {
+  tci_plan *plan = tci_calloc(1, sizeof *plan);
+  plan->key = key;
+  plan->id = tci_str_copy(&plan->arena, id);
+  plan->created_us = wall_us;
+  plan->state = TCI_PLAN_ACTIVE;
+  tci_list_init(&plan->watchers);
+  tci_map_put(&core->plans, plan->id, plan);
+  tci_map_put(&core->plans_by_key, TCI_U64_KEY(&plan->key), plan);
+  tci_vec_push(&core->plan_list, plan);
+  if (key >= core->next_plan_key) core->next_plan_key = key + 1;
+  return plan;
+}
+
+static void attempt_free(tci_core *core, tci_attempt *a) {
+  tci_attempt_unplace(core, a);
+  for (size_t i = 0; i < a->progress.len; i++) {
+    tci_str_free(&a->progress.items[i].message);
+    tci_str_free(&a->progress.items[i].details);
+  }
+  tci_vec_free(&a->progress);
+  tci_str *strings[] = {&a->process_uid, &a->details, &a->failure.message, &a->execution_id,
+                        &a->runner_id, &a->registration_id, &a->runner_execution_id};
+  for (size_t i = 0; i < sizeof strings / sizeof strings[0]; i++) tci_str_free(strings[i]);
+  free(a);
+}
+
+static void node_free(tci_core *core, tci_node *node) {
+  free(node->group.edges);
+  tci_vec_free(&node->dependents);
+  if (node->kind == TCI_NODE_CHECK) {
+    tci_check *check = tci_node_check(node);
+    for (size_t i = 0; i < check->results.len; i++) {
+      tci_result *r = &check->results.items[i];
+      tci_str_free(&r->owner_type);
+      tci_str_free(&r->owner_id);
+      tci_str_free(&r->data);
+      tci_str_free(&r->failure.message);
+    }
+    tci_vec_free(&check->results);
+    tci_vec_free(&check->stages);
+    tci_str_free(&check->kind);
+    tci_str_free(&check->options);
+  } else {
+    tci_stage *stage = tci_node_stage(node);
+    for (size_t i = 0; i < stage->attempts.len; i++) attempt_free(core, stage->attempts.items[i]);
+    tci_vec_free(&stage->attempts);
+    free(stage->assignments);
+    tci_str_free(&stage->args);
+    tci_str_free(&stage->runner_type);
+  }
+}
+
+void tci_plan_free(tci_core *core, tci_plan *plan) {
+  while (!tci_list_empty(&plan->watchers))
+    tci_watcher_free(core, tci_container(plan->watchers.next, tci_watcher, link));
+  for (size_t i = 0; i < plan->nodes.len; i++) node_free(core, plan->nodes.items[i]);
+  tci_vec_free(&plan->nodes);
+  tci_map_deinit(&plan->checks);
+  tci_map_deinit(&plan->stages);
+  if (tci_link_in(&plan->lru)) {
+    tci_link_remove(&plan->lru);
+    core->settled_len--;
+  }
+  tci_map_remove(&core->plans, plan->id);
+  tci_map_remove(&core->plans_by_key, TCI_U64_KEY(&plan->key));
+  for (size_t i = 0; i < core->plan_list.len; i++) {
+    if (core->plan_list.items[i] != plan) continue;
+    memmove(&core->plan_list.items[i], &core->plan_list.items[i + 1],
+            (--core->plan_list.len - i) * sizeof(tci_plan *));
+    break;
+  }
+  tci_arena_deinit(&plan->arena);
+  free(plan);
+}
+
+static const char *plan_state(tci_core *core, tci_plan *plan, const tci_change *c) {
+  plan->state = (tci_plan_state)c->state;
+  plan->outcome = (tci_outcome)c->outcome;
+  if (tci_link_in(&plan->lru)) {
+    tci_link_remove(&plan->lru);
+    core->settled_len--;
+  }
+  if (plan->state == TCI_PLAN_SETTLED) {
+    tci_list_push(&core->settled, &plan->lru);
+    core->settled_len++;
+  }
+  return NULL;
+}
+
+/* ---- nodes ---- */
+
+static void node_init(tci_core *core, tci_plan *plan, tci_node *node, tci_node_kind kind, const tci_change *c,
+                      int64_t wall_us) {
+  node->kind = kind;
+  node->index = (uint32_t)plan->nodes.len;
+  node->plan = plan;
+  node->id = tci_str_copy(&plan->arena, c->id);
+  node->created_us = wall_us;
+  tci_vec_push(&plan->nodes, node);
+  tci_map_put(kind == TCI_NODE_CHECK ? &plan->checks : &plan->stages, node->id, node);
+  plan->open_nodes++;
+  if (!c->edges_follow) tci_group_resolve(core, node);
+}
+
+static const char *check_created(tci_core *core, tci_plan *plan, const tci_change *c, int64_t wall_us) {
+  if (!c->id.len || tci_plan_check(plan, c->id)) return "a check is created twice";
+  if (!tci_check_may_move(TCI_CHECK_UNKNOWN, (tci_check_state)c->state)) return "a check is born in an odd state";
+  tci_check *check = tci_arena_new(&plan->arena, tci_check);
+  check->state = (tci_check_state)c->state;
+  check->kind = tci_str_dup(c->kind);
+  check->options = tci_str_dup(c->bytes);
+  node_init(core, plan, &check->node, TCI_NODE_CHECK, c, wall_us);
+  return NULL;
+}
+
+static void stage_fields(tci_core *core, tci_stage *stage, const tci_change *c) {
+  if (c->bytes.len) replace(core, &stage->args, c->bytes);
+  if (c->mode) stage->mode = (tci_mode)c->mode;
+  if (c->kind.len) replace(core, &stage->runner_type, c->kind);
+  if (c->priority) stage->priority = tci_unzigzag(c->priority);
+  if (c->retry_max || c->backoff_ms || c->backoff_ms_max)
+    stage->retry = (tci_retry){(int64_t)c->retry_max, (int64_t)c->backoff_ms, (int64_t)c->backoff_ms_max};
+  if (c->execution_ms) stage->timeouts.execution_ms = (int64_t)c->execution_ms;
+  if (c->stale_ms) stage->timeouts.stale_ms = (int64_t)c->stale_ms;
+}
+
+static const char *stage_created(tci_core *core, tci_plan *plan, const tci_change *c, int64_t wall_us) {
+  if (!c->id.len || tci_plan_stage(plan, c->id)) return "a stage is created twice";
+  tci_stage *stage = tci_arena_new(&plan->arena, tci_stage);
+  stage->state = TCI_STAGE_PLANNED;
+  stage->mode = TCI_MODE_SYNC;
+  stage_fields(core, stage, c);
+  node_init(core, plan, &stage->node, TCI_NODE_STAGE, c, wall_us);
+  return NULL;
+}
+
+/* Takes the node's edges out of its targets' lists. */
+static void unlink_edges(tci_core *core, tci_node *node) {
+  for (size_t i = 0; i < node->group.len; i++) {
+    tci_edge *edge = &node->group.edges[i];
+    for (size_t j = 0; j < edge->target->dependents.len; j++) {
+      if (edge->target->dependents.items[j] != edge) continue;
+      tci_vec_swap_remove(&edge->target->dependents, j);
+      break;
+    }
+  }
+  tci_discard(core, node->group.edges);
+  node->group = (tci_group){0};
+}
+
+static const char *set_dependencies(tci_core *core, tci_plan *plan, tci_node *node, tci_str bytes) {
+  tci_edges_reader reader;
+  uint64_t predicate;
+  size_t len;
+  if (!tci_edges_open(bytes, &reader, &predicate, &len)) return "dependencies are malformed";
+  unlink_edges(core, node);
+  node->group.predicate = (tci_predicate)predicate;
+  node->group.edges = tci_calloc(len ? len : 1, sizeof(tci_edge));
+  while (tci_edges_next(&reader)) {
+    if (reader.node == 0 || reader.node > plan->nodes.len) return "a dependency leads nowhere";
+    tci_edge *edge = &node->group.edges[node->group.len++];
+    *edge = (tci_edge){node, plan->nodes.items[reader.node - 1], (tci_condition)reader.number, false};
+    tci_vec_push(&edge->target->dependents, edge);
+  }
+  return NULL;
+}
+
+static void mark_done(tci_stage *stage, tci_assignment *a) {
+  (void)stage;
+  if (a->done) return;
+  a->done = true;
+  if (tci_goal_counts(a->goal)) a->check->pending--;
+}
+
+static const char *set_assignments(tci_core *core, tci_plan *plan, tci_stage *stage, tci_str bytes) {
+  tci_edges_reader reader;
+  uint64_t predicate;
+  size_t len;
+  if (!tci_edges_open(bytes, &reader, &predicate, &len)) return "assignments are malformed";
+  for (size_t i = 0; i < stage->assignments_len; i++) {
+    tci_assignment *a = &stage->assignments[i];
+    if (!tci_goal_counts(a->goal)) continue;
+    if (!a->done) a->check->pending--;
+    for (size_t j = 0; j < a->check->stages.len; j++)
+      if (a->check->stages.items[j] == stage) {
+        tci_vec_swap_remove(&a->check->stages, j);
+        break;
+      }
+  }
+  tci_discard(core, stage->assignments);
+  stage->assignments = tci_calloc(len ? len : 1, sizeof(tci_assignment));
+  stage->assignments_len = 0;
+  while (tci_edges_next(&reader)) {
+    if (reader.node == 0 || reader.node > plan->nodes.len) return "an assignment leads nowhere";
+    tci_node *target = plan->nodes.items[reader.node - 1];
+    if (target->kind != TCI_NODE_CHECK) return "an assignment leads to a stage";
+    tci_assignment *a = &stage->assignments[stage->assignments_len++];
+    *a = (tci_assignment){.check = tci_node_check(target), .goal = (tci_check_state)reader.number};
+    if (tci_goal_counts(a->goal)) {
+      tci_vec_push(&a->check->stages, stage);
+      a->check->pending++;
+    }
+    tci_result *result = tci_check_result(a->check, TCI_STR("stage"), stage->node.id);
+    if (result) a->result = (size_t)(result - a->check->results.items) + 1;
+    if (stage->state == TCI_STAGE_FINAL || (result && result->finalized_us)) mark_done(stage, a);
+  }
+  return NULL;
+}
+
+static const char *edges(tci_core *core, tci_plan *plan, tci_node *node, const tci_change *c) {
+  if (c->dependencies.len || c->created) {
+    const char *fault = set_dependencies(core, plan, node, c->dependencies);
+    if (fault) return fault;
+    for (size_t i = 0; i < node->group.len; i++)
+      if (tci_node_is_final(node->group.edges[i].target)) tci_group_count(core, &node->group.edges[i]);
+    tci_group_resolve(core, node);
+  }
+  if (c->assignments.len) {
+    if (node->kind != TCI_NODE_STAGE) return "a check is assigned to a check";
+    return set_assignments(core, plan, tci_node_stage(node), c->assignments);
+  }
+  return NULL;
+}
+
+/* A node became FINAL: everybody who waits for it counts it, once. */
+static void finished(tci_core *core, tci_plan *plan, tci_node *node, const tci_change *c) {
+  node->outcome = (tci_outcome)c->outcome;
+  node->reason = (tci_reason)c->reason;
+  plan->open_nodes--;
+  if (node->kind == TCI_NODE_CHECK) plan->checks_final++;
+  else plan->stages_final++;
+  plan->nodes_failed += node->outcome == TCI_OUTCOME_FAILED;
+  plan->nodes_cancelled += node->outcome == TCI_OUTCOME_CANCELLED;
+  for (size_t i = 0; i < node->dependents.len; i++) tci_group_count(core, node->dependents.items[i]);
+}
+
+static const char *check_state(tci_core *core, tci_plan *plan, tci_check *check, const tci_change *c) {
+  tci_check_state to = (tci_check_state)c->state;
+  if (!tci_check_may_move(check->state, to)) return "a check makes an illegal move";
+  check->state = to;
+  if (to == TCI_CHECK_FINAL) finished(core, plan, &check->node, c);
+  if (to == TCI_CHECK_PLANNED && check->node.group.state != TCI_GROUP_OPEN && !core->loading)
+    tci_vec_push(&core->resolved, &check->node);
+  return NULL;
+}
+
+static const char *stage_state(tci_core *core, tci_plan *plan, tci_stage *stage, const tci_change *c) {
+  tci_stage_state to = (tci_stage_state)c->state;
+  if (!tci_stage_may_move(stage->state, to)) return "a stage makes an illegal move";
+  stage->state = to;
+  if (to != TCI_STAGE_FINAL) return NULL;
+  for (size_t i = 0; i < stage->assignments_len; i++) mark_done(stage, &stage->assignments[i]);
+  finished(core, plan, &stage->node, c);
+  if (!core->loading) tci_vec_push(&core->finished, &stage->node);
+  return NULL;
+}
+
+static const char *check_result(tci_core *core, tci_plan *plan, tci_check *check, const tci_change *c, int64_t wall_us) {
+  if (c->result == 0 || c->result > check->results.len + 1) return "a result's id is out of order";
+  if (c->result == check->results.len + 1)
+    tci_vec_push(&check->results, ((tci_result){.id = (int64_t)c->result, .created_us = wall_us}));
+  tci_result *r = &check->results.items[c->result - 1];
+  replace(core, &r->owner_type, c->owner_type);
+  replace(core, &r->owner_id, c->owner_id);
+  replace(core, &r->data, c->bytes);
+  tci_discard(core, (void *)r->failure.message.ptr);
+  r->failure = failure_of(c, wall_us);
+  if (c->finalized && !r->finalized_us) r->finalized_us = wall_us;
+  if (!tci_str_eq(r->owner_type, TCI_STR("stage"))) return NULL;
+  tci_stage *stage = tci_plan_stage(plan, r->owner_id);
+  tci_assignment *a = stage ? tci_stage_assignment(stage, check) : NULL;
+  if (a) {
+    a->result = c->result;
+    if (r->finalized_us) mark_done(stage, a);
+  }
+  return NULL;
+}
+
+/* ---- attempts ---- */
+
+static const char *attempt_created(tci_plan *plan, tci_stage *stage, const tci_change *c, int64_t wall_us) {
+  if (c->attempt != stage->attempts.len + 1) return "an attempt's index is out of order";
+  tci_attempt *a = tci_calloc(1, sizeof *a);
+  a->stage = stage;
+  a->index = (uint32_t)c->attempt;
+  a->mode = stage->mode;
+  a->created_us = wall_us;
+  tci_vec_push(&stage->attempts, a);
+  if (c->execution) plan->live_attempts++;
+  return NULL;
+}
+
+static void attempt_state(tci_attempt *a, tci_attempt_state to, int64_t wall_us) {
+  a->state = to;
+  if (to == TCI_ATTEMPT_RUNNING && !a->started_us) a->started_us = wall_us;
+  if (!tci_attempt_is_open(a)) a->finished_us = wall_us;
+}
+
+static void attempt_fields(tci_core *core, tci_attempt *a, const tci_change *c, int64_t wall_us) {
+  if (c->execution_id.len) replace(core, &a->execution_id, c->execution_id);
+  if (c->process_uid.len) replace(core, &a->process_uid, c->process_uid);
+  if (c->bytes.len) replace(core, &a->details, c->bytes);
+  if (c->runner_id.len) replace(core, &a->runner_id, c->runner_id);
+  if (c->registration_id.len) replace(core, &a->registration_id, c->registration_id);
+  if (c->runner_execution_id.len) replace(core, &a->runner_execution_id, c->runner_execution_id);
+  if (c->not_before_us) a->not_before_us = (int64_t)c->not_before_us;
+  if (c->deadline_us) a->deadline_us = (int64_t)c->deadline_us;
+  if (c->execution_ms) a->execution_ms = (int64_t)c->execution_ms;
+  if (c->stale_ms) a->stale_ms = (int64_t)c->stale_ms;
+  if (c->accepted) a->accepted = true;
+  if (c->failed) {
+    tci_discard(core, (void *)a->failure.message.ptr);
+    a->failure = failure_of(c, wall_us);
+  }
+  if (c->has_digest) {
+    a->has_digest = true;
+    a->digest[0] = c->digest0;
+    a->digest[1] = c->digest1;
+  }
+}
+
+static const char *attempt(tci_core *core, tci_plan *plan, tci_stage *stage, const tci_change *c, int64_t wall_us) {
+  if (c->attempt == 0) return "an attempt without index";
+  if (c->attempt > stage->attempts.len) {
+    const char *fault = attempt_created(plan, stage, c, wall_us);
+    if (fault) return fault;
+  }
+  tci_attempt *a = stage->attempts.items[c->attempt - 1];
+  tci_attempt_state to = (tci_attempt_state)c->state;
+  tci_execution_state execution = (tci_execution_state)c->execution;
+  if (to && to != a->state) {
+    if (!tci_attempt_may_move(a->state, to)) return "an attempt makes an illegal move";
+    attempt_state(a, to, wall_us);
+  }
+  if (execution && execution != a->execution) {
+    if (!tci_execution_may_move(a->execution, execution)) return "an execution makes an illegal move";
+    a->execution = execution;
+    if (execution == TCI_EXECUTION_DISPATCHED) a->dispatched_us = wall_us;
+    if (execution >= TCI_EXECUTION_COMPLETE) plan->live_attempts--;
+  }
+  attempt_fields(core, a, c, wall_us);
+  a->updated_us = wall_us;
+  tci_attempt_place(core, a);
+  return NULL;
+}
+
+static const char *progress(tci_core *core, tci_stage *stage, const tci_change *c, int64_t wall_us) {
+  if (c->attempt == 0 || c->attempt > stage->attempts.len) return "progress of no attempt";
+  tci_attempt *a = stage->attempts.items[c->attempt - 1];
+  tci_progress entry = {tci_str_dup(c->message), tci_str_dup(c->bytes), c->at_us ? (int64_t)c->at_us : wall_us};
+  tci_vec_push(&a->progress, entry);
+  a->progress_bytes += entry.message.len + entry.details.len;
+  size_t drop = 0;
+  while (a->progress.len - drop > (size_t)core->limits.progress_entries_max ||
+         (a->progress_bytes > (size_t)core->limits.progress_bytes_max && a->progress.len - drop > 1)) {
+    tci_progress *old = &a->progress.items[drop++];
+    a->progress_bytes -= old->message.len + old->details.len;
+    tci_discard(core, (void *)old->message.ptr);
+    tci_discard(core, (void *)old->details.ptr);
+  }
+  if (drop) {
+    a->progress.len -= drop;
+    a->progress_dropped += drop;
+    memmove(a->progress.items, a->progress.items + drop, a->progress.len * sizeof(tci_progress));
+  }
+  a->updated_us = wall_us;
+  tci_attempt_place(core, a);
+  return NULL;
+}
+
+/* ---- runners (plan 0) ---- */
+
+static tci_pairs pairs_dup(tci_str bytes) {
+  tci_arena arena = {0};
+  tci_pairs in, out = {NULL, 0};
+  if (tci_pairs_decode(bytes, &arena, &in) && in.len) {
+    char *block = tci_malloc(in.len * sizeof(tci_pair) + bytes.len);
+    char *text = block + in.len * sizeof(tci_pair);
+    out = (tci_pairs){(tci_pair *)(void *)block, in.len};
+    for (size_t i = 0; i < in.len; i++) {
+      out.items[i].key = (tci_str){memcpy(text, in.items[i].key.ptr, in.items[i].key.len), in.items[i].key.len};
+      text += in.items[i].key.len;
+      tci_str value = in.items[i].value;
+      out.items[i].value = (tci_str){value.len ? memcpy(text, value.ptr, value.len) : text, value.len};
+      text += value.len;
+    }
+  }
+  tci_arena_deinit(&arena);
+  return out;
+}
+
+static void pool_leave(tci_core *core, tci_runner *r) {
+  tci_pool *pool = r->pool;
+  for (size_t i = 0; i < pool->runners.len; i++) {
+    if (pool->runners.items[i] != r) continue;
+    memmove(&pool->runners.items[i], &pool->runners.items[i + 1], (--pool->runners.len - i) * sizeof(tci_runner *));
+    break;
+  }
+  r->pool = NULL;
+  tci_pool_trim(core, pool);
+}
+
+void tci_runner_free(tci_core *core, tci_runner *r) {
+  while (!tci_list_empty(&r->live)) {
+    tci_attempt *a = tci_container(r->live.next, tci_attempt, live);
+    tci_link_remove(&a->live);
+    a->runner = NULL;
+  }
+  tci_heap_clear(&core->timers, &r->timer);
+  tci_map_remove(&core->runners, r->runner_id);
+  tci_map_remove(&core->registrations, r->registration_id);
+  pool_leave(core, r);
+  for (size_t i = 0; i < core->runner_list.len; i++) {
+    if (core->runner_list.items[i] != r) continue;
+    memmove(&core->runner_list.items[i], &core->runner_list.items[i + 1],
+            (--core->runner_list.len - i) * sizeof(tci_runner *));
+    break;
+  }
+  tci_discard(core, (void *)r->runner_id.ptr);
+  tci_discard(core, (void *)r->registration_id.ptr);
+  tci_discard(core, (void *)r->runner_type.ptr);
+  tci_discard(core, (void *)r->address.ptr);
+  tci_discard(core, r->metadata.items);
+  tci_discard(core, r);
+}
+
+static const char *runner(tci_core *core, const tci_change *c, int64_t wall_us) {
+  if (!c->id.len || !c->registration_id.len || !c->kind.len) return "a runner without ids";
+  tci_runner *r = tci_map_get(&core->runners, c->id);
+  if (!r) {
+    r = tci_calloc(1, sizeof *r);
+    r->runner_id = tci_str_dup(c->id);
+    r->registration_id = tci_str_dup(c->registration_id);
+    r->registered_us = wall_us;
+    tci_list_init(&r->live);
+    tci_map_put(&core->runners, r->runner_id, r);
+    tci_map_put(&core->registrations, r->registration_id, r);
+    tci_vec_push(&core->runner_list, r);
+  } else if (!tci_str_eq(r->registration_id, c->registration_id)) {
+    return "a runner changes its registration";
+  }
+  if (!tci_str_eq(r->runner_type, c->kind)) {
+    if (r->pool) pool_leave(core, r);
+    replace(core, &r->runner_type, c->kind);
+    r->pool = tci_pool_get(core, r->runner_type);
+    tci_vec_push(&r->pool->runners, r);
+  }
+  replace(core, &r->address, c->address);
+  for (unsigned mode = 0; mode < TCI_MODES; mode++) r->modes[mode] = (c->mode >> mode) & 1;
+  r->max_concurrent = (int64_t)c->max_concurrent;
+  r->ttl_ms = (int64_t)c->ttl_ms;
+  tci_discard(core, r->metadata.items);
+  r->metadata = pairs_dup(c->metadata);
+  r->heartbeat_us = wall_us;
+  r->expires_us = wall_us + r->ttl_ms * 1000;
+  r->passed_over_until_us = 0;
+  tci_runner_arm(core, r);
+  return NULL;
+}
+
+static const char *runner_gone(tci_core *core, const tci_change *c) {
+  tci_runner *r = tci_map_get(&core->registrations, c->registration_id);
+  if (!r) return "a runner goes that was not there";
+  tci_runner_free(core, r);
+  return NULL;
+}
+
+/* ---- the door ---- */
+
+static const char *node_change(tci_core *core, tci_plan *plan, const tci_change *c, int64_t wall_us) {
+  if (c->node == 0 || c->node > plan->nodes.len) return "a change to no node";
+  tci_node *node = plan->nodes.items[c->node - 1];
+  bool is_check = node->kind == TCI_NODE_CHECK;
+  tci_check *check = is_check ? tci_node_check(node) : NULL;
+  tci_stage *stage = is_check ? NULL : tci_node_stage(node);
+  node->version = (int64_t)c->version;
+  node->updated_us = wall_us;
+  node->touched_step = core->step_no;
+  switch (c->type) {
+    case TCI_CHANGE_EDGES: return edges(core, plan, node, c);
+    case TCI_CHANGE_CHECK_UPDATED:
+      if (!check) return "a check's change to a stage";
+      if (c->kind.len) replace(core, &check->kind, c->kind);
+      if (c->bytes.len) replace(core, &check->options, c->bytes);
+      return NULL;
+    case TCI_CHANGE_CHECK_STATE: return check ? check_state(core, plan, check, c) : "a check's move of a stage";
+    case TCI_CHANGE_CHECK_RESULT:
+      return check ? check_result(core, plan, check, c, wall_us) : "a check's result in a stage";
+    case TCI_CHANGE_STAGE_UPDATED:
+      if (!stage) return "a stage's change to a check";
+      stage_fields(core, stage, c);
+      return NULL;
+    case TCI_CHANGE_STAGE_STATE: return stage ? stage_state(core, plan, stage, c) : "a stage's move of a check";
+    case TCI_CHANGE_ATTEMPT: return stage ? attempt(core, plan, stage, c, wall_us) : "an attempt of a check";
+    case TCI_CHANGE_PROGRESS: return stage ? progress(core, stage, c, wall_us) : "progress of a check";
+    default: return "a change of unknown type";
+  }
+}
+
+static const char *created(tci_core *core, tci_plan *plan, const tci_change *c, int64_t wall_us) {
+  const char *fault = c->type == TCI_CHANGE_CHECK_CREATED ? check_created(core, plan, c, wall_us)
+                                                          : stage_created(core, plan, c, wall_us);
+  if (fault) return fault;
+  tci_node *node = plan->nodes.items[plan->nodes.len - 1];
+  node->version = (int64_t)c->version;
+  node->updated_us = wall_us;
+  node->touched_step = core->step_no;
+  return NULL;
+}
+
+const char *tci_evolve(tci_core *core, tci_plan *plan, const tci_change *c, int64_t wall_us) {
+  if (!plan) {
+    if (c->type == TCI_CHANGE_RUNNER) return runner(core, c, wall_us);
+    if (c->type == TCI_CHANGE_RUNNER_GONE) return runner_gone(core, c);
+    return "a change of no plan";
+  }
+  plan->updated_us = wall_us;
+  switch (c->type) {
+    case TCI_CHANGE_PLAN_CREATED:
+      return tci_pairs_decode(tci_str_copy(&plan->arena, c->metadata), &plan->arena, &plan->metadata)
+                 ? NULL
+                 : "metadata is malformed";
+    case TCI_CHANGE_PLAN_STATE: return plan_state(core, plan, c);
+    case TCI_CHANGE_CHECK_CREATED:
+    case TCI_CHANGE_STAGE_CREATED: return created(core, plan, c, wall_us);
+    default: return node_change(core, plan, c, wall_us);
+  }
+}

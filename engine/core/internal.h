@@ -1,0 +1,183 @@
+/* internal: the core's own state and what its files offer each other. Included by engine/core only.
+ *
+ *     core.c      the step, emit, load        evolve.c   changes -> model       deps.c      edges, cycles, readiness
+ *     write.c     WriteNodes                  attempt.c  one try, to its end    dispatch.c  queues, candidates
+ *     complete.c  results and completions     runner.c   registrations          watch.c     streams
+ *     query.c     reads                       policy.c   built-in defaults      invariant.c what must hold
+ */
+#ifndef TCI_CORE_INTERNAL_H
+#define TCI_CORE_INTERNAL_H
+
+#include "base/assert.h"
+#include "core/change.h"
+#include "core/core.h"
+
+/* Executions of one priority, first ready first. */
+typedef struct {
+  int64_t priority;
+  tci_link list;
+} tci_bucket;
+
+/* The executions of one (runner type, mode) that wait for a runner. */
+typedef struct {
+  TCI_VEC(tci_bucket *) buckets; /* highest priority first; kept when empty */
+  size_t len;
+  tci_link *cursor; /* the next to be asked; NULL: from the head */
+  bool awake;       /* something changed since the last look */
+} tci_ready;
+
+/* Runners and queues of one runner type. */
+typedef struct tci_pool {
+  tci_str type; /* heap */
+  TCI_VEC(tci_runner *) runners; /* in order of registration */
+  tci_ready ready[TCI_MODES];
+  bool listed; /* in core->awake */
+} tci_pool;
+
+struct tci_watcher {
+  tci_link link; /* in plan->watchers */
+  tci_plan *plan;
+  uint64_t token;
+  uint64_t since; /* the plan's sequence when it was opened */
+  tci_arena arena;
+  tci_filter filter; /* in the arena */
+  bool include_progress;
+};
+
+enum { TCI_TIMER_ATTEMPT = 1, TCI_TIMER_RUNNER = 2 };
+
+struct tci_core {
+  tci_limits limits;
+  tci_policy policy;
+  tci_map plans, plans_by_key;   /* by id; by the 8 bytes of key */
+  TCI_VEC(tci_plan *) plan_list; /* in order of arrival in memory */
+  uint64_t next_plan_key;
+  tci_link settled; /* plans, least recently touched first */
+  size_t settled_len;
+  tci_map runners, registrations; /* by runner_id; by registration_id */
+  TCI_VEC(tci_runner *) runner_list;
+  tci_map pools;
+  TCI_VEC(tci_pool *) awake; /* pools with a queue to look at */
+  tci_map watchers;          /* by the 8 bytes of token */
+  size_t watchers_len;
+  tci_heap timers;
+  uint64_t sequence; /* of plan 0 */
+  uint32_t mark;     /* of the last cycle search */
+  uint64_t step_no, use_order;
+  size_t sync_live;
+  bool held; /* nothing is dispatched any more */
+  /* of the step under way */
+  tci_update *update; /* NULL while loading */
+  bool loading;       /* applying the journal: nothing is decided */
+  tci_time now;
+  tci_rng rng;
+  TCI_VEC(tci_node *) resolved; /* groups that resolved, nodes to react */
+  TCI_VEC(tci_node *) finished; /* stages that became FINAL: their checks to look at */
+  TCI_VEC(tci_plan *) touched;
+  TCI_VEC(tci_buf) buffers; /* one per record of the step, reused */
+  size_t buffers_len;
+  size_t record; /* plan 0's buffer + 1; 0: none yet */
+  tci_buf scratch;
+  TCI_VEC(void *) garbage; /* replaced bytes, borrowed by the last update; freed at the next step */
+};
+
+/* ---- core.c ---- */
+/* Applies a change to the model, writes it to the plan's record, tells watchers. `plan` NULL: plan 0. Fills version. */
+void tci_emit(tci_core *core, tci_plan *plan, tci_change *change);
+void tci_discard(tci_core *core, void *ptr); /* freed when the update is over */
+tci_effect *tci_effect_add(tci_core *core, tci_effect_kind kind);
+tci_policy_context tci_context(tci_core *core);
+/* Replies; `format` as for printf. */
+void tci_refuse(tci_core *core, const tci_event *event, tci_code code, const char *format, ...)
+    __attribute__((format(printf, 4, 5)));
+tci_reply *tci_answer_ok(tci_core *core, const tci_event *event, tci_reply_kind kind);
+#define TCI_U64_KEY(ptr_to_u64) ((tci_str){(const char *)(ptr_to_u64), sizeof(uint64_t)})
+
+/* ---- evolve.c ---- */
+/* Applies. NULL, or why the change does not fit the model (a broken journal; when emitted, a bug). */
+const char *tci_evolve(tci_core *core, tci_plan *plan, const tci_change *change, int64_t wall_us);
+tci_plan *tci_plan_new(tci_core *core, uint64_t key, tci_str id, int64_t wall_us);
+void tci_plan_free(tci_core *core, tci_plan *plan);
+void tci_runner_free(tci_core *core, tci_runner *runner);
+tci_assignment *tci_stage_assignment(tci_stage *stage, const tci_check *check); /* NULL: not assigned */
+tci_check *tci_plan_check(const tci_plan *plan, tci_str id);
+tci_stage *tci_plan_stage(const tci_plan *plan, tci_str id);
+
+/* ---- deps.c ---- */
+/* Reacts to every group that resolved and every stage that ended, until nothing follows any more. */
+void tci_react(tci_core *core);
+/* A group was just linked, or `target` became FINAL: count. Part of evolve. */
+void tci_group_count(tci_core *core, tci_edge *edge);
+void tci_group_resolve(tci_core *core, tci_node *node);
+bool tci_edge_satisfied(const tci_edge *edge); /* its target is FINAL */
+
+/* ---- attempt.c ---- */
+void tci_stage_start(tci_core *core, tci_stage *stage);
+void tci_attempt_move(tci_core *core, tci_attempt *attempt, tci_attempt_state state, tci_execution_state execution);
+/* The attempt did not make it: asks retry, then starts the next one or gives up (applying `completion`, or NULL). */
+void tci_attempt_fail(tci_core *core, tci_attempt *attempt, tci_failure_kind kind, tci_str message,
+                      const tci_completion *completion);
+/* The same for a call that may still be in flight: it is cancelled. */
+void tci_attempt_abort(tci_core *core, tci_attempt *attempt, tci_failure_kind kind, tci_str message);
+void tci_stage_finish(tci_core *core, tci_stage *stage, tci_outcome outcome, tci_reason reason);
+void tci_attempt_timer(tci_core *core, tci_attempt *attempt); /* it fired */
+/* After evolve, or after a load: puts the attempt where its state belongs: queue, timers, runner. */
+void tci_attempt_place(tci_core *core, tci_attempt *attempt);
+void tci_attempt_restart(tci_core *core, tci_attempt *attempt); /* after a load: lengths count from now */
+void tci_attempt_unplace(tci_core *core, tci_attempt *attempt);
+void tci_attempt_progress(tci_core *core, tci_attempt *attempt, tci_str message, tci_str details, int64_t at_us);
+/* The execution an id names, or NULL with *status saying why not. */
+tci_attempt *tci_attempt_by_id(tci_core *core, tci_str execution_id, tci_status *status);
+
+/* ---- complete.c ---- */
+void tci_complete(tci_core *core, tci_attempt *attempt, const tci_completion *completion);
+/* NULL, or what is wrong with it. */
+const char *tci_completion_fault(tci_core *core, const tci_attempt *attempt, const tci_completion *completion);
+void tci_completion_apply(tci_core *core, tci_attempt *attempt, const tci_completion *completion);
+/* Keeps the details, and the check updates that will not be applied, with the attempt. */
+void tci_completion_keep(tci_core *core, tci_attempt *attempt, const tci_completion *completion);
+void tci_check_settle(tci_core *core, tci_check *check); /* FINAL when nothing is pending */
+void tci_check_finish(tci_core *core, tci_check *check, tci_outcome outcome, tci_reason reason);
+void tci_check_put_result(tci_core *core, tci_check *check, tci_str owner_type, tci_str owner_id, tci_str data,
+                          bool finalize, const tci_failure *failure);
+tci_result *tci_check_result(tci_check *check, tci_str owner_type, tci_str owner_id);
+bool tci_stage_failed_a_check(tci_stage *stage);
+tci_outcome tci_check_verdict(const tci_check *check, tci_reason *reason);
+void tci_on_answer(tci_core *core, const tci_event *event);
+void tci_on_update_execution(tci_core *core, const tci_event *event);
+void tci_on_complete_execution(tci_core *core, const tci_event *event);
+
+/* ---- dispatch.c ---- */
+tci_pool *tci_pool_get(tci_core *core, tci_str type); /* made when there is none */
+void tci_pool_wake(tci_core *core, tci_pool *pool);   /* a slot, a runner: look at its queues from the head */
+void tci_pool_trim(tci_core *core, tci_pool *pool);   /* forget it when nobody is left */
+void tci_ready_add(tci_core *core, tci_attempt *attempt, int64_t priority);
+void tci_ready_remove(tci_core *core, tci_attempt *attempt);
+void tci_dispatch(tci_core *core);
+
+/* ---- runner.c ---- */
+void tci_on_register_runner(tci_core *core, const tci_event *event);
+void tci_on_unregister_runner(tci_core *core, const tci_event *event);
+void tci_on_list_runners(tci_core *core, const tci_event *event);
+void tci_runner_timer(tci_core *core, tci_runner *runner);
+void tci_runner_arm(tci_core *core, tci_runner *runner);
+bool tci_runner_is_passed_over(const tci_core *core, const tci_runner *runner);
+
+/* ---- write.c, query.c, watch.c ---- */
+void tci_on_write_nodes(tci_core *core, const tci_event *event);
+void tci_on_create_plan(tci_core *core, const tci_event *event);
+void tci_on_get_plan(tci_core *core, const tci_event *event);
+void tci_on_query_nodes(tci_core *core, const tci_event *event);
+void tci_on_get_execution(tci_core *core, const tci_event *event);
+void tci_on_list_executions(tci_core *core, const tci_event *event);
+void tci_on_watch_plan(tci_core *core, const tci_event *event);
+void tci_on_unwatch(tci_core *core, const tci_event *event);
+void tci_watch_notify(tci_core *core, tci_plan *plan, const tci_change *change, int old_state);
+tci_watcher *tci_watcher_add(tci_core *core, tci_plan *plan, uint64_t token, const tci_command *command);
+void tci_watcher_free(tci_core *core, tci_watcher *watcher);
+void tci_filter_sort(tci_filter *filter); /* needed once, before it is asked */
+bool tci_filter_check(const tci_filter *filter, const tci_check *check);
+bool tci_filter_stage(const tci_filter *filter, const tci_stage *stage);
+tci_plan *tci_find_plan(tci_core *core, const tci_event *event); /* NULL: refused already */
+
+#endif

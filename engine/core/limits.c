@@ -1,0 +1,41 @@
+/* limits: the table of core/limits.h, by name. */
+#include "core/limits.h"
+
+#include <stddef.h>
+#include <string.h>
+
+#define INFO(name, value, doc) {#name, doc, offsetof(tci_limits, name)},
+const tci_limit_info tci_limit_infos[] = {TCI_LIMITS(INFO)};
+#undef INFO
+const size_t tci_limit_infos_len = sizeof tci_limit_infos / sizeof tci_limit_infos[0];
+
+tci_limits tci_limits_default(void) {
+#define VALUE(name, value, doc) .name = (value),
+  return (tci_limits){TCI_LIMITS(VALUE)};
+#undef VALUE
+}
+
+/* How many leading bytes agree: enough to guess which limit was meant. */
+static size_t common_prefix(const char *name, tci_str other) {
+  size_t n = 0;
+  while (n < other.len && name[n] && name[n] == other.ptr[n]) n++;
+  return n;
+}
+
+tci_status tci_limits_set(tci_limits *limits, tci_str name, int64_t value, tci_arena *arena) {
+  const tci_limit_info *nearest = &tci_limit_infos[0];
+  for (size_t i = 0; i < tci_limit_infos_len; i++) {
+    const tci_limit_info *info = &tci_limit_infos[i];
+    if (tci_str_eq(name, tci_str_from(info->name))) {
+      if (value < 1)
+        return (tci_status){TCI_INVALID_ARGUMENT,
+                            tci_fmt(arena, "limit %s: %lld is too small; give a number from 1 up", info->name,
+                                    (long long)value)};
+      memcpy((char *)limits + info->offset, &value, sizeof value);
+      return TCI_STATUS_OK;
+    }
+    if (common_prefix(info->name, name) > common_prefix(nearest->name, name)) nearest = info;
+  }
+  return (tci_status){TCI_INVALID_ARGUMENT, tci_fmt(arena, "no limit is called '%.*s'; did you mean '%s'?",
+                                                    TCI_STR_ARG(name), nearest->name)};
+}

@@ -1,0 +1,64 @@
+/* limits: every bound and default duration of the engine, by name. One table: the config file of the program,
+ * `turboci serve --limit NAME=VALUE`, GetServerInfo and the error messages all use these names. */
+#ifndef TCI_CORE_LIMITS_H
+#define TCI_CORE_LIMITS_H
+
+#include <stdint.h>
+
+#include "base/status.h"
+#include "base/str.h"
+
+/* X(name, default, what it bounds). Units are last in the name; 0 is not allowed unless said. */
+#define TCI_LIMITS(X)                                                                                       \
+  X(id_bytes_max, 256, "a plan, check, stage, runner id or runner type")                                    \
+  X(text_bytes_max, 65536, "any other string: a kind, an address, a failure message")                       \
+  X(message_bytes_max, 4194304, "a request, as it arrives")                                                 \
+  X(message_depth_max, 64, "nesting of a message")                                                          \
+  X(message_arena_bytes_max, 67108864, "memory that one request may take once it is unpacked")              \
+  X(reply_bytes_max, 4194304, "a reply")                                                                    \
+  X(node_bytes_max, 1048576, "the options of a check, the args of a stage, one result, the details of an attempt") \
+  X(metadata_bytes_max, 65536, "the metadata of a plan or runner")                                          \
+  X(nodes_per_plan_max, 1000000, "nodes of one plan")                                                       \
+  X(dependencies_per_node_max, 100000, "dependencies of one node")                                          \
+  X(plans_in_memory_max, 10000, "settled plans kept in memory besides the open ones")                       \
+  X(runners_max, 10000, "registered runners")                                                               \
+  X(watchers_max, 10000, "open WatchWorkPlan streams")                                                      \
+  X(watch_buffer_bytes_max, 4194304, "events that wait for one slow watcher")                               \
+  X(queue_requests_max, 10000, "requests that wait for the engine")                                         \
+  X(turn_events_max, 256, "events taken in one turn")                                                       \
+  X(turn_timers_max, 256, "timers fired in one step")                                                       \
+  X(policy_asks_per_turn, 256, "queued executions looked at in one step")                                   \
+  X(progress_entries_max, 100, "progress entries kept per attempt")                                         \
+  X(progress_bytes_max, 65536, "bytes of progress kept per attempt")                                        \
+  X(accept_timeout_ms, 10000, "how long a runner may take to answer RunAsync")                              \
+  X(execution_timeout_ms, 3600000, "deadline of an execution when its stage gives none")                    \
+  X(stale_timeout_ms, 300000, "silence of an async execution when its stage gives no limit")                \
+  X(runner_ttl_ms, 300000, "life of a registration that gives no ttl")                                      \
+  X(runner_ttl_ms_max, 86400000, "the longest ttl of a registration")                                       \
+  X(pass_over_ms, 5000, "how long a runner that refused or could not be reached is passed over")            \
+  X(attempts_max, 3, "attempts of a stage that says nothing of retries")                                    \
+  X(delivery_attempts_max, 20, "attempts that never got through to a runner")                               \
+  X(backoff_ms, 1000, "the first backoff; each further one is twice as long")                               \
+  X(backoff_ms_max, 60000, "the longest backoff")                                                           \
+  X(drain_timeout_ms, 30000, "how long a stopping server waits for sync calls")
+
+typedef struct {
+#define TCI_LIMITS_FIELD(name, value, doc) int64_t name;
+  TCI_LIMITS(TCI_LIMITS_FIELD)
+#undef TCI_LIMITS_FIELD
+} tci_limits;
+
+tci_limits tci_limits_default(void);
+/* Sets a limit by name; values below 1 are refused. INVALID_ARGUMENT (text in `arena`) names the nearest limit when
+ * there is none of that name. */
+TCI_MUST_USE tci_status tci_limits_set(tci_limits *limits, tci_str name, int64_t value, tci_arena *arena);
+
+/* name, value and meaning of every limit, for --help and GetServerInfo. */
+typedef struct {
+  const char *name, *doc;
+  size_t offset; /* of the int64_t in tci_limits */
+} tci_limit_info;
+extern const tci_limit_info tci_limit_infos[];
+extern const size_t tci_limit_infos_len;
+
+#endif

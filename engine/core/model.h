@@ -1,0 +1,185 @@
+/* model: plans, nodes, attempts and runners in memory. Changed by core/change.c (evolve) alone; read by all.
+ *
+ * Owned bytes are heap strings freed on replacement; the rest of a plan lives in its arena.
+ * Invariants that hold between steps are numbered and checked in core/invariant.c.
+ */
+#ifndef TCI_CORE_MODEL_H
+#define TCI_CORE_MODEL_H
+
+#include "base/heap.h"
+#include "base/list.h"
+#include "base/map.h"
+#include "base/vec.h"
+#include "core/types.h"
+
+typedef struct tci_plan tci_plan;
+typedef struct tci_node tci_node;
+typedef struct tci_check tci_check;
+typedef struct tci_stage tci_stage;
+typedef struct tci_attempt tci_attempt;
+typedef struct tci_runner tci_runner;
+typedef struct tci_watcher tci_watcher;
+
+typedef enum { TCI_GROUP_OPEN, TCI_GROUP_SATISFIED, TCI_GROUP_UNSATISFIED } tci_group_state;
+
+/* One dependency: `owner` waits for `target`. Linked from both ends. */
+typedef struct {
+  tci_node *owner, *target;
+  tci_condition condition;
+  bool counted; /* its target is FINAL and the group knows it */
+} tci_edge;
+
+/* Counters make finishing a node cost its out-degree. */
+typedef struct {
+  tci_predicate predicate; /* UNKNOWN: no group was written */
+  tci_edge *edges;         /* heap array; its address changes only when the group is replaced */
+  size_t len;
+  size_t satisfied, unsatisfied;
+  tci_group_state state; /* resolved exactly once */
+} tci_group;
+
+struct tci_node {
+  tci_node_kind kind;
+  uint32_t index; /* order of creation in the plan, from 0 */
+  tci_plan *plan;
+  tci_str id;
+  int64_t created_us, updated_us; /* wall */
+  int64_t version;
+  uint64_t touched_step; /* the step that last raised the version */
+  tci_outcome outcome;
+  tci_reason reason;
+  tci_group group;
+  TCI_VEC(tci_edge *) dependents; /* edges whose target is this node */
+  uint32_t mark;                  /* scratch of the cycle search */
+};
+
+typedef struct {
+  int64_t id; /* 1.. within the check */
+  tci_str owner_type, owner_id; /* a stage's result: "stage", the stage's id */
+  tci_str data;
+  int64_t created_us, finalized_us; /* wall; 0: not finalised */
+  tci_failure failure;
+} tci_result;
+
+struct tci_check {
+  tci_node node; /* first */
+  tci_check_state state;
+  tci_str kind, options;
+  TCI_VEC(tci_result) results;
+  TCI_VEC(tci_stage *) stages; /* rebuilt: assigned with a goal that counts */
+  size_t pending;              /* rebuilt: of those, not done */
+};
+
+typedef struct {
+  tci_check *check;
+  tci_check_state goal;
+  size_t result; /* rebuilt: 1-based place of this stage's result in check->results; 0: none */
+  bool done;     /* rebuilt: the stage is FINAL or has finalised its result */
+} tci_assignment;
+
+typedef struct {
+  tci_str message, details;
+  int64_t at_us; /* wall */
+} tci_progress;
+
+struct tci_attempt {
+  tci_stage *stage;
+  uint32_t index; /* from 1 */
+  tci_attempt_state state;
+  tci_str process_uid, details;
+  int64_t created_us, updated_us; /* wall */
+  tci_failure failure;
+  TCI_VEC(tci_progress) progress; /* the last ones, oldest first */
+  size_t progress_bytes;
+  uint64_t progress_dropped;
+  /* the execution, 1:1 */
+  tci_execution_state execution;
+  tci_str execution_id;
+  tci_mode mode;
+  bool accepted; /* async: the runner said yes, or called back */
+  tci_str runner_id, registration_id, runner_execution_id;
+  int64_t dispatched_us, started_us, finished_us; /* wall; 0: not yet */
+  int64_t not_before_us;                          /* wall; end of the backoff */
+  int64_t deadline_us, execution_ms, stale_ms;    /* wall; lengths */
+  uint64_t digest[2];                             /* of the completion that ended it */
+  bool has_digest;
+  /* rebuilt, never stored */
+  tci_runner *runner;  /* NULL: none, or gone */
+  tci_link live;       /* in runner->live */
+  tci_link queued;     /* in a bucket of its queue */
+  tci_timer timer;     /* backoff, accept, stale or deadline, whichever is next */
+  int64_t deadline_mono_us, accept_mono_us, heard_mono_us, ready_mono_us;
+  bool calling; /* a sync call is in flight: counted in core->sync_live */
+};
+
+struct tci_stage {
+  tci_node node; /* first */
+  tci_stage_state state;
+  tci_str args;
+  tci_assignment *assignments; /* heap array */
+  size_t assignments_len;
+  tci_mode mode; /* SYNC or ASYNC */
+  tci_str runner_type; /* empty: pulled */
+  int64_t priority;
+  tci_retry retry;
+  tci_timeouts timeouts;
+  TCI_VEC(tci_attempt *) attempts; /* attempts.items[i]->index == i + 1 */
+};
+
+struct tci_plan {
+  uint64_t key; /* 1..; the journal's name for it */
+  tci_str id;
+  tci_arena arena;
+  int64_t created_us, updated_us; /* wall */
+  int64_t version;
+  uint64_t touched_step;
+  uint64_t sequence; /* of the last change */
+  tci_plan_state state;
+  tci_outcome outcome; /* when settled */
+  tci_pairs metadata;  /* in the arena */
+  TCI_VEC(tci_node *) nodes; /* in order of creation */
+  tci_map checks, stages;    /* id -> node */
+  size_t open_nodes;         /* not FINAL */
+  size_t live_attempts;      /* executions not terminal */
+  size_t checks_final, stages_final, nodes_failed, nodes_cancelled;
+  tci_link watchers; /* list of tci_watcher */
+  tci_link lru;      /* in core->settled while settled */
+  size_t record;     /* of this step in the core's list, when touched */
+};
+
+struct tci_runner {
+  tci_str runner_id, registration_id, runner_type, address;
+  bool modes[TCI_MODES];
+  int64_t max_concurrent;
+  int64_t ttl_ms;
+  tci_pairs metadata; /* one heap block behind items */
+  int64_t registered_us, heartbeat_us, expires_us; /* wall */
+  /* rebuilt */
+  struct tci_pool *pool; /* of its type */
+  tci_link live;         /* list of tci_attempt: its length is the load */
+  int64_t load;
+  int64_t expires_mono_us, passed_over_until_us; /* monotonic; 0: not passed over */
+  uint64_t last_used; /* order of its last dispatch */
+  tci_timer timer;
+};
+
+static inline tci_check *tci_node_check(tci_node *node) { return (tci_check *)node; }
+static inline tci_stage *tci_node_stage(tci_node *node) { return (tci_stage *)node; }
+static inline bool tci_node_is_final(const tci_node *node) {
+  return node->kind == TCI_NODE_CHECK ? ((const tci_check *)node)->state == TCI_CHECK_FINAL
+                                      : ((const tci_stage *)node)->state == TCI_STAGE_FINAL;
+}
+static inline bool tci_execution_is_live(const tci_attempt *a) {
+  return a->execution == TCI_EXECUTION_DISPATCHED || a->execution == TCI_EXECUTION_RUNNING;
+}
+static inline bool tci_attempt_is_open(const tci_attempt *a) {
+  return a->state != TCI_ATTEMPT_COMPLETE && a->state != TCI_ATTEMPT_INCOMPLETE;
+}
+static inline tci_attempt *tci_stage_attempt(const tci_stage *stage) { /* the latest, or NULL */
+  return stage->attempts.len ? stage->attempts.items[stage->attempts.len - 1] : NULL;
+}
+static inline bool tci_goal_counts(tci_check_state goal) {
+  return goal == TCI_CHECK_UNKNOWN || goal == TCI_CHECK_FINAL;
+}
+
+#endif

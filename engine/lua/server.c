@@ -1,0 +1,75 @@
+/* server: the whole engine on its own threads inside a Lua program (app/server.h): core.server. */
+#include <string.h>
+
+#include "app/server.h"
+#include "base/log.h"
+#include "lua/module.h"
+
+static const char SERVER_TYPE[] = "turboci.Server";
+enum { MESSAGE_BYTES = 1024 };
+
+typedef struct {
+  tci_server *server; /* NULL: stopped */
+  tci_arena arena;    /* what its options point to */
+} server_box;
+
+static int server_stop(lua_State *L) {
+  server_box *box = luaL_checkudata(L, 1, SERVER_TYPE);
+  if (box->server) tci_server_stop(box->server);
+  box->server = NULL;
+  tci_arena_deinit(&box->arena);
+  return 0;
+}
+
+static int server_address(lua_State *L) {
+  const server_box *box = luaL_checkudata(L, 1, SERVER_TYPE);
+  if (!box->server) return luaL_error(L, "this server is stopped");
+  lua_pushstring(L, tci_server_address(box->server));
+  return 1;
+}
+
+/* The level of the whole process, and left alone when the option is wrong. */
+static tci_log_level read_log_level(lua_State *L) {
+  static const char *const levels[] = {"debug", "info", "warn", "error", "off"};
+  lua_getfield(L, 1, "log");
+  const char *name = luaL_optstring(L, -1, "warn");
+  for (int i = TCI_LOG_DEBUG; i <= TCI_LOG_OFF; i++)
+    if (strcmp(name, levels[i]) == 0) {
+      lua_pop(L, 1);
+      return (tci_log_level)i;
+    }
+  luaL_error(L, "option 'log': expected debug, info, warn, error or off, got '%s'", name);
+  return TCI_LOG_WARN;
+}
+
+static int server_open(lua_State *L) {
+  static const char *const names[] = {"listen", "database", "limits", "allow", "callback_address", "log", NULL};
+  lua_settop(L, 1);
+  tci_lua_check_options(L, 1, names);
+  server_box *box = memset(lua_newuserdatauv(L, sizeof *box, 0), 0, sizeof *box);
+  luaL_setmetatable(L, SERVER_TYPE);
+  const char *listen = tci_lua_option_text(L, 1, "listen", &box->arena);
+  const char *database = tci_lua_option_text(L, 1, "database", &box->arena);
+  tci_server_options options = {
+      .listen = listen ? listen : "127.0.0.1:0",
+      .database = database ? database : ":memory:",
+      .callback_address = tci_lua_option_text(L, 1, "callback_address", &box->arena),
+  };
+  tci_lua_option_limits(L, 1, &options.limits);
+  tci_lua_option_list(L, 1, "allow", &box->arena, &options.allowed_addresses);
+  tci_log_set_level(read_log_level(L));
+  char message[MESSAGE_BYTES] = "";
+  tci_status status = tci_server_start(&options, &box->server, message, sizeof message);
+  if (status.code == TCI_OK) return 1;
+  box->server = NULL;
+  lua_pushnil(L);
+  lua_pushstring(L, message);
+  return 2;
+}
+
+void tci_lua_open_server(lua_State *L) {
+  const luaL_Reg methods[] = {{"address", server_address}, {"stop", server_stop}, {NULL, NULL}};
+  tci_lua_class(L, SERVER_TYPE, methods, server_stop);
+  lua_pushcfunction(L, server_open);
+  lua_setfield(L, -2, "server");
+}

@@ -1,0 +1,90 @@
+/* rpc_internal: what poll.c, listen.c, server.c and client.c share. Nobody else includes it.
+ *
+ * A tag is the address of a tci_rpc_tag inside the object that waits; the polling thread calls its `done`. Between
+ * starting something with a tag and its `done` the object must stay: each such stretch holds a reference (server.c)
+ * or is counted (client.c).
+ */
+#ifndef TCI_RPC_RPC_INTERNAL_H
+#define TCI_RPC_RPC_INTERNAL_H
+
+#include <grpc/byte_buffer.h>
+#include <grpc/grpc.h>
+
+#include <pthread.h>
+
+#include "rpc/rpc.h"
+
+/* What one message may weigh: gRPC's own default, and what other gRPC clients accept without being told. */
+#define TCI_RPC_MESSAGE_BYTES_MAX (4 << 20)
+/* Headers of one call; ours need a few hundred bytes. gRPC answers RESOURCE_EXHAUSTED before we see the call. */
+#define TCI_RPC_METADATA_BYTES_MAX (8 << 10)
+/* A status text before percent-encoding, which at worst triples it: it still fits the header limit. */
+#define TCI_RPC_TEXT_BYTES_MAX 1024
+/* Calls in progress on one connection; more wait in the client without an error. 1,000 and not 100: one runner host
+ * or one embedding program keeps all its watches (64 and more) and its calls on a single connection, and a call that
+ * waits silently behind long watches looks like a hang. What a peer can pin down with it is bounded by the requests
+ * it may have in (limits of the engine), not by this number. */
+#define TCI_RPC_STREAMS_MAX 1000
+/* A connection that has not said its HTTP/2 hello by then is dropped. */
+#define TCI_RPC_HANDSHAKE_MS 5000
+
+/* Pings. A client may ping every 10 s, with or without calls; the second is for late and early packets. The server
+ * pings too: a watcher whose machine died is noticed after 30 + 10 s and does not hold its buffers for hours. */
+#define TCI_RPC_PING_INTERVAL_MS_MIN 9000
+#define TCI_RPC_SERVER_PING_MS 30000
+/* Streams go to our own server, which permits this. */
+#define TCI_RPC_STREAM_PING_MS 30000
+/* Unary calls go to runners in any language, and gRPC servers left at their defaults end a connection whose client
+ * pings more often than every 5 minutes (GOAWAY too_many_pings: a quiet Run would die after some 2 minutes). So a
+ * dead runner's machine is noticed by its lease and the deadline first, and by this at last. */
+#define TCI_RPC_UNARY_PING_MS 310000
+#define TCI_RPC_PING_TIMEOUT_MS 10000
+
+/* Reconnecting: at once, then after 0.1 s, growing to 1 s: runners restart often and are near. gRPC's "minimum
+ * backoff" is in truth the time that one attempt to connect may take. */
+#define TCI_RPC_BACKOFF_MS_MIN 100
+#define TCI_RPC_BACKOFF_MS_MAX 1000
+#define TCI_RPC_CONNECT_MS_MAX 5000
+
+struct tci_rpc {
+  grpc_completion_queue *cq;
+  pthread_t thread;
+};
+
+typedef struct tci_rpc_tag {
+  void (*done)(struct tci_rpc_tag *tag, bool ok); /* on the polling thread */
+} tci_rpc_tag;
+
+bool tci_rpc_on_thread(const tci_rpc *rpc);
+/* Hands a tag over to the queue; call it right before whatever starts the operation. Only ThreadSanitizer cares. */
+void tci_rpc_tag_leaves(tci_rpc_tag *tag);
+/* Starts a batch on a call; the caller serializes batches of one call. A refusal is our own error: asserts. */
+void tci_rpc_batch(grpc_call *call, const grpc_op *ops, size_t ops_len, tci_rpc_tag *tag);
+
+/* Bytes of a received message, in one piece: `heap` is to be freed, or NULL when `bytes` lies in the buffer itself. */
+tci_str tci_rpc_buffer_bytes(grpc_byte_buffer *buffer, char **heap);
+grpc_byte_buffer *tci_rpc_buffer_new(tci_str bytes); /* a copy */
+
+/* A status text fit for the wire and for a proto string: cut on a character's boundary, valid UTF-8, no NUL. Returns
+ * the length; `out` is terminated. */
+size_t tci_rpc_text(tci_str text, char out[TCI_RPC_TEXT_BYTES_MAX + 1]);
+grpc_arg tci_rpc_arg(const char *key, int value);
+void tci_rpc_cond_init(pthread_cond_t *cond); /* on CLOCK_MONOTONIC */
+
+/* ---- listen.c ---- */
+
+typedef struct {
+  char *address;   /* as clients dial it */
+  char *lock_path; /* NULL: not a unix socket */
+  int lock_fd;
+} tci_rpc_listener;
+
+/* Binds the server, not yet started, to the address; nothing is held after a refusal (its text is in `message`). */
+TCI_MUST_USE tci_status tci_rpc_listen(grpc_server *server, const char *address, tci_rpc_listener *out, char *message,
+                                       size_t size);
+/* After the server has shut down, so that nobody binds the path while it is still being unlinked. */
+void tci_rpc_unlisten(tci_rpc_listener *listener);
+/* While true, gRPC's complaints on this thread are not logged: they go to the caller as a status. */
+void tci_rpc_log_mute(bool mute);
+
+#endif

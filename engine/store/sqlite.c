@@ -1,0 +1,408 @@
+/* sqlite: the journal in one SQLite file: append, find, load.
+ *
+ * 1. One connection does all writing and all checkpointing (SQLite 3.40 can corrupt a WAL that two of them reset). Its
+ *    transactions are IMMEDIATE and closed before a function returns; so is every reading statement.
+ * 2. An append is one transaction: BEGIN, the records, the commit's number, COMMIT (fsync), then the watermark. Its
+ *    number is raised by a compare-and-set: should anybody else ever have written, the append fails.
+ * 3. Whatever fails, the transaction is rolled back before the error is answered. UNAVAILABLE and RESOURCE_EXHAUSTED
+ *    leave a store that works; after DATA_LOSS `lost` is set and nothing touches the file any more: what the page cache
+ *    holds after a failed fsync is anybody's guess, and only a fresh recovery reads what is really there.
+ * 4. Checkpoints are ours, not wal_autocheckpoint's, which swallows their errors: an fsync of the database that failed
+ *    there would be tried again, might then succeed, and the WAL that still held the truth would be overwritten.
+ * 5. Every row carries a checksum over all of it, checked whenever it is read. A wrong one is DATA_LOSS for the reader
+ *    but no reason to leave the connection: the file is as readable as before.
+ *
+ * Callers: the engine, on its thread.
+ */
+#define _GNU_SOURCE 1
+#include "store/sqlite.h"
+
+#include <errno.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/statvfs.h>
+
+#include "base/assert.h"
+#include "base/log.h"
+#include "base/rng.h"
+#include "base/vec.h"
+
+enum {
+  CHECK_APPENDS = 64,        /* the free disk is looked at after so many appends */
+  CHECK_BYTES = 1024 * 1024, /* or so many bytes */
+  CHECKPOINT_PAGES = 1000,   /* SQLite's own default */
+};
+
+const char *const tci_sql_texts[TCI_SQL_LEN] = {
+    [TCI_SQL_BEGIN] = "BEGIN IMMEDIATE",
+    [TCI_SQL_COMMIT] = "COMMIT",
+    [TCI_SQL_ROLLBACK] = "ROLLBACK",
+    [TCI_SQL_ADD_RECORD] = "INSERT INTO journal (plan_key, sequence, settled, checksum, bytes) VALUES (?1,?2,?3,?4,?5)",
+    [TCI_SQL_ADD_PLAN] = "INSERT INTO plan (key, id, settled, checksum) VALUES (?1, ?2, ?3, tci_plan_sum(?1, ?3, ?2))",
+    [TCI_SQL_SETTLE] = "UPDATE plan SET settled=?2, checksum=tci_plan_sum(key, ?2, id) WHERE key=?1 AND settled<>?2",
+    [TCI_SQL_COUNT_COMMIT] = "UPDATE meta SET commits = ?1 + 1 WHERE commits = ?1",
+    [TCI_SQL_FIND] = "SELECT key, settled, id, checksum FROM plan WHERE id = ?1",
+    [TCI_SQL_MAX_KEY] = "SELECT ifnull(max(key), 0) FROM plan",
+    [TCI_SQL_PLAN] = "SELECT key, settled, id, checksum FROM plan WHERE key = ?1",
+    [TCI_SQL_RECORDS] = "SELECT sequence, settled, bytes, checksum FROM journal WHERE plan_key = ?1 ORDER BY sequence",
+    [TCI_SQL_PLANS] = "SELECT key, settled, id, checksum FROM plan ORDER BY key",
+};
+
+static tci_status check_disk(tci_store *store, int64_t bytes);
+static int write_all(tci_store *store, const tci_store_record *records, size_t len);
+static int write_record(tci_store *store, const tci_store_record *record);
+static tci_status undo(tci_store *store, int rc);
+static void raise_mark(tci_store *store);
+static tci_status checkpoint(tci_store *store);
+static tci_status load_plan(tci_store *store, uint64_t plan_key, tci_store_visitor visit, void *ctx);
+static tci_status load_records(tci_store *store, tci_store_record *record, bool *settled, tci_store_visitor visit,
+                               void *ctx);
+static tci_status read_plan(tci_store *store, sqlite3_stmt *row, uint64_t *out_key, bool *out_settled);
+static uint64_t record_sum(const tci_store_record *record);
+static uint64_t plan_sum(uint64_t key, bool settled, tci_str id);
+static int bind_bytes(sqlite3_stmt *statement, int at, tci_str bytes);
+static int bind_text(sqlite3_stmt *statement, int at, tci_str text);
+static tci_str column_bytes(sqlite3_stmt *statement, int at);
+static int run(sqlite3_stmt *statement);
+static tci_status still_lost(const tci_store *store);
+
+tci_status tci_store_append(tci_store *store, const tci_store_record *records, size_t len) {
+  if (store->lost) return still_lost(store);
+  if (len == 0) return TCI_STATUS_OK;
+  int64_t bytes = 0;
+  for (size_t i = 0; i < len; i++) bytes += (int64_t)records[i].bytes.len;
+  TCI_TRY(check_disk(store, bytes));
+
+  int rc = write_all(store, records, len);
+  if (rc != SQLITE_OK) return undo(store, rc);
+  store->mark.commits++;
+  store->count.commits++;
+  store->count.records += (int64_t)len;
+  store->count.journal_bytes += bytes;
+  raise_mark(store);
+  return checkpoint(store);
+}
+
+tci_status tci_store_find(tci_store *store, tci_str plan_id, uint64_t *out_key) {
+  *out_key = 0;
+  if (store->lost) return still_lost(store);
+  sqlite3_stmt *find = store->statements[TCI_SQL_FIND];
+  int rc = bind_text(find, 1, plan_id);
+  if (rc == SQLITE_OK) rc = sqlite3_step(find);
+  tci_status status = TCI_STATUS_OK;
+  bool settled;
+  if (rc == SQLITE_ROW)
+    status = read_plan(store, find, out_key, &settled);
+  else if (rc != SQLITE_DONE)
+    status = tci_sqlite_status(store, rc, "looking for a plan");
+  sqlite3_reset(find);
+  return status;
+}
+
+tci_status tci_store_max_key(tci_store *store, uint64_t *out_key) {
+  *out_key = 0;
+  if (store->lost) return still_lost(store);
+  sqlite3_stmt *max = store->statements[TCI_SQL_MAX_KEY];
+  int rc = sqlite3_step(max);
+  tci_status status = TCI_STATUS_OK;
+  if (rc == SQLITE_ROW)
+    *out_key = (uint64_t)sqlite3_column_int64(max, 0);
+  else
+    status = tci_sqlite_status(store, rc, "looking for the newest plan");
+  sqlite3_reset(max);
+  return status;
+}
+
+tci_status tci_store_load(tci_store *store, uint64_t plan_key, tci_store_visitor visit, void *ctx) {
+  if (store->lost) return still_lost(store);
+  tci_status status = load_plan(store, plan_key, visit, ctx);
+  sqlite3_reset(store->statements[TCI_SQL_RECORDS]);
+  sqlite3_reset(store->statements[TCI_SQL_PLAN]);
+  return status;
+}
+
+tci_status tci_store_open_plans(tci_store *store, uint64_t **out_keys, size_t *out_len) {
+  *out_keys = NULL;
+  *out_len = 0;
+  if (store->lost) return still_lost(store);
+  TCI_VEC(uint64_t) keys = {0};
+  sqlite3_stmt *plans = store->statements[TCI_SQL_PLANS];
+  tci_status status = TCI_STATUS_OK;
+  int rc;
+  /* All of them, not only the open ones: a flipped `settled` must be found, not leave a plan asleep for ever. */
+  while (status.code == TCI_OK && (rc = sqlite3_step(plans)) != SQLITE_DONE) {
+    uint64_t key;
+    bool settled;
+    status = rc == SQLITE_ROW ? read_plan(store, plans, &key, &settled)
+                              : tci_sqlite_status(store, rc, "listing the open plans");
+    if (status.code == TCI_OK && !settled) tci_vec_push(&keys, key);
+  }
+  sqlite3_reset(plans);
+  if (status.code != TCI_OK) {
+    tci_vec_free(&keys);
+    return status;
+  }
+  *out_keys = keys.items;
+  *out_len = keys.len;
+  return TCI_STATUS_OK;
+}
+
+tci_store_counters tci_store_count(const tci_store *store) { return store->count; }
+
+tci_status tci_sqlite_status(tci_store *store, int rc, const char *doing) {
+  tci_code code = TCI_UNAVAILABLE;
+  const char *remedy = "nothing was written; try again";
+  switch (rc & 0xff) {
+    case SQLITE_FULL:
+      code = TCI_RESOURCE_EXHAUSTED;
+      remedy = "nothing was written; free some disk space";
+      store->disk_low = true;
+      break;
+    case SQLITE_TOOBIG:
+      code = TCI_RESOURCE_EXHAUSTED;
+      remedy = "nothing was written; one record must stay below 1,000,000,000 bytes";
+      break;
+    case SQLITE_IOERR:
+      if (rc == SQLITE_IOERR_NOMEM) break;
+      code = TCI_DATA_LOSS;
+      remedy = "check the disk, then start again: what was acknowledged is recovered from the file";
+      break;
+    case SQLITE_NOTADB:
+      code = TCI_DATA_LOSS;
+      remedy =
+          "it is no SQLite database, or its first page is corrupt: restore the journal from a backup, or name "
+          "another file";
+      break;
+    case SQLITE_CORRUPT:
+      code = TCI_DATA_LOSS;
+      remedy = "the file is corrupt: check the disk and restore the journal from a backup";
+      break;
+    case SQLITE_CONSTRAINT: /* memory and disk disagree about what there is */
+      code = TCI_DATA_LOSS;
+      remedy =
+          "the journal holds this already: it was changed by another program, or this is a defect; start again to "
+          "load what is there";
+      break;
+    case SQLITE_BUSY:
+    case SQLITE_LOCKED: remedy = "another program has the file locked: end it; nothing was written"; break;
+    default: break;
+  }
+  if (code == TCI_DATA_LOSS) store->lost = true;
+  const char *detail =
+      store->db && sqlite3_extended_errcode(store->db) == rc ? sqlite3_errmsg(store->db) : sqlite3_errstr(rc);
+  return tci_sqlite_fail(store, code, "%s failed: %s (SQLite %d): %s", doing, detail, rc, remedy);
+}
+
+tci_status tci_sqlite_fail(tci_store *store, tci_code code, const char *format, ...) {
+  va_list args;
+  va_start(args, format);
+  int len = store->path[0] ? snprintf(store->message, sizeof store->message, "%.400s: ", store->path) : 0;
+  vsnprintf(store->message + len, sizeof store->message - (size_t)len, format, args);
+  va_end(args);
+  return (tci_status){code, store->message};
+}
+
+void tci_sqlite_plan_sum(sqlite3_context *context, int len, sqlite3_value **args) {
+  tci_assert(len == 3);
+  tci_str id = {(const char *)sqlite3_value_blob(args[2]), (size_t)sqlite3_value_bytes(args[2])};
+  uint64_t key = (uint64_t)sqlite3_value_int64(args[0]);
+  sqlite3_result_int64(context, (sqlite3_int64)plan_sum(key, sqlite3_value_int(args[1]) != 0, id));
+}
+
+/* Is there room, and is the file still where it was? Asked now and then: it costs two system calls. */
+static tci_status check_disk(tci_store *store, int64_t bytes) {
+  if (!store->path[0]) return TCI_STATUS_OK;
+  store->appends_unchecked++;
+  store->bytes_unchecked += bytes;
+  bool first = store->count.commits == 0;
+  if (!first && !store->disk_low && store->appends_unchecked < CHECK_APPENDS && store->bytes_unchecked < CHECK_BYTES)
+    return TCI_STATUS_OK;
+  int moved = 0;
+  if (sqlite3_file_control(store->db, "main", SQLITE_FCNTL_HAS_MOVED, &moved) == SQLITE_OK && moved) {
+    store->lost = true;
+    return tci_sqlite_fail(
+        store, TCI_DATA_LOSS,
+        "the file was moved, replaced or deleted while it was in use: put it back, then start again");
+  }
+  struct statvfs disk;
+  if (statvfs(store->path, &disk) != 0)
+    return tci_sqlite_fail(store, TCI_UNAVAILABLE, "cannot read the free disk space: %s", strerror(errno));
+  uint64_t free_bytes = (uint64_t)disk.f_bavail * disk.f_frsize;
+  store->disk_low = free_bytes < (uint64_t)store->free_bytes_min + (uint64_t)bytes;
+  if (store->disk_low)
+    return tci_sqlite_fail(
+        store, TCI_RESOURCE_EXHAUSTED,
+        "%llu bytes of disk are free and %lld must stay free: nothing was written; free some disk space",
+        (unsigned long long)free_bytes, (long long)store->free_bytes_min);
+  store->appends_unchecked = store->bytes_unchecked = 0;
+  return TCI_STATUS_OK;
+}
+
+/* SQLITE_OK: committed. Anything else: a transaction may be open. */
+static int write_all(tci_store *store, const tci_store_record *records, size_t len) {
+  int rc = run(store->statements[TCI_SQL_BEGIN]);
+  for (size_t i = 0; i < len && rc == SQLITE_OK; i++) rc = write_record(store, &records[i]);
+  if (rc != SQLITE_OK) return rc;
+  sqlite3_stmt *count = store->statements[TCI_SQL_COUNT_COMMIT];
+  if ((rc = sqlite3_bind_int64(count, 1, (sqlite3_int64)store->mark.commits)) != SQLITE_OK) return rc;
+  if ((rc = run(count)) != SQLITE_OK) return rc;
+  if (sqlite3_changes(store->db) != 1) return SQLITE_CONSTRAINT; /* somebody else has appended */
+  return run(store->statements[TCI_SQL_COMMIT]);
+}
+
+static int write_record(tci_store *store, const tci_store_record *record) {
+  tci_assert(record->plan_key <= INT64_MAX && record->sequence <= INT64_MAX);
+  tci_assert(record->plan_key != 0 || (record->plan_id.len == 0 && !record->settled));
+  sqlite3_stmt *add = store->statements[TCI_SQL_ADD_RECORD];
+  int rc = sqlite3_bind_int64(add, 1, (sqlite3_int64)record->plan_key);
+  if (rc == SQLITE_OK) rc = sqlite3_bind_int64(add, 2, (sqlite3_int64)record->sequence);
+  if (rc == SQLITE_OK) rc = sqlite3_bind_int(add, 3, record->settled);
+  if (rc == SQLITE_OK) rc = sqlite3_bind_int64(add, 4, (sqlite3_int64)record_sum(record));
+  if (rc == SQLITE_OK) rc = bind_bytes(add, 5, record->bytes);
+  if (rc == SQLITE_OK) rc = run(add);
+  if (rc != SQLITE_OK || record->plan_key == 0) return rc;
+
+  if (record->plan_id.len > 0) {
+    sqlite3_stmt *plan = store->statements[TCI_SQL_ADD_PLAN];
+    rc = sqlite3_bind_int64(plan, 1, (sqlite3_int64)record->plan_key);
+    if (rc == SQLITE_OK) rc = bind_text(plan, 2, record->plan_id);
+    if (rc == SQLITE_OK) rc = sqlite3_bind_int(plan, 3, record->settled);
+    return rc == SQLITE_OK ? run(plan) : rc;
+  }
+  sqlite3_stmt *settle = store->statements[TCI_SQL_SETTLE]; /* touches no page when nothing changes */
+  rc = sqlite3_bind_int64(settle, 1, (sqlite3_int64)record->plan_key);
+  if (rc == SQLITE_OK) rc = sqlite3_bind_int(settle, 2, record->settled);
+  return rc == SQLITE_OK ? run(settle) : rc;
+}
+
+static tci_status undo(tci_store *store, int rc) {
+  tci_status status = tci_sqlite_status(store, rc, "appending to the journal"); /* before its text is overwritten */
+  if (store->lost) return status;                                               /* closing rolls back */
+  if (sqlite3_get_autocommit(store->db)) return status; /* no transaction was begun, or SQLite rolled it back */
+  int undone = run(store->statements[TCI_SQL_ROLLBACK]);
+  if (undone == SQLITE_OK) return status;
+  store->lost = true;
+  return tci_sqlite_fail(store, TCI_DATA_LOSS,
+                         "rolling back failed: %s (SQLite %d), after SQLite %d: check the disk, then start again",
+                         sqlite3_errmsg(store->db), undone, rc);
+}
+
+/* A mark that stays behind guards less, but never wrongly: no reason to refuse what is already durable. */
+static void raise_mark(tci_store *store) {
+  if (store->mark_fd < 0) return;
+  bool written = tci_mark_write(store->mark_fd, &store->mark);
+  if (!written && !store->mark_failing)
+    tci_log(TCI_LOG_WARN, "watermark_failed", "file=\"%s.mark\" error=\"%s\"", store->path, strerror(errno));
+  store->mark_failing = !written;
+}
+
+/* Moves the WAL into the database when it has grown. The commit before it is durable either way. */
+static tci_status checkpoint(tci_store *store) {
+  if (store->wal_pages < CHECKPOINT_PAGES) return TCI_STATUS_OK;
+  int rc = sqlite3_wal_checkpoint_v2(store->db, "main", SQLITE_CHECKPOINT_PASSIVE, NULL, NULL);
+  if (rc == SQLITE_OK) return TCI_STATUS_OK;
+  tci_status status = tci_sqlite_status(store, rc, "moving the WAL into the database");
+  /* A full disk or a reader in the way: the WAL grows on, and the next commit tries again. */
+  return status.code == TCI_DATA_LOSS ? status : TCI_STATUS_OK;
+}
+
+static tci_status load_plan(tci_store *store, uint64_t plan_key, tci_store_visitor visit, void *ctx) {
+  tci_store_record record = {.plan_key = plan_key};
+  bool plan_settled = false, settled = false;
+  int rc;
+  if (plan_key != 0) {
+    sqlite3_stmt *plan = store->statements[TCI_SQL_PLAN];
+    if ((rc = sqlite3_bind_int64(plan, 1, (sqlite3_int64)plan_key)) == SQLITE_OK) rc = sqlite3_step(plan);
+    if (rc == SQLITE_ROW) {
+      uint64_t key;
+      TCI_TRY(read_plan(store, plan, &key, &plan_settled));
+      record.plan_id = column_bytes(plan, 2); /* lives until the statement is reset */
+    } else if (rc != SQLITE_DONE) {
+      return tci_sqlite_status(store, rc, "loading a plan");
+    }
+  }
+  bool has_plan = record.plan_id.len > 0;
+  TCI_TRY(load_records(store, &record, &settled, visit, ctx));
+  bool has_records = record.bytes.ptr != NULL;
+  bool stopped = sqlite3_stmt_busy(store->statements[TCI_SQL_RECORDS]);
+  const char *fault = NULL;
+  if (plan_key != 0 && has_plan && !has_records) fault = "it has no records";
+  if (plan_key != 0 && !has_plan && has_records) fault = "it has records but no row in the table of plans";
+  if (has_plan && has_records && !stopped && settled != plan_settled)
+    fault = "its row and its last record disagree on whether it is settled";
+  if (!fault) return TCI_STATUS_OK;
+  return tci_sqlite_fail(store, TCI_DATA_LOSS, "plan %llu is damaged: %s: restore the journal from a backup",
+                         (unsigned long long)plan_key, fault);
+}
+
+/* Visits all records; `record` is the last one then, its bytes.ptr NULL when there was none. */
+static tci_status load_records(tci_store *store, tci_store_record *record, bool *settled, tci_store_visitor visit,
+                               void *ctx) {
+  sqlite3_stmt *rows = store->statements[TCI_SQL_RECORDS];
+  int rc = sqlite3_bind_int64(rows, 1, (sqlite3_int64)record->plan_key);
+  while (rc == SQLITE_OK && (rc = sqlite3_step(rows)) == SQLITE_ROW) {
+    record->sequence = (uint64_t)sqlite3_column_int64(rows, 0);
+    record->settled = *settled = sqlite3_column_int(rows, 1) != 0;
+    record->bytes = column_bytes(rows, 2);
+    if (record_sum(record) != (uint64_t)sqlite3_column_int64(rows, 3))
+      return tci_sqlite_fail(
+          store, TCI_DATA_LOSS,
+          "plan %llu, sequence %llu: the record does not match its checksum: the disk has changed it; "
+          "restore the journal from a backup",
+          (unsigned long long)record->plan_key, (unsigned long long)record->sequence);
+    if (!visit(ctx, record)) return TCI_STATUS_OK;
+    record->plan_id = (tci_str){NULL, 0}; /* the first one only */
+    rc = SQLITE_OK;
+  }
+  return rc == SQLITE_DONE ? TCI_STATUS_OK : tci_sqlite_status(store, rc, "loading the records of a plan");
+}
+
+/* A row of key, settled, id, checksum. */
+static tci_status read_plan(tci_store *store, sqlite3_stmt *row, uint64_t *out_key, bool *out_settled) {
+  uint64_t key = (uint64_t)sqlite3_column_int64(row, 0);
+  bool settled = sqlite3_column_int(row, 1) != 0;
+  if (plan_sum(key, settled, column_bytes(row, 2)) != (uint64_t)sqlite3_column_int64(row, 3))
+    return tci_sqlite_fail(
+        store, TCI_DATA_LOSS,
+        "plan %llu: its row does not match its checksum: the disk has changed it; restore the journal "
+        "from a backup",
+        (unsigned long long)key);
+  *out_key = key;
+  *out_settled = settled;
+  return TCI_STATUS_OK;
+}
+
+/* The keys are the hash's key, so a row that turns up in another one's place does not match either. */
+static uint64_t record_sum(const tci_store_record *record) {
+  return tci_siphash(record->plan_key * 2 + record->settled, record->sequence, record->bytes);
+}
+
+static uint64_t plan_sum(uint64_t key, bool settled, tci_str id) {
+  return tci_siphash(key * 2 + settled, UINT64_MAX, id);
+}
+
+/* Bound without a copy: the statement runs before the caller's bytes go. NULL would be SQL's NULL. */
+static int bind_bytes(sqlite3_stmt *statement, int at, tci_str bytes) {
+  return sqlite3_bind_blob64(statement, at, bytes.len ? bytes.ptr : "", bytes.len, SQLITE_STATIC);
+}
+
+static int bind_text(sqlite3_stmt *statement, int at, tci_str text) {
+  return sqlite3_bind_text64(statement, at, text.len ? text.ptr : "", text.len, SQLITE_STATIC, SQLITE_UTF8);
+}
+
+static tci_str column_bytes(sqlite3_stmt *statement, int at) {
+  const char *ptr = sqlite3_column_blob(statement, at); /* first: it may move what _bytes measures */
+  return (tci_str){ptr ? ptr : "", (size_t)sqlite3_column_bytes(statement, at)};
+}
+
+/* For statements without rows. */
+static int run(sqlite3_stmt *statement) {
+  int rc = sqlite3_step(statement);
+  sqlite3_reset(statement);
+  return rc == SQLITE_DONE ? SQLITE_OK : rc;
+}
+
+/* The text of what lost it is still there: nothing writes over it. */
+static tci_status still_lost(const tci_store *store) { return (tci_status){TCI_DATA_LOSS, store->message}; }

@@ -1,0 +1,53 @@
+/* sqlite: what sqlite.c (the work) and sqlite_open.c (opening, refusing, closing) share. Inside of the store only. */
+#ifndef TCI_STORE_SQLITE_H
+#define TCI_STORE_SQLITE_H
+
+#include <limits.h>
+#include <sqlite3.h>
+
+#include "store/store.h"
+#include "store/watermark.h"
+
+typedef enum {
+  TCI_SQL_BEGIN,
+  TCI_SQL_COMMIT,
+  TCI_SQL_ROLLBACK,
+  TCI_SQL_ADD_RECORD,
+  TCI_SQL_ADD_PLAN,
+  TCI_SQL_SETTLE,
+  TCI_SQL_COUNT_COMMIT,
+  TCI_SQL_FIND,
+  TCI_SQL_MAX_KEY,
+  TCI_SQL_PLAN,
+  TCI_SQL_RECORDS,
+  TCI_SQL_PLANS,
+  TCI_SQL_LEN,
+} tci_sql;
+
+extern const char *const tci_sql_texts[TCI_SQL_LEN];
+
+struct tci_store {
+  sqlite3 *db;
+  sqlite3_stmt *statements[TCI_SQL_LEN];
+  char path[PATH_MAX];  /* resolved; "" in memory */
+  int lock_fd, mark_fd; /* -1 in memory */
+  tci_mark mark;        /* of the last commit: its number is also meta.commits */
+  bool mark_failing;    /* said once, until it works again */
+  int64_t free_bytes_min;
+  int64_t appends_unchecked, bytes_unchecked; /* since the disk was last looked at */
+  bool disk_low;                              /* look at every append */
+  int wal_pages;                              /* after the last commit */
+  bool lost;                                  /* DATA_LOSS was answered: the connection is not used again */
+  tci_store_counters count;
+  char message[1024]; /* the text of the last status */
+};
+
+/* The one place where SQLite's errors become ours; marks the store as lost on DATA_LOSS. `doing` is what failed. */
+TCI_MUST_USE tci_status tci_sqlite_status(tci_store *store, int rc, const char *doing);
+/* UNAVAILABLE and so on with a text of one's own. */
+TCI_MUST_USE tci_status tci_sqlite_fail(tci_store *store, tci_code code, const char *format, ...)
+    __attribute__((format(printf, 3, 4)));
+/* The SQL function tci_plan_sum(key, settled, id), for sqlite3_create_function. */
+void tci_sqlite_plan_sum(sqlite3_context *context, int len, sqlite3_value **args);
+
+#endif

@@ -1,0 +1,57 @@
+/* store: the journal on disk. A small interface: find, load, append. SQLite today (store/sqlite.c).
+ *
+ * Promises: tci_store_append returns OK only when every record is durable (one transaction, fsynced); records of a
+ * plan come back in order of sequence, whole. One process at a time holds a store. Engine thread only.
+ * Status texts live in the store until its next call (or are static).
+ */
+#ifndef TCI_STORE_STORE_H
+#define TCI_STORE_STORE_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/status.h"
+#include "base/str.h"
+
+typedef struct tci_store tci_store;
+
+typedef struct {
+  const char *path;          /* a file, or ":memory:" (no lock, no watermark) */
+  int64_t free_bytes_min;    /* appends are refused (RESOURCE_EXHAUSTED) below this much free disk; 0: 16 MiB */
+} tci_store_options;
+
+/* One row of the journal; the fields mean what they mean in core/update.h's tci_record. */
+typedef struct {
+  uint64_t plan_key, sequence;
+  tci_str bytes;
+  tci_str plan_id; /* not empty: creates the plan */
+  bool settled;
+} tci_store_record;
+
+/* Returns false to stop. What `record` points to is borrowed for the call. */
+typedef bool (*tci_store_visitor)(void *ctx, const tci_store_record *record);
+
+/* Opens or creates. Refuses, naming the fault and the remedy: another process holds the file (its pid), a schema newer
+ * than this program, a corrupt file (quick_check), a journal that is behind its watermark.
+ * On failure *out is NULL and the text lives in `message` (size bytes). */
+TCI_MUST_USE tci_status tci_store_open(const tci_store_options *options, tci_store **out, char *message, size_t size);
+void tci_store_close(tci_store *store); /* NULL is fine */
+
+/* All records in one transaction. UNAVAILABLE or RESOURCE_EXHAUSTED: nothing was written, the store works on.
+ * DATA_LOSS: an fsync, the disk or a rollback failed; the process must log and exit, and not touch the store again. */
+TCI_MUST_USE tci_status tci_store_append(tci_store *store, const tci_store_record *records, size_t len);
+
+/* The key of a plan by id: 0 when there is none. */
+TCI_MUST_USE tci_status tci_store_find(tci_store *store, tci_str plan_id, uint64_t *out_key);
+TCI_MUST_USE tci_status tci_store_max_key(tci_store *store, uint64_t *out_key);
+/* Every record of one plan (0: the runners), in order of sequence; the first one carries plan_id. */
+TCI_MUST_USE tci_status tci_store_load(tci_store *store, uint64_t plan_key, tci_store_visitor visit, void *ctx);
+/* Keys of all plans that are not settled, ascending, into a heap array (free it). */
+TCI_MUST_USE tci_status tci_store_open_plans(tci_store *store, uint64_t **out_keys, size_t *out_len);
+
+typedef struct {
+  int64_t commits, records, journal_bytes; /* since open */
+} tci_store_counters;
+tci_store_counters tci_store_count(const tci_store *store);
+
+#endif

@@ -1,0 +1,216 @@
+---@meta turboci.core
+-- Stubs of the C module `turboci.core` (engine/lua): messages, the virtual engine, the embedded server, the gRPC
+-- client and the gRPC host. Everything above it is Lua.
+
+---@class turboci.core
+local core = {}
+
+---The engine's version, such as "0.1.0".
+---@type string
+core.version = ""
+
+---Stands for JSON's null inside a google.protobuf.Struct.
+---@type lightuserdata
+core.null = nil
+
+---------------------------------------------------------------------------------------------------
+-- Messages. A message is a plain table whose keys are the proto's field names:
+--   enum        its name without the common prefix ("PLANNED"); a full name or a number is accepted too;
+--               a number that the engine does not know decodes as that number
+--   Timestamp   a number, seconds since 1970 (microseconds kept)
+--   Struct      a plain table; Value: nil is core.null, a table with only keys 1..n is a list (an empty
+--               table is a Struct; core.list{} makes an empty list)
+--   map         a table; repeated: an array; message: a table; int64: an integer
+-- Decoding fills scalars with their defaults, repeated and map fields with {}, absent messages with nil.
+
+---@param message string full name, "turboci.v1.WriteNodesRequest"; the package may be left out
+---@param value table
+---@return string? bytes nil when the value does not fit
+---@return string? err names the path: "WriteNodesRequest.stages[1].argz: no such field; did you mean 'args'?"
+function core.encode(message, value) end
+
+---@param message string
+---@param bytes string
+---@return table? value
+---@return string? err
+function core.decode(message, bytes) end
+
+---Marks a table as a list (for empty ones) and returns it.
+---@param t table
+---@return table
+function core.list(t) end
+
+---@class turboci.Method
+---@field name string "WriteNodes"
+---@field path string "/turboci.v1.TurboCIOrchestrator/WriteNodes"
+---@field request string "turboci.v1.WriteNodesRequest"
+---@field response string
+---@field stream boolean the response is a stream
+---@field service "TurboCIOrchestrator"|"StageRunner"
+
+---By name ("WriteNodes") and by path.
+---@type table<string, turboci.Method>
+core.methods = {}
+
+---By enum name: core.enums.CheckState.PLANNED == 20.
+---@type table<string, table<string, integer>>
+core.enums = {}
+
+---gRPC status names by number and numbers by name: core.codes[5] == "NOT_FOUND", core.codes.NOT_FOUND == 5.
+---@type table
+core.codes = {}
+
+---Names, defaults and meanings of the limits, in order.
+---@return {name: string, value: integer, doc: string}[]
+function core.limits() end
+
+---------------------------------------------------------------------------------------------------
+-- The virtual engine: the real core, codec and store; its clock and its transport are the caller's.
+
+---@class turboci.core.Output
+---@field type "reply"|"dispatch"|"cancel"|"watch"|"watch_end"
+---@field token integer? reply, watch, watch_end: what call() returned
+---@field code integer? reply, watch_end
+---@field message string? reply, watch_end: status text; "" when OK
+---@field bytes string? reply, watch, dispatch: the encoded message
+---@field sequence integer? watch
+---@field execution_id string? dispatch, cancel
+---@field mode "SYNC"|"ASYNC"? dispatch
+---@field address string? dispatch: as the runner registered it, in dialable form
+---@field method string? dispatch: path
+---@field timeout_us integer? dispatch
+
+---@class turboci.core.Virtual
+local Virtual = {}
+
+---@class turboci.core.VirtualOptions
+---@field database string? ":memory:"
+---@field seed integer? of the events' random bytes; default 1
+---@field start number? wall clock at the start, seconds since 1970; default 1700000000
+---@field limits table<string, integer>?
+---@field allow string[]? addresses runners may register; default { "loopback" }
+---@field callback_address string? default "virtual:0"
+
+---@param options turboci.core.VirtualOptions?
+---@return turboci.core.Virtual? engine
+---@return string? err
+function core.virtual(options) end
+
+---Runs one turn with this request. What it causes is in take().
+---@param method string name or path of an orchestrator method
+---@param bytes string the encoded request
+---@return integer token
+function Virtual:call(method, bytes) end
+---Several requests in one turn (one commit).
+---@param requests {[1]: string, [2]: string}[] method, bytes
+---@return integer[] tokens
+function Virtual:calls(requests) end
+---A runner's RPC ended. One turn.
+---@param execution_id string
+---@param mode "SYNC"|"ASYNC"
+---@param code integer
+---@param message string? status text
+---@param bytes string? RunResponse or RunAsyncResponse, when code is 0
+function Virtual:answer(execution_id, mode, code, message, bytes) end
+---The watch stream is closed by its reader. One turn.
+---@param token integer
+function Virtual:unwatch(token) end
+---Everything the engine let out since the last take(), in order.
+---@return turboci.core.Output[]
+function Virtual:take() end
+---@return integer mono_us
+---@return integer wall_us
+function Virtual:now() end
+---Moves both clocks forward, running every turn that falls due on the way, each at its own time, in order.
+---@param us integer
+function Virtual:advance(us) end
+---Runs turns until none is due now.
+function Virtual:settle() end
+---Moves the wall clock alone (a jump), in microseconds.
+---@param us integer
+function Virtual:jump_wall(us) end
+---@return integer? us from now until the next timer; nil: there is none
+function Virtual:next_due() end
+---Throws the engine away without a word and recovers a new one from the store (a file, not ":memory:").
+---@return boolean? ok
+---@return string? err
+function Virtual:restart() end
+---@return table<string, integer>
+function Virtual:counters() end
+---Checks every invariant of the model.
+---@return string? violation
+function Virtual:check() end
+function Virtual:close() end
+
+---------------------------------------------------------------------------------------------------
+-- Real parts. All that happens on other threads comes to this one through take(): fd() is readable when there is
+-- something to take. A finaliser closes what was forgotten.
+
+---@class turboci.core.Server the whole engine on its own threads
+local Server = {}
+
+---@class turboci.core.ServerOptions
+---@field listen string? "127.0.0.1:0"
+---@field database string? ":memory:"
+---@field limits table<string, integer>?
+---@field allow string[]? addresses runners may register, besides loopback and the folder of a unix `listen`
+---@field callback_address string?
+---@field log "debug"|"info"|"warn"|"error"|"off"? default "warn"
+
+---@param options turboci.core.ServerOptions?
+---@return turboci.core.Server? server
+---@return string? err
+function core.server(options) end
+---@return string address as clients dial it
+function Server:address() end
+---Drains and stops; blocks up to drain_timeout_ms.
+function Server:stop() end
+
+---@class turboci.core.Event
+---@field type "message"|"done"|"call"|"gone"
+---@field handle integer? message, done
+---@field code integer? done
+---@field message string? done: status text
+---@field bytes string? message, call; done: the response of a unary call
+---@field host turboci.core.Host? call, gone
+---@field call integer? call, gone: names the call in Host:reply
+---@field method string? call: path
+---@field timeout number? call: seconds until its deadline; nil: none
+
+---An eventfd, readable while take() would return something.
+---@return integer
+function core.fd() end
+---@return turboci.core.Event[]
+function core.take() end
+
+---Starts a call; its end comes as a "done" event.
+---@param target string
+---@param method string name or path
+---@param bytes string
+---@param timeout number? seconds
+---@return integer handle
+function core.call(target, method, bytes, timeout) end
+---@param handle integer
+function core.cancel(handle) end
+
+---@class turboci.core.Host a gRPC server whose calls are answered in Lua
+local Host = {}
+---@param listen string "127.0.0.1:0", "unix:/path"
+---@return turboci.core.Host?
+---@return string? err
+function core.host(listen) end
+---@return string
+function Host:address() end
+---@param call integer
+---@param code integer 0: OK
+---@param message string? status text
+---@param bytes string? the response
+function Host:reply(call, code, message, bytes) end
+---@param grace number? seconds
+function Host:close(grace) end
+
+---Random bytes as hex, for ids.
+---@param bytes integer
+---@return string
+function core.random_hex(bytes) end
+return core

@@ -1,0 +1,182 @@
+-- What the verbs share: failing with an exit code, loading workflow files, naming the server, counting slots, and
+-- stopping on signals.
+
+local M = {}
+
+---------------------------------------------------------------------------------------------------
+-- Failing
+
+local Failure = {}
+Failure.__index = Failure
+Failure.__tostring = function(self) return self.message end
+
+---Ends the program with this exit code; the message says what to do next.
+---@param code integer
+---@param message string
+function M.fail(code, message)
+  error(setmetatable({ code = code, message = message }, Failure), 0)
+end
+
+---@param value any
+---@return boolean
+function M.is_failure(value)
+  return getmetatable(value) == Failure
+end
+
+local unreachable = { UNAVAILABLE = true, DEADLINE_EXCEEDED = true, CANCELLED = true }
+
+---Ends the program because a call to a server failed.
+---@param what string "submit the plan"
+---@param server string
+---@param err turboci.Error
+function M.fail_call(what, server, err)
+  if unreachable[err.code] then
+    M.fail(4, ("turboci: cannot %s: the server at %s cannot be reached (%s)\n  is it running? Start one with "
+      .. "`turboci serve --listen %s`, or name another with --server or in TURBOCI_SERVER")
+      :format(what, server, err.message, server))
+  end
+  if err.code == "NOT_FOUND" then
+    M.fail(2, ("turboci: cannot %s: %s\n  `turboci status` shows whether this is the right server")
+      :format(what, err.message))
+  end
+  M.fail(2, ("turboci: cannot %s: %s\n  the server refused it; correct what it names and try again"):format(what, err))
+end
+
+---@param outcome string
+---@return integer exit_code
+function M.exit_code(outcome)
+  if outcome == "SUCCEEDED" then return 0 end
+  return outcome == "CANCELLED" and 3 or 1
+end
+
+---------------------------------------------------------------------------------------------------
+-- Arguments
+
+---What is before and after a "--".
+---@param words string[]
+---@return string[] before
+---@return string[] after
+function M.split(words)
+  for i, word in ipairs(words) do
+    if word == "--" then return table.move(words, 1, i - 1, 1, {}), table.move(words, i + 1, #words, 1, {}) end
+  end
+  return words, {}
+end
+
+function M.option_server(parser)
+  parser:option("--server", "Address of the server; default: $TURBOCI_SERVER, or 127.0.0.1:50051."):argname("ADDR")
+end
+
+---@param args table
+---@return string
+function M.server(args)
+  return args.server or os.getenv("TURBOCI_SERVER") or "127.0.0.1:50051"
+end
+
+---@param text string
+---@return number? seconds
+---@return string? err
+function M.duration(text)
+  return require("turboci.util").duration(text)
+end
+
+---@param text string
+---@return integer?
+---@return string? err
+function M.count(text)
+  local number = math.tointeger(tonumber(text))
+  if number and number >= 1 then return number end
+  return nil, ("'%s' is not a number of 1 or more"):format(text)
+end
+
+function M.option_reconnect(parser)
+  parser:option("--reconnect-timeout", "Give up when the server was away for so long.")
+    :argname("DURATION"):convert(M.duration):default("60s")
+end
+
+---key=value words as a table.
+---@param words string[]
+---@return table<string, string>
+function M.parameters(words)
+  local out = {}
+  for _, word in ipairs(words) do
+    local key, value = word:match("^([^=]+)=(.*)$")
+    if not key then
+      M.fail(2, ("turboci: '%s' is not a parameter\n  after -- write key=value, for example: -- branch=main")
+        :format(word))
+    end
+    out[key] = value
+  end
+  return out
+end
+
+---------------------------------------------------------------------------------------------------
+-- Workflow files
+
+---Runs a workflow file and returns its plan; a mistake in it ends the program.
+---@param path string
+---@param parameters table<string, string> what the file gets as `...`
+---@return turboci.workflow.Plan
+function M.load_plan(path, parameters)
+  local workflow = require "turboci.workflow"
+  local file, problem = io.open(path, "r")
+  if not file then
+    M.fail(2, ("turboci: cannot read the workflow file: %s\n  give the path of a Lua file that returns a plan")
+      :format(problem))
+  end
+  file:close()
+  local chunk, err = loadfile(path, "t")
+  if not chunk then M.fail(2, ("turboci: the workflow file is not valid Lua:\n  %s"):format(err)) end
+  local ok, plan = xpcall(chunk, function(raised)
+    if type(raised) == "string" then return raised end
+    return debug.traceback(tostring(raised), 2)
+  end, parameters)
+  if not ok then M.fail(2, ("turboci: a mistake in the workflow file:\n  %s"):format(plan)) end
+  if not workflow.is_plan(plan) then
+    M.fail(2, ("turboci: %s returns %s, not a plan\n  end it with `return plan`, where plan = "
+      .. "require(\"turboci\").plan { name = \"...\" }"):format(path, plan == nil and "nothing" or "a " .. type(plan)))
+  end
+  ok, err = plan:validate()
+  if not ok then M.fail(2, ("turboci: a mistake in the workflow file:\n  %s"):format((err:gsub("\n", "\n  ")))) end
+  return plan
+end
+
+---How many commands to run at once unless told.
+---@return integer
+function M.slots()
+  return math.max(1, #(require("luv").cpu_info() or {}))
+end
+
+---------------------------------------------------------------------------------------------------
+-- Signals
+
+---At the first SIGINT or SIGTERM calls fn(name); at the second leaves at once, and nothing it started survives.
+---@param fn fun(name: string)
+---@return fun() stop no more
+function M.on_interrupt(fn)
+  local loop = require "turboci.loop"
+  local seen = false
+  local function handle(name)
+    if seen then
+      require("turboci.runner.shell").kill_all()
+      os.exit(3, false)
+    end
+    seen = true
+    fn(name)
+  end
+  local handles = { loop.on_signal("sigint", handle), loop.on_signal("sigterm", handle) }
+  return function()
+    for _, signal in ipairs(handles) do
+      signal:close()
+    end
+  end
+end
+
+---A line for people, away from stdout.
+---@param text string
+function M.notice(text)
+  io.stderr:write("turboci: ", text, "\n")
+  io.stderr:flush()
+end
+
+return M

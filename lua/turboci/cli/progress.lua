@@ -1,0 +1,139 @@
+-- What a person (or a program) sees of a plan on its way: a live tree on a terminal, plain lines in a pipe, a JSON
+-- object a line with --json. The three are views of one model; the ending (tails of what failed, why stages were
+-- skipped, the last line) is the same for both kinds of text.
+-- Used by run, submit --wait and watch.
+
+local model = require "turboci.cli.model"
+local text = require "turboci.cli.text"
+local util = require "turboci.util"
+
+local M = {}
+
+local TAIL_SHOWN = 40 -- lines of a failed stage's output
+
+---@class turboci.cli.Progress
+---@field model turboci.cli.Model
+---@field view table { change(change), notice(text), draw(), clear(), finish(...) }
+local Progress = {}
+Progress.__index = Progress
+
+---@class turboci.cli.ProgressOptions
+---@field json boolean?
+---@field name string? of the plan
+---@field plan_id string?
+---@field out file*? default io.stdout
+
+---@param options turboci.cli.ProgressOptions
+---@return turboci.cli.Progress
+function M.new(options)
+  local out = options.out or io.stdout
+  local tty = not options.json and require("term").isatty(out)
+  local style = text.style(tty and not os.getenv("NO_COLOR"))
+  local self = setmetatable({
+    model = model.new(),
+    name = options.name,
+    plan_id = options.plan_id,
+    started = util.mono(),
+    out = out,
+    style = style,
+    json = options.json,
+  }, Progress)
+  local kind = options.json and "json" or tty and os.getenv("TERM") ~= "dumb" and "tree" or "lines"
+  self.view = require("turboci.cli.view_" .. kind).new(self)
+  return self
+end
+
+local function show(self, changes)
+  for _, change in ipairs(changes) do
+    self.view:change(change)
+  end
+end
+
+---@param event table WorkPlanEvent
+function Progress:event(event)
+  show(self, self.model:event(event))
+end
+
+---@param nodes table QueryNodesResponse
+function Progress:nodes(nodes)
+  show(self, self.model:nodes(nodes))
+end
+
+---Something about the connection, not about the plan.
+---@param line string
+function Progress:notice(line)
+  self.view:notice(line)
+end
+
+---The view gives the screen back.
+function Progress:close()
+  if self.view.close then self.view:close() end
+  self.out:flush()
+end
+
+local function failed_stage(self, stage)
+  local attempt = model.attempt(stage)
+  local style, out = self.style, self.out
+  local where = ""
+  if attempt and attempt.process_uid ~= "" then
+    where = (" (attempt %d on %s)"):format(attempt.idx, attempt.process_uid)
+  end
+  out:write(style.bad(("%s FAILED"):format(stage.id)), ": ", text.plain(self.model:why(stage)), where, "\n")
+  local output = attempt and attempt.details and attempt.details.output
+  if type(output) == "string" and output ~= "" then
+    local lines = text.last_lines(output, TAIL_SHOWN)
+    if lines.cut > 0 then out:write(style.dim(("  | ... %d lines before"):format(lines.cut)), "\n") end
+    for _, line in ipairs(lines) do
+      out:write(style.dim("  | "), text.plain(line), "\n")
+    end
+  end
+end
+
+local function ending(self)
+  local skipped = {}
+  for _, stage in ipairs(self.model.stages) do
+    if stage.outcome == "FAILED" then failed_stage(self, stage) end
+    if stage.outcome == "SKIPPED" then skipped[#skipped + 1] = stage end
+  end
+  for _, stage in ipairs(skipped) do
+    self.out:write(self.style.dim(("%s SKIPPED: %s"):format(stage.id, self.model:why(stage))), "\n")
+  end
+  for _, check in ipairs(self.model.checks) do
+    if check.outcome == "FAILED" then
+      local failures = text.failures(check)
+      self.out:write(("check %s FAILED%s\n"):format(check.id, failures ~= "" and ": " .. text.plain(failures) or ""))
+    end
+  end
+end
+
+---The plan's name for people.
+---@param work_plan table?
+---@return string
+function Progress:title(work_plan)
+  local metadata = work_plan and work_plan.metadata
+  return self.name or (metadata and metadata.name) or self.plan_id or "plan"
+end
+
+---The end: failures, skipped stages and one last line.
+---@param work_plan table? settled; nil: interrupted
+function Progress:finish(work_plan)
+  local outcome = work_plan and work_plan.outcome or "INTERRUPTED"
+  local elapsed = util.mono() - self.started
+  local counts = self.model:counts()
+  self:close()
+  if self.json then return self.view:finish(work_plan, outcome, elapsed, counts) end
+  ending(self)
+  local stages = #self.model.stages
+  local parts = {}
+  for _, name in ipairs { "SUCCEEDED", "FAILED", "SKIPPED", "CANCELLED", "OPEN" } do
+    local word = name == "OPEN" and "not finished" or name:lower()
+    if counts[name] then parts[#parts + 1] = ("%d %s"):format(counts[name], word) end
+  end
+  local detail = outcome ~= "SUCCEEDED" and #parts > 0 and (" (%s)"):format(table.concat(parts, ", ")) or ""
+  local colour = outcome == "SUCCEEDED" and self.style.good or self.style.bad
+  self.out:write(self:title(work_plan), " ", colour(outcome),
+    ("  %d stage%s in %s%s\n"):format(stages, stages == 1 and "" or "s", util.format_duration(elapsed), detail))
+  self.out:flush()
+end
+
+return M

@@ -1,0 +1,111 @@
+-- turboci run: everything in this process. The engine listens on a unix socket in a fresh folder, which goes at the
+-- end; commands run here; nothing else can reach any of it.
+
+local common = require "turboci.cli.common"
+
+local M = {
+  name = "run",
+  summary = "Runs a workflow file on an engine and a shell runner of its own",
+  example = "turboci run examples/hello.lua -j4 -- who=world",
+  takes_parameters = true,
+}
+
+function M.describe(parser)
+  parser:argument("file", "Workflow file: Lua that returns a plan. It gets the parameters as `...`."):argname("FILE")
+  parser:option("-j --jobs", "Commands at once; default: one per processor."):argname("N"):convert(common.count)
+  parser:flag("--json", "One JSON object a line instead of text.")
+  parser:option("--keep-db", "Keep the journal of the run in this (new) file."):argname("PATH")
+  parser:usage("Usage: turboci run [-h] [-j N] [--json] [--keep-db PATH] FILE [-- KEY=VALUE ...]")
+end
+
+-- Stages that nobody in this process would ever take.
+local function check_runners(plan, file)
+  for _, stage in ipairs(plan:writes().stages) do
+    local type = stage.runner_type
+    if type ~= "shell" and not plan.bodies[stage.id] then
+      common.fail(2, ("turboci: %s: stage '%s' wants %s, and `turboci run` has a shell runner only\n"
+        .. "  use `turboci serve`, a runner of that type and `turboci submit --wait`"):format(file, stage.id,
+        type and ("a runner of type '%s'"):format(type) or "a client that pulls it"))
+    end
+  end
+end
+
+local function make_folder()
+  local uv = require "luv"
+  local folder, err = uv.fs_mkdtemp((os.getenv("TMPDIR") or "/tmp") .. "/turboci-XXXXXX")
+  if not folder then
+    common.fail(2, ("turboci: cannot make a temporary folder: %s\n  set TMPDIR to a folder that can be written")
+      :format(err))
+  end
+  return folder
+end
+
+local function remove_folder(folder)
+  local uv = require "luv"
+  local scan = uv.fs_scandir(folder)
+  while scan do
+    local name = uv.fs_scandir_next(scan)
+    if not name then break end
+    uv.fs_unlink(folder .. "/" .. name)
+  end
+  uv.fs_rmdir(folder)
+end
+
+local function start_server(args, folder)
+  local uv = require "luv"
+  if args.keep_db and uv.fs_stat(args.keep_db) then
+    common.fail(2, ("turboci: --keep-db: '%s' exists already\n  name a new file"):format(args.keep_db))
+  end
+  local server, err = require("turboci.core").server {
+    listen = "unix:" .. folder .. "/engine",
+    database = args.keep_db or ":memory:",
+    log = "error",
+  }
+  if not server then common.fail(2, "turboci: cannot start the engine: " .. err) end
+  return server
+end
+
+local function run_in(folder, args, plan)
+  local shell = require "turboci.runner.shell"
+  local server = start_server(args, folder)
+  local client = require("turboci.client").connect(server:address())
+  local runner, err = require("turboci.runner").start {
+    client = client,
+    type = "shell",
+    id = "shell",
+    max_concurrent = args.jobs or common.slots(),
+    listen = "unix:" .. folder .. "/shell",
+    run = shell.run,
+  }
+  if not runner then
+    server:stop()
+    common.fail(2, "turboci: cannot start the shell runner: " .. tostring(err))
+  end
+  local ok, code = pcall(require("turboci.cli.submission").run, {
+    plan = plan,
+    server = server:address(),
+    client = client,
+    json = args.json,
+    timeout = 0,
+    body_listen = "unix:" .. folder .. "/lua",
+    on_stop = function() runner:stop { cancel = true } end,
+  })
+  runner:stop { cancel = true }
+  server:stop()
+  if not ok then error(code, 0) end
+  return code
+end
+
+---@param args table
+---@return integer exit_code
+function M.run(args)
+  local plan = common.load_plan(args.file, common.parameters(args.parameters))
+  check_runners(plan, args.file)
+  local folder = make_folder()
+  local ok, code = pcall(run_in, folder, args, plan)
+  remove_folder(folder)
+  if not ok then error(code, 0) end
+  return code
+end
+
+return M

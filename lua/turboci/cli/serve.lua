@@ -1,0 +1,76 @@
+-- turboci serve: the server. This thread sleeps in epoll until a signal comes; the engine has threads of its own.
+
+local common = require "turboci.cli.common"
+
+local M = {
+  name = "serve",
+  summary = "Serves plans, clients and runners",
+  example = "turboci serve --listen 127.0.0.1:50051 --db turboci.db",
+}
+
+function M.describe(parser)
+  parser:option("--listen", "Address: HOST:PORT (port 0: any free one) or unix:/PATH. There is no authentication: "
+    .. "keep it on this machine, or behind a proxy."):argname("ADDR"):default("127.0.0.1:50051")
+  parser:option("--db", "File of the journal."):argname("PATH"):default("turboci.db")
+  parser:option("--allow", "Hosts at which runners may listen, besides this machine: a host, HOST:PORT or "
+    .. "unix:/FOLDER. May be repeated."):argname("HOST"):count("*")
+  parser:option("--limit", "Sets a limit; `turboci status --limits` lists them. May be repeated.")
+    :argname("NAME=VALUE"):count("*")
+  parser:option("--callback-address", "Where async runners report to; default: the listen address."):argname("ADDR")
+  parser:option("--log", "debug, info, warn, error or off."):argname("LEVEL"):default("warn")
+    :choices({ "debug", "info", "warn", "error", "off" })
+end
+
+local function read_limits(words)
+  local names, out = {}, {}
+  for _, limit in ipairs(require("turboci.core").limits()) do
+    names[#names + 1] = limit.name
+    names[limit.name] = true
+  end
+  for _, word in ipairs(words) do
+    local name, value = word:match("^([^=]+)=(.*)$")
+    local number = math.tointeger(tonumber(value))
+    if not name or not number or number < 1 then
+      common.fail(2, ("turboci serve: --limit %s: expected NAME=VALUE with a value of 1 or more, such as "
+        .. "drain_timeout_ms=5000"):format(word))
+    end
+    if not names[name] then
+      common.fail(2, ("turboci serve: no limit '%s'%s"):format(name, require("turboci.util").suggestion(name, names)))
+    end
+    out[name] = number
+  end
+  return out
+end
+
+---@param args table
+---@return integer exit_code
+function M.run(args)
+  local loop = require "turboci.loop"
+  local server, err = require("turboci.core").server {
+    listen = args.listen,
+    database = args.db,
+    allow = #args.allow > 0 and args.allow or nil,
+    limits = read_limits(args.limit),
+    callback_address = args.callback_address,
+    log = args.log,
+  }
+  if not server then
+    common.fail(2, ("turboci serve: %s\n  --listen and --db choose another address and file"):format(err))
+  end
+  -- Signals first: whoever waits for the line below may send one at once.
+  local signals = {}
+  local name = loop.await(function(resume)
+    signals[1] = loop.on_signal("sigterm", resume)
+    signals[2] = loop.on_signal("sigint", resume)
+    print(("listening on %s db %s"):format(server:address(), args.db))
+    io.stdout:flush()
+  end)
+  common.notice(("%s: draining"):format(name == "sigint" and "SIGINT" or "SIGTERM"))
+  server:stop()
+  for _, signal in ipairs(signals) do
+    signal:close()
+  end
+  return 0
+end
+
+return M

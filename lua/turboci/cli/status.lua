@@ -1,0 +1,105 @@
+-- turboci status: one look at a server, or at a plan.
+
+local common = require "turboci.cli.common"
+
+local M = {
+  name = "status",
+  summary = "Shows a server and its runners, or the nodes of a plan",
+  example = "turboci status 3f2a9c --server 127.0.0.1:50051",
+}
+
+local TIMEOUT = 10
+
+function M.describe(parser)
+  parser:argument("plan", "Id of a plan; without it: the server."):argname("PLAN"):args("?")
+  common.option_server(parser)
+  parser:flag("--json", "One JSON object instead of tables.")
+  parser:flag("--limits", "Show the server's limits too.")
+end
+
+local function call(client, server, what, method, request)
+  local response, err = client:call(method, request, { timeout = TIMEOUT })
+  if not response then common.fail_call(what, server, err) end
+  return response
+end
+
+local function number_rows(title, numbers)
+  local rows = { { title, "" } }
+  for _, name in ipairs(require("turboci.util").sorted_keys(numbers)) do
+    rows[#rows + 1] = { name, tostring(numbers[name]) }
+  end
+  return rows
+end
+
+local function show_server(client, server, args)
+  local text, util = require "turboci.cli.text", require "turboci.util"
+  local info = call(client, server, "ask for the status", "GetServerInfo", {})
+  local runners = call(client, server, "list the runners", "ListStageRunners", {}).runners
+  if args.json then return print(text.json { server = server, info = info, runners = runners }) end
+  local up = info.started_at and (", up %s"):format(util.format_duration(util.now() - info.started_at)) or ""
+  io.stdout:write(("turboci %s at %s%s\n\n"):format(info.version, server, up))
+  io.stdout:write(text.columns(number_rows("COUNTER", info.counters)), "\n")
+  if args.limits then io.stdout:write(text.columns(number_rows("LIMIT", info.limits)), "\n") end
+  if #runners == 0 then
+    io.stdout:write("no runners; start one with `turboci runner shell --server " .. server .. "`\n")
+    return nil
+  end
+  local rows = { { "RUNNER", "TYPE", "LOAD", "MODES", "EXPIRES IN", "ADDRESS" } }
+  for _, runner in ipairs(runners) do
+    rows[#rows + 1] = {
+      runner.runner_id,
+      runner.runner_type,
+      ("%d/%s"):format(runner.current_load, runner.max_concurrent > 0 and runner.max_concurrent or "-"),
+      table.concat(runner.supported_modes, ","):lower(),
+      runner.expires_at and util.format_duration(runner.expires_at - util.now()) or "",
+      runner.address,
+    }
+  end
+  io.stdout:write(text.columns(rows))
+end
+
+local function known(name)
+  return name ~= "UNKNOWN" and name or "-"
+end
+
+local function why(node)
+  if node.attempts then
+    local attempt = node.attempts[#node.attempts]
+    return attempt and attempt.failure and attempt.failure.message or ""
+  end
+  return require("turboci.cli.text").failures(node)
+end
+
+local function show_plan(client, server, args)
+  local text = require "turboci.cli.text"
+  local what = "show plan " .. args.plan
+  local work_plan = call(client, server, what, "GetWorkPlan", { id = args.plan }).work_plan
+  local nodes = call(client, server, what, "QueryNodes",
+    { work_plan_id = args.plan, include_checks = true, include_stages = true })
+  if args.json then return print(text.json { plan = work_plan, stages = nodes.stages, checks = nodes.checks }) end
+  io.stdout:write(("%s  %s%s\n\n"):format(work_plan.metadata.name or work_plan.id, work_plan.state,
+    work_plan.outcome ~= "UNKNOWN" and " " .. work_plan.outcome or ""))
+  local rows = { { "TYPE", "ID", "STATE", "OUTCOME", "REASON", "ATTEMPT", "RUNNER", "WHY" } }
+  for _, stage in ipairs(nodes.stages) do
+    local attempt = stage.attempts[#stage.attempts]
+    rows[#rows + 1] = { "stage", stage.id, stage.state, known(stage.outcome), known(stage.reason),
+      attempt and ("%d %s"):format(attempt.idx, attempt.state) or "-",
+      attempt and attempt.process_uid ~= "" and attempt.process_uid or "-", text.plain(why(stage)) }
+  end
+  for _, check in ipairs(nodes.checks) do
+    rows[#rows + 1] = { "check", check.id, check.state, known(check.outcome), known(check.reason), "-", "-",
+      text.plain(why(check)) }
+  end
+  io.stdout:write(text.columns(rows))
+end
+
+---@param args table
+---@return integer exit_code
+function M.run(args)
+  local server = common.server(args)
+  local client = require("turboci.client").connect(server)
+  if args.plan then show_plan(client, server, args) else show_server(client, server, args) end
+  return 0
+end
+
+return M

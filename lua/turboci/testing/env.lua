@@ -1,0 +1,274 @@
+-- env: an engine to test against, with the few words that specs need. One API over two worlds, virtual and grpc; a spec
+-- that uses neither advance nor engine does not know in which it runs.
+
+local client = require "turboci.client"
+local mock_runner = require "turboci.testing.mock_runner"
+local options = require "turboci.workflow.options"
+local report = require "turboci.testing.report"
+local watch = require "turboci.testing.watch"
+local workflow = require "turboci.workflow"
+
+---@class turboci.testing.World
+---@field name "virtual"|"grpc"
+---@field engine turboci.core.Virtual? virtual only
+
+---@class turboci.testing.Env
+---@field client turboci.client.Client
+---@field world turboci.testing.World
+---@field plans turboci.testing.Plan[] made by this env
+local Env = {}
+Env.__index = Env
+
+---@class turboci.testing.Plan what create_plan and submit return; goes wherever a plan is asked for
+---@field id string
+---@field env turboci.testing.Env
+---@field events turboci.testing.Recorder all that happened to it
+
+local known_options = {
+  world = "string",
+  limits = "table",
+  db = "string",
+  seed = "integer",
+  start = "number",
+}
+
+---@class turboci.testing.EnvOptions
+---@field world "virtual"|"grpc"|nil default: $TURBOCI_WORLD, or virtual
+---@field limits table<string, integer>? limits of the engine
+---@field db string? a file; default: memory, in the grpc world a temporary file
+---@field seed integer? of the virtual world's randomness
+---@field start number? wall clock of the virtual world at the start, seconds since 1970
+
+---@param given turboci.testing.EnvOptions?
+---@return turboci.testing.Env
+local function new(given)
+  given = options.check("env", given, known_options)
+  local name = given.world or os.getenv "TURBOCI_WORLD" or "virtual"
+  if name ~= "virtual" and name ~= "grpc" then
+    error(("env: world is %q; expected \"virtual\" or \"grpc\""):format(name), 2)
+  end
+  local world = require("turboci.testing." .. name).new(given)
+  return setmetatable({
+    world = world,
+    engine = world.engine,
+    client = client.new(world:transport()),
+    plans = {},
+    recorders = {},
+    runners = {},
+    runner_count = 0,
+    body_count = 0,
+  }, Env)
+end
+
+-- What is wrong with a call belongs to the line of the spec that made it.
+local function must(response, err, what)
+  if not response then error(("%s: %s"):format(what, tostring(err)), 3) end
+  return response
+end
+
+local function id_of(plan)
+  return type(plan) == "table" and plan.id or plan
+end
+
+-- ---- plans ----
+
+---@param metadata table<string, string>?
+---@return turboci.testing.Plan
+function Env:create_plan(metadata)
+  local response = must(self.client:create_work_plan { metadata = metadata or {} })
+  local plan = { id = response.work_plan.id, env = self }
+  -- Creating the plan is its first change: everything after that is wanted, however late the watch arrives.
+  plan.events = self:watch(plan, { after_sequence = 1 })
+  table.insert(self.plans, plan)
+  return plan
+end
+
+---Records the events of a plan.
+---@param plan turboci.testing.Plan|string
+---@param request table? further fields of WatchWorkPlanRequest
+---@return turboci.testing.Recorder
+function Env:watch(plan, request)
+  local full = { work_plan_id = id_of(plan), include_checks = true, include_stages = true, include_progress = true }
+  for key, value in pairs(request or {}) do full[key] = value end
+  local recorder = watch.new(self.world, self.client:watch(full))
+  table.insert(self.recorders, recorder)
+  return recorder
+end
+
+---Writes nodes.
+---@param plan turboci.testing.Plan|string
+---@param nodes table checks, stages and further fields of WriteNodesRequest
+---@return table? response
+---@return turboci.Error? err
+function Env:write(plan, nodes)
+  local request = { work_plan_id = id_of(plan) }
+  for key, value in pairs(nodes) do request[key] = value end
+  local recorder = type(plan) == "table" and plan.events
+  -- What settled before is settled no more: a wait after this write is for the end of what it adds.
+  local settled = recorder and recorder.settled
+  if settled then recorder.settled = false end
+  local response, err = self.client:write_nodes(request)
+  if settled and not response then recorder.settled = true end
+  return response, err
+end
+
+---Creates a plan and writes all of it at once. Bodies in Lua are run by this env.
+---@param what turboci.workflow.Plan|{checks: table[]?, stages: table[]?, metadata: table?}
+---@return turboci.testing.Plan
+function Env:submit(what)
+  local writes = what
+  if workflow.is_plan(what) then
+    writes = what:writes()
+    if next(what.bodies) then
+      local runner = require("turboci.testing.bodies").host(self, what)
+      for _, stage in ipairs(writes.stages) do
+        if what.bodies[stage.id] then stage.runner_type = runner.type end
+      end
+    end
+  end
+  local plan = self:create_plan(writes.metadata)
+  must(self:write(plan, { checks = writes.checks, stages = writes.stages }))
+  return plan
+end
+
+-- ---- reading ----
+
+---@param plan turboci.testing.Plan|string
+---@return table WorkPlan
+function Env:plan(plan)
+  return must(self.client:get_work_plan { id = id_of(plan) }).work_plan
+end
+
+---All nodes of a plan.
+---@param plan turboci.testing.Plan|string
+---@return table {checks =, stages =}
+function Env:query(plan)
+  return must(self.client:query_nodes { work_plan_id = id_of(plan), include_checks = true, include_stages = true })
+end
+
+---@param plan turboci.testing.Plan|string
+---@param id string
+---@return table? Stage
+function Env:stage(plan, id)
+  local response = must(self.client:query_nodes {
+    work_plan_id = id_of(plan), stage_ids = { id }, include_stages = true,
+  })
+  return response.stages[1]
+end
+
+---@param plan turboci.testing.Plan|string
+---@param id string
+---@return table? Check
+function Env:check(plan, id)
+  local response = must(self.client:query_nodes {
+    work_plan_id = id_of(plan), check_ids = { id }, include_checks = true,
+  })
+  return response.checks[1]
+end
+
+---The executions of a plan, or of one of its stages.
+---@param plan turboci.testing.Plan|string
+---@param stage_id string?
+---@return table[] StageExecutions
+function Env:executions(plan, stage_id)
+  return must(self.client:list_stage_executions { work_plan_id = id_of(plan), stage_id = stage_id }).executions
+end
+
+---The latest execution of a stage, or that of one attempt.
+---@param plan turboci.testing.Plan|string
+---@param stage_id string
+---@param attempt integer?
+---@return table? StageExecution
+function Env:execution(plan, stage_id, attempt)
+  local list = self:executions(plan, stage_id)
+  return list[attempt or #list]
+end
+
+-- ---- runners ----
+
+---@param given table see testing/mock_runner.lua
+---@return turboci.testing.MockRunner
+function Env:mock_runner(given)
+  local runner = mock_runner.new(self, given)
+  table.insert(self.runners, runner)
+  return runner
+end
+
+---What a hook returns to break its connection: return env.disconnect()
+function Env.disconnect()
+  return mock_runner.DISCONNECT
+end
+
+---What a hook returns for a success with this result in every assigned check.
+Env.success = mock_runner.success
+---What a hook returns to report a failure.
+Env.failure = mock_runner.failure
+
+-- ---- waiting ----
+
+local function is_settled(plan)
+  return function()
+    if plan.events.ended then error("the watch of plan " .. plan.id .. " ended: " .. tostring(plan.events.err), 0) end
+    return plan.events.settled
+  end
+end
+
+---What every open node of the plans waits for.
+---@return string
+function Env:explain()
+  local parts = {}
+  for i, plan in ipairs(self.plans) do parts[i] = report.plan(self.client, plan.id) end
+  return table.concat(parts, "\n")
+end
+
+---Waits for a plan to settle, or for a function to return something true, which is returned. The virtual world jumps
+---from timer to timer and fails as soon as nothing is left that could happen; the real one has a bound of 20 seconds.
+---@param condition turboci.testing.Plan|fun(): any
+---@param given {timeout: number|string}?
+---@return any
+function Env:wait(condition, given)
+  given = options.check("wait", given, { timeout = "number|string" })
+  local what = "its condition"
+  if type(condition) == "table" and condition.events then
+    what = "plan " .. condition.id .. " to settle"
+    condition = is_settled(condition)
+  elseif type(condition) ~= "function" then
+    error("wait: expected a plan of this env or a function, got " .. type(condition), 2)
+  end
+  local result = table.pack(self.world:wait(condition, given.timeout and options.duration("timeout", given.timeout)))
+  if not result[1] then error(("waited for %s in vain\n%s"):format(what, self:explain()), 2) end
+  return table.unpack(result, 1, result.n)
+end
+
+---Lets everything happen that happens without time passing. After it, "nothing happened" can be asserted.
+function Env:settle()
+  self.world:settle()
+end
+
+---Lets time pass, running what falls due on the way. Virtual world only.
+---@param duration number|string seconds, or "1h30m"
+function Env:advance(duration)
+  self.world:advance(options.duration("advance", duration))
+end
+
+---Sends a request as bytes.
+---@param method string name or path
+---@param bytes string
+---@return string code "OK", "INVALID_ARGUMENT"
+---@return string message
+---@return string? response bytes
+function Env:raw(method, bytes)
+  local code, message, response = self.world:raw(method, bytes)
+  return require("turboci.core").codes[code] or tostring(code), message, response
+end
+
+---Ends everything this env started. Raises when the engine ends badly.
+function Env:stop()
+  if self.stopped then return end
+  self.stopped = true
+  for _, recorder in ipairs(self.recorders) do recorder:close() end
+  for _, runner in ipairs(self.runners) do runner:disconnect() end
+  self.world:stop()
+end
+
+return { new = new }

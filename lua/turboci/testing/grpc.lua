@@ -1,0 +1,212 @@
+-- grpc: the real world. The engine is a `turboci serve` process of its own on a temporary file; runners are real gRPC
+-- servers in this process; time passes. Waiting is for events (a watch stream, a runner's call, the end of the
+-- process), with a bound, and never for a moment to be over.
+--
+-- $TURBOCI_BIN names the program. Used by testing/env.lua.
+
+local client = require "turboci.client"
+local core = require "turboci.core"
+local loop = require "turboci.loop"
+local uv = require "luv"
+
+local START_TIMEOUT_S = 20
+local STOP_TIMEOUT_S = 20
+local WAIT_MS = 20000
+
+---@class turboci.testing.Grpc : turboci.testing.World
+local Grpc = {}
+Grpc.__index = Grpc
+Grpc.name = "grpc"
+
+local function read_lines(pipe, on_line)
+  local rest = ""
+  pipe:read_start(function(err, chunk)
+    if err or not chunk then return end
+    rest = rest .. chunk
+    for line in rest:gmatch "([^\n]*)\n" do on_line(line) end
+    rest = rest:match "[^\n]*$"
+  end)
+end
+
+local function arguments(given, database)
+  local list = { "serve", "--listen", "127.0.0.1:0", "--db", database }
+  local names = {}
+  for name in pairs(given.limits or {}) do names[#names + 1] = name end
+  table.sort(names)
+  for _, name in ipairs(names) do
+    list[#list + 1] = "--limit"
+    list[#list + 1] = ("%s=%d"):format(name, given.limits[name])
+  end
+  return list
+end
+
+-- The program's own process, with nothing of our environment taken away.
+local function start(self, given)
+  local program = os.getenv "TURBOCI_BIN"
+  if not program then error("TURBOCI_BIN does not name the turboci program, which the grpc world needs", 0) end
+  self.stdout, self.stderr, self.output = uv.new_pipe(false), uv.new_pipe(false), {}
+  self.process, self.pid = uv.spawn(program, {
+    args = arguments(given, given.db or self.folder .. "/turboci.db"),
+    stdio = { nil, self.stdout, self.stderr },
+  }, function(code, signal)
+    self.exit = { code = code, signal = signal }
+    self:wake()
+  end)
+  if not self.process then error(("cannot start %s: %s"):format(program, self.pid), 0) end
+  local function on_line(line)
+    self.output[#self.output + 1] = line
+    self.address = self.address or line:match "127%.0%.0%.1:%d+"
+    self:wake()
+  end
+  read_lines(self.stdout, on_line)
+  read_lines(self.stderr, on_line)
+end
+
+local function fail_with_output(self, text)
+  error(text .. "\n" .. table.concat(self.output, "\n"), 0)
+end
+
+---@param given {limits: table?, db: string?}
+---@return turboci.testing.Grpc
+local function new(given)
+  local self = setmetatable({ generation = 0, closers = {} }, Grpc)
+  self.folder = assert(uv.fs_mkdtemp((os.getenv "TMPDIR" or "/tmp") .. "/turboci-test-XXXXXX"))
+  start(self, given)
+  self:wait(function() return self.address or self.exit end, START_TIMEOUT_S * 1000)
+  if not self.address then fail_with_output(self, "turboci serve did not say where it listens") end
+  return self
+end
+
+-- ---- waiting ----
+
+function Grpc:wake()
+  self.generation = self.generation + 1
+  local waker = self.waker
+  self.waker = nil
+  if waker then waker() end
+end
+
+function Grpc:wait(condition, limit_ms)
+  local expired = false
+  local timer = loop.timer((limit_ms or WAIT_MS) / 1000, function()
+    expired = true
+    self:wake()
+  end)
+  while true do
+    local generation = self.generation
+    if self.failure then
+      local failure = self.failure
+      self.failure = nil
+      timer:close()
+      error(failure, 0)
+    end
+    local result = table.pack(condition())
+    if result[1] or expired then
+      timer:close()
+      return table.unpack(result, 1, result.n)
+    end
+    -- The condition may have asked the server, and things may have happened meanwhile.
+    if generation == self.generation then
+      loop.await(function(resume) self.waker = resume end)
+    end
+  end
+end
+
+---A round trip: what was sent before it has been taken by the engine.
+function Grpc:settle()
+  assert(client.connect(self.address):call("GetServerInfo", {}, { timeout = 20 }))
+end
+
+function Grpc.advance()
+  error("env:advance exists in the virtual world only: real time passes by itself", 0)
+end
+
+function Grpc:spawn(fn)
+  loop.spawn(function()
+    local ok, err = xpcall(fn, debug.traceback)
+    if ok then return end
+    self.failure = self.failure or err
+    self:wake()
+  end)
+end
+
+function Grpc.await(_, register)
+  return loop.await(register)
+end
+
+-- ---- the wire ----
+
+function Grpc:transport()
+  return client.connect(self.address).transport
+end
+
+function Grpc:raw(method, bytes)
+  local done = loop.await(function(resume)
+    loop.on_done(core.call(self.address, method, bytes, 10), nil, resume)
+  end)
+  return done.code, done.message, done.bytes
+end
+
+function Grpc:host(handler)
+  local host = assert(core.host "127.0.0.1:0")
+  local address = host:address()
+  local calls = {}
+  loop.on_call(host, function(event)
+    local call = { method = event.method, bytes = event.bytes, timeout = event.timeout }
+    calls[event.call] = call
+    call.reply = function(code, message, bytes)
+      if calls[event.call] ~= call then return end -- over already
+      calls[event.call] = nil
+      host:reply(event.call, code, message or "", code == 0 and bytes or nil)
+    end
+    handler(call)
+  end, function(event)
+    local call = calls[event.call]
+    calls[event.call] = nil
+    if call and call.on_cancel then call.on_cancel() end
+  end)
+  local function close()
+    if not host then return end
+    calls = {}
+    loop.on_call(host, nil)
+    host:close(0)
+    host = nil
+  end
+  table.insert(self.closers, close)
+  return address, close
+end
+
+-- ---- the end ----
+
+local function remove(folder)
+  local names = uv.fs_scandir(folder)
+  while names do
+    local name = uv.fs_scandir_next(names)
+    if not name then break end
+    os.remove(folder .. "/" .. name)
+  end
+  uv.fs_rmdir(folder)
+end
+
+---Stops the server as an operator would, and wants it to end well.
+function Grpc:stop()
+  if not self.process then return end
+  for _, close in ipairs(self.closers) do close() end
+  if not self.exit then self.process:kill "sigterm" end
+  self.failure = nil
+  self:wait(function() return self.exit end, STOP_TIMEOUT_S * 1000)
+  local exit = self.exit
+  if not exit then
+    self.process:kill "sigkill"
+    self:wait(function() return self.exit end, STOP_TIMEOUT_S * 1000)
+  end
+  for _, handle in ipairs { self.stdout, self.stderr, self.process } do loop.close(handle) end
+  self.process = nil
+  remove(self.folder)
+  if not exit then fail_with_output(self, "turboci serve did not stop when told to") end
+  if exit.code ~= 0 or exit.signal ~= 0 then
+    fail_with_output(self, ("turboci serve ended with code %d, signal %d"):format(exit.code, exit.signal))
+  end
+end
+
+return { new = new }

@@ -1,0 +1,43 @@
+#!/bin/sh
+# Runs specs in one world: run-specs.sh HOST BUILD WORLD NAME [FILE...]
+#
+#   HOST   lua5.4: busted on the system's Lua, with the turboci.core module of the build
+#          turboci: busted inside the build's program (`turboci test`): sanitizer builds, whose module no stock Lua can load
+#   WORLD  virtual or grpc, handed on as TURBOCI_WORLD
+#   NAME   the report goes to BUILD/junit/NAME.xml
+#   FILE   default: every tests/spec/*_spec.lua that runs in WORLD. A spec that runs in one world only says so in one of
+#          its first five lines: "-- world: grpc" or "-- world: virtual".
+#
+# SPEC_WRAPPER (a command, split at blanks) runs the whole thing under valgrind or a debugger.
+set -eu
+
+host=$1 build=$(cd "$2" && pwd) world=$3 name=$4
+shift 4
+cd "$(dirname "$0")/.."
+root=$(pwd)
+
+if [ $# -eq 0 ]; then
+  for spec in tests/spec/*_spec.lua; do
+    only=$(sed -n '1,5s/^-- world: \([a-z]*\).*/\1/p' "$spec")
+    if [ -z "$only" ] || [ "$only" = "$world" ]; then set -- "$@" "$spec"; fi
+  done
+fi
+[ $# -gt 0 ] || { echo "run-specs: no spec runs in the world '$world'" >&2; exit 1; }
+
+mkdir -p "$build/junit"
+rm -f "$build/junit/$name.xml"
+export TURBOCI_WORLD="$world" TURBOCI_BIN="${TURBOCI_BIN:-$build/turboci}" TURBOCI_SOURCE="$root"
+export LUA_PATH="$root/lua/?.lua;$root/lua/?/init.lua;$root/tests/spec/?.lua;;"
+export LUA_CPATH="$build/lua/?.so;;"
+
+case $host in
+  lua5.4) runner="busted --lua=lua5.4" ;;
+  turboci) runner="$build/turboci test" ;;
+  *) echo "run-specs: HOST is lua5.4 or turboci, not '$host'" >&2; exit 2 ;;
+esac
+result=0
+# shellcheck disable=SC2086 # both are commands with arguments
+${SPEC_WRAPPER:-} $runner --output tests/spec_output.lua -Xoutput "$build/junit/$name.xml" "$@" || result=$?
+# A runner that ends well without having run anything has not passed.
+[ -s "$build/junit/$name.xml" ] || { echo "run-specs: no report was written" >&2; exit 1; }
+exit $result

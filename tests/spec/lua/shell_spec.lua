@@ -1,0 +1,200 @@
+-- turboci.runner.shell: real commands, no engine. Every wait is for an output line or an end.
+
+local loop = require "turboci.loop"
+local shell = require "turboci.runner.shell"
+local util = require "turboci.util"
+local uv = require "luv"
+
+-- The part of a runner's context that the shell uses. on_progress(message) is told of each update.
+local function context(args, on_progress)
+  local self = { args = args, updates = {}, callbacks = {} }
+  function self:progress(message)
+    table.insert(self.updates, message)
+    if on_progress then on_progress(self, message) end
+  end
+  function self:on_cancel(fn)
+    table.insert(self.callbacks, fn)
+  end
+  function self:cancel(reason)
+    for _, fn in ipairs(self.callbacks) do
+      fn(reason)
+    end
+  end
+  return self
+end
+
+local function run(args, on_progress)
+  local ctx = context(args, on_progress)
+  local result, err = loop.run(shell.run, ctx)
+  return result, err, ctx
+end
+
+-- kill(pid, 0) as a question. A zombie that init has not reaped yet is dead too.
+local function alive(pid)
+  local file = io.open("/proc/" .. pid .. "/stat")
+  if not file then return false end
+  local state = file:read("a"):match("%) (%a)")
+  file:close()
+  return state ~= "Z"
+end
+
+-- Killing is at once, dying is not quite: asks until it is so, on the loop.
+local function dies(pid)
+  local give_up = util.mono() + 5
+  while alive(pid) do
+    if util.mono() > give_up then return false end
+    loop.await(function(resume) loop.timer(0.01, resume) end)
+  end
+  return true
+end
+
+describe("the shell runner", function()
+  it("succeeds when the command does, with its output in the details", function()
+    local result = run { command = "echo one; echo two >&2; echo three" }
+    assert.is_nil(result.failure)
+    assert.equal(0, result.details.exit_code)
+    assert.equal("one\ntwo\nthree", result.details.output)
+    assert.equal(0, result.data.exit_code)
+  end)
+
+  it("fails with the exit code", function()
+    local result = run { command = "echo bad; exit 3" }
+    assert.equal("exit code 3", result.failure)
+    assert.equal(3, result.details.exit_code)
+    assert.equal("bad", result.details.output)
+  end)
+
+  it("names the signal that killed the command", function()
+    local result = run { command = "kill -9 $$" }
+    assert.equal("killed by SIGKILL", result.failure)
+    assert.equal("SIGKILL", result.details.signal)
+  end)
+
+  it("runs a list without a shell", function()
+    local result = run { command = { "printf", "%s|", "a b", "$HOME", ";" } }
+    assert.equal("a b|$HOME|;|", result.details.output)
+  end)
+
+  it("adds env to its own environment", function()
+    local result = run { command = "echo $EXTRA; echo ${PATH:+kept}", env = { EXTRA = 12 } }
+    assert.equal("12\nkept", result.details.output)
+  end)
+
+  it("runs in cwd", function()
+    assert.equal("/", run({ command = "pwd", cwd = "/" }).details.output)
+  end)
+
+  it("gives the command no terminal and no input", function()
+    assert.equal("end", run({ command = "cat; echo end" }).details.output)
+  end)
+
+  describe("refuses", function()
+    local refused = {
+      { "no command", {}, "args.command" },
+      { "an empty command", { command = " " }, "args.command" },
+      { "a list with a number in it", { command = { "echo", 1 } }, "args.command" },
+      { "a cwd that is not there", { command = "true", cwd = "/nonexistent" }, "/nonexistent" },
+      { "a timeout that is none", { command = "true", timeout = "soon" }, "args.timeout" },
+      { "env with a table in it", { command = "true", env = { A = {} } }, "args.env" },
+      { "a program that is not there", { command = { "/nonexistent/program" } }, "cannot start" },
+    }
+    for _, case in ipairs(refused) do
+      it(case[1], function()
+        local result, err = run(case[2])
+        assert.is_nil(result)
+        assert.matches(case[3], err, 1, true)
+      end)
+    end
+  end)
+
+  it("keeps the last 200 lines", function()
+    local output = run({ command = "seq 1 1000" }).details.output
+    assert.equal("801", output:match("^(%d+)\n"))
+    assert.equal("1000", output:match("(%d+)$"))
+  end)
+
+  it("keeps the last 64 KiB, and cuts endless lines", function()
+    local output = run({ command = "head -c 300000 /dev/zero | tr '\\0' x; echo; echo last" }).details.output
+    assert.is_true(#output <= 65536)
+    assert.is_true(#output > 40000)
+    assert.matches("last$", output)
+  end)
+
+  it("makes any bytes valid UTF-8 without NUL", function()
+    local output = run({ command = "printf 'a\\377b\\000c\\r\\nd'" }).details.output
+    assert.is_not_nil(utf8.len(output))
+    assert.is_nil(output:find("\0", 1, true))
+    assert.matches("^a.*b.*c\nd$", output)
+  end)
+
+  it("streams output as it comes", function()
+    local first
+    local folder = assert(uv.fs_mkdtemp("/tmp/turboci-shell-XXXXXX"))
+    local gate = folder .. "/gate"
+    assert.is_true(os.execute("mkfifo " .. gate))
+    -- The command goes on only when its first line has arrived here.
+    local result = run({ command = ("echo first; read line < %s; echo $line"):format(gate) }, function(_, message)
+      if first then return end
+      first = message
+      local file = assert(io.open(gate, "w"))
+      file:write("second\n")
+      file:close()
+    end)
+    os.remove(gate)
+    uv.fs_rmdir(folder)
+    assert.equal("first", first)
+    assert.equal("first\nsecond", result.details.output)
+  end)
+
+  it("sends at most 4 updates a second, and the last lines always", function()
+    local started = util.mono()
+    local _, _, ctx = run { command = "for i in $(seq 1 60); do echo line $i; done; read -t 0.6 x < /dev/zero; "
+      .. "i=0; while [ $i -lt 2000 ]; do i=$((i+1)); echo more $i; done; echo the end" }
+    local seconds = util.mono() - started
+    assert.is_true(#ctx.updates <= 4 * seconds + 2, ("%d updates in %.2f s"):format(#ctx.updates, seconds))
+    assert.matches("the end$", ctx.updates[#ctx.updates])
+    for _, message in ipairs(ctx.updates) do
+      local _, lines = message:gsub("\n", "")
+      assert.is_true(lines < 20)
+    end
+  end)
+
+  it("ends a command that takes too long, with all its children", function()
+    local result = run { command = "sleep 1000 & echo $!; wait", timeout = "200ms" }
+    assert.equal("timed out after 0.2s", result.failure)
+    assert.equal("SIGTERM", result.details.signal)
+    assert.is_true(dies(result.details.output))
+  end)
+
+  it("kills with SIGKILL after 2 seconds what ignores SIGTERM", function()
+    local result = run { command = "trap '' TERM; echo up; while :; do sleep 0.1; done", timeout = "100ms" }
+    assert.equal("timed out after 0.1s", result.failure)
+    assert.equal("SIGKILL", result.details.signal)
+    assert.is_true(result.details.duration >= 2)
+  end)
+
+  it("ends the process group when the execution is cancelled", function()
+    local result = run({ command = "sleep 1000 & echo $!; wait" }, function(ctx) ctx:cancel("cancelled") end)
+    assert.equal("cancelled", result.failure)
+    assert.is_true(dies(result.details.output))
+  end)
+
+  it("names the deadline when that was the reason", function()
+    local result = run({ command = "echo up; sleep 1000" }, function(ctx) ctx:cancel("deadline") end)
+    assert.equal("the deadline passed", result.failure)
+  end)
+
+  it("leaves nothing of the group behind when the command ends by itself", function()
+    local result = run { command = "sleep 1000 > /dev/null & echo $!" }
+    assert.is_nil(result.failure)
+    assert.is_true(dies(result.details.output))
+  end)
+
+  it("does not wait for a process that left the group but kept the pipe", function()
+    local result = run { command = "setsid sleep 1000 & echo $!" }
+    local pid = math.tointeger(tonumber(result.details.output))
+    uv.kill(pid, "sigkill")
+    assert.is_nil(result.failure)
+    assert.is_true(result.details.duration < 100)
+  end)
+end)

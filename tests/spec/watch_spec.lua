@@ -1,0 +1,125 @@
+-- Watching: ordered, gap-free, resumable. Both worlds.
+
+local testing = require "turboci.testing"
+local turboci = require "turboci"
+
+describe("watching:", function()
+  local env, runner, plan
+
+  before_each(function()
+    env = testing.env()
+    runner = env:mock_runner { id = "r", type = "test" }
+    local workflow = turboci.plan { name = "watched" }
+    workflow:check("c")
+    workflow:stage("a", { runner = "test" })
+    workflow:stage("b", { runner = "test", mode = "async", after = "a", finalizes = "c" })
+    plan = env:submit(workflow)
+    env:wait(plan)
+  end)
+  after_each(function() env:stop() end)
+
+  -- Events without what differs between two watchers: nothing. One line each.
+  local function lines(events)
+    local out = {}
+    for i, event in ipairs(events) do
+      local part = event.stage_event or event.check_event
+      if part then
+        out[i] = ("%d %s %s>%s"):format(event.sequence, part.stage_id or part.check_id, part.old_state, part.new_state)
+      else
+        out[i] = event.sequence .. " completed"
+      end
+    end
+    return out
+  end
+
+  -- A recorder that has seen n events.
+  local function watch(request, n)
+    local recorder = env:watch(plan, request)
+    env:wait(function() return #recorder.events >= n or recorder.ended end)
+    env:settle()
+    return recorder
+  end
+
+  it("events come in order, each once", function()
+    local last = 0
+    for _, event in ipairs(plan.events.events) do
+      assert.is_true(event.sequence > last)
+      last = event.sequence
+    end
+  end)
+
+  it("resuming after a sequence gives exactly the rest", function()
+    local all = lines(plan.events.events)
+    for _, at in ipairs { 1, #all // 2, #all - 1 } do
+      local after = plan.events.events[at].sequence
+      local recorder = watch({ after_sequence = after }, #all - at)
+      assert.same(table.move(all, at + 1, #all, 1, {}), lines(recorder.events))
+      recorder:close()
+    end
+  end)
+
+  it("without a sequence only what is new comes", function()
+    local recorder = watch({}, 0)
+    assert(env:write(plan, { checks = { { id = "new" } } }))
+    env:wait(function() return #recorder.events == 1 end)
+    assert.equal("new", recorder.events[1].check_event.check_id)
+  end)
+
+  it("include_current starts with the nodes as they are", function()
+    local recorder = watch({ include_current = true }, 3)
+    assert.equal(3, #recorder.events)
+    for _, event in ipairs(recorder.events) do
+      local part = event.stage_event or event.check_event
+      assert.equal("UNKNOWN", part.old_state)
+      assert.equal("FINAL", part.new_state)
+    end
+  end)
+
+  it("attempts and progress are told only to those who ask", function()
+    local recorder = watch({ after_sequence = 1, include_progress = false }, 9)
+    for _, event in ipairs(recorder.events) do
+      local part = event.stage_event
+      assert.is_true(not part or part.old_state ~= part.new_state)
+    end
+    local noticed = 0
+    for _, event in ipairs(plan.events.events) do
+      local part = event.stage_event
+      if part and part.old_state == part.new_state then noticed = noticed + 1 end
+    end
+    assert.is_true(noticed >= 5)
+  end)
+
+  it("filters by id and state", function()
+    local recorder = watch({
+      after_sequence = 1, include_progress = false, include_checks = false,
+      stage_id_filter = { "b" }, stage_state_filter = { "FINAL" },
+    }, 1)
+    env:settle()
+    local seen = {}
+    for _, event in ipairs(recorder.events) do
+      if event.stage_event then seen[#seen + 1] = event.stage_event.stage_id .. event.stage_event.new_state end
+    end
+    assert.same({ "bFINAL" }, seen)
+  end)
+
+  it("with both include flags false only the end is told", function()
+    local recorder = watch({ after_sequence = 1, include_checks = false, include_stages = false }, 1)
+    assert.equal(1, #recorder.events)
+    assert.same({ checks_completed = 1, stages_completed = 2, has_failures = false }, recorder.events[1].completed_event)
+  end)
+
+  it("the stream stays open after the end", function()
+    assert(env:write(plan, { stages = { { id = "more", runner_type = "test" } } }))
+    env:wait(plan)
+    assert.transitions(plan, "stage", "more", { "PLANNED", "ATTEMPTING", "FINAL" })
+    assert.equal(2, plan.events:completions())
+    assert.equal(3, #runner.received)
+  end)
+
+  it("of a plan that is not there ends at once", function()
+    local stream = env.client:watch { work_plan_id = "nope" }
+    local event, err = stream:next()
+    assert.is_nil(event)
+    assert.equal("NOT_FOUND", err.code)
+  end)
+end)

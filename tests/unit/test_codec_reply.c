@@ -1,0 +1,419 @@
+/* codec_reply: replies, watch events and run requests. What the codec writes is read back with the true descriptors of
+ * turboci.v1, whose Structs are real, and not with the copy that the codec itself uses. */
+#define _GNU_SOURCE /* memmem */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include <string.h>
+
+#include "rpc/codec.h"
+#include "turboci/v1/service.pb-c.h"
+
+/* A plan with a check and the stage that is assigned to it, every field set. */
+typedef struct {
+  tci_plan plan;
+  tci_check check, other;
+  tci_stage stage;
+  tci_attempt attempt;
+  tci_runner runner;
+  tci_pair metadata[1];
+  tci_edge edge;
+  tci_result result;
+  tci_assignment assignments[3];
+  tci_progress progress;
+  tci_attempt *attempts[1];
+} world;
+
+#define DETAILS TCI_STR("\x0a\x08\x0a\x01k\x12\x03\x1a\x01v") /* {k: "v"} */
+enum { START_S = 1700000000 };
+#define AT(second) (INT64_C(1000000) * (START_S + (second)) + 250000)
+
+static void world_init(world *w) {
+  memset(w, 0, sizeof *w);
+  tci_failure failure = {true, TCI_FAILURE_TIMEOUT, TCI_STR("too slow"), AT(9)};
+  w->metadata[0] = (tci_pair){TCI_STR("branch"), TCI_STR("main")};
+  w->plan = (tci_plan){.id = TCI_STR("p1"), .created_us = AT(0), .updated_us = AT(1), .version = 5,
+                       .state = TCI_PLAN_SETTLED, .outcome = TCI_OUTCOME_FAILED, .metadata = {w->metadata, 1}};
+  w->check.node = (tci_node){.kind = TCI_NODE_CHECK, .plan = &w->plan, .id = TCI_STR("tests"), .created_us = AT(2),
+                             .updated_us = AT(3), .version = 4, .outcome = TCI_OUTCOME_FAILED,
+                             .reason = TCI_REASON_RESULT_FAILED};
+  w->check.state = TCI_CHECK_FINAL;
+  w->check.kind = TCI_STR("go");
+  w->check.options = DETAILS;
+  w->result = (tci_result){.id = 1, .owner_type = TCI_STR("stage"), .owner_id = TCI_STR("build"), .data = DETAILS,
+                           .created_us = AT(4), .finalized_us = AT(5), .failure = failure};
+  w->check.results.items = &w->result;
+  w->check.results.len = 1;
+  w->other.node = (tci_node){.kind = TCI_NODE_CHECK, .plan = &w->plan, .id = TCI_STR("lint")};
+  w->stage.node = (tci_node){.kind = TCI_NODE_STAGE, .plan = &w->plan, .id = TCI_STR("build"), .created_us = AT(6),
+                             .version = 2, .outcome = TCI_OUTCOME_FAILED, .reason = TCI_REASON_NO_RETRIES_LEFT};
+  w->edge = (tci_edge){.owner = &w->stage.node, .target = &w->other.node, .condition = TCI_ON_FAILURE};
+  w->stage.node.group = (tci_group){.predicate = TCI_PREDICATE_AND, .edges = &w->edge, .len = 1};
+  w->stage.state = TCI_STAGE_ATTEMPTING;
+  w->stage.args = DETAILS;
+  w->assignments[0] = (tci_assignment){.check = &w->check, .goal = TCI_CHECK_FINAL};
+  w->assignments[1] = (tci_assignment){.check = &w->other, .goal = TCI_CHECK_WAITING}; /* does not count */
+  w->assignments[2] = (tci_assignment){.check = &w->other, .goal = TCI_CHECK_UNKNOWN};
+  w->stage.assignments = w->assignments;
+  w->stage.assignments_len = 3;
+  w->stage.mode = TCI_MODE_ASYNC;
+  w->stage.runner_type = TCI_STR("shell");
+  w->stage.priority = -7;
+  w->stage.retry = (tci_retry){3, 100, 900};
+  w->stage.timeouts = (tci_timeouts){5000, 0};
+  w->progress = (tci_progress){TCI_STR("half"), DETAILS, AT(7)};
+  w->attempt = (tci_attempt){.stage = &w->stage, .index = 1, .state = TCI_ATTEMPT_INCOMPLETE,
+                             .process_uid = TCI_STR("r1"), .details = DETAILS, .created_us = AT(6),
+                             .updated_us = AT(8), .failure = failure, .execution = TCI_EXECUTION_FAILED,
+                             .execution_id = TCI_STR("p1:1:1:secret"), .mode = TCI_MODE_ASYNC,
+                             .runner_id = TCI_STR("r1"), .runner_execution_id = TCI_STR("job-7"),
+                             .dispatched_us = AT(7), .started_us = AT(8), .finished_us = AT(9), .deadline_us = AT(10),
+                             .not_before_us = AT(6)};
+  w->attempt.progress.items = &w->progress;
+  w->attempt.progress.len = 1;
+  w->attempts[0] = &w->attempt;
+  w->stage.attempts.items = w->attempts;
+  w->stage.attempts.len = 1;
+  w->runner = (tci_runner){.runner_id = TCI_STR("r1"), .registration_id = TCI_STR("reg"),
+                           .runner_type = TCI_STR("shell"), .address = TCI_STR(":50061"),
+                           .modes = {false, true, true}, .max_concurrent = 4, .load = 2,
+                           .metadata = {w->metadata, 1}, .registered_us = AT(1), .heartbeat_us = AT(2),
+                           .expires_us = AT(3)};
+}
+
+/* What protobuf-c reads with the true descriptor; fails when the bytes are not that message. Empties the buffer. */
+static void *parse(const ProtobufCMessageDescriptor *message, tci_buf *buf) {
+  ProtobufCMessage *m = protobuf_c_message_unpack(message, NULL, buf->len, (const uint8_t *)(buf->ptr ? buf->ptr : ""));
+  assert_non_null(m);
+  assert_int_equal(m->n_unknown_fields, 0);
+  tci_buf_deinit(buf);
+  return m;
+}
+
+static void *reply(const tci_reply *from, const ProtobufCMessageDescriptor *message) {
+  tci_buf buf = {0};
+  tci_codec_reply(from, NULL, &buf);
+  return parse(message, &buf);
+}
+
+static void forget(void *message) { protobuf_c_message_free_unpacked(message, NULL); }
+
+static void assert_at(const Google__Protobuf__Timestamp *t, int second) {
+  assert_non_null(t);
+  assert_int_equal(t->seconds, START_S + second);
+  assert_int_equal(t->nanos, 250000000);
+}
+
+static void assert_details(const Google__Protobuf__Struct *s) {
+  assert_non_null(s);
+  assert_int_equal(s->n_fields, 1);
+  assert_string_equal(s->fields[0]->key, "k");
+  assert_string_equal(s->fields[0]->value->string_value, "v");
+}
+
+static void assert_failure(const Turboci__V1__Failure *f) {
+  assert_non_null(f);
+  assert_string_equal(f->message, "too slow");
+  assert_int_equal(f->kind, TCI_FAILURE_TIMEOUT);
+  assert_at(f->occurred_at, 9);
+}
+
+static void plan_replies_carry_the_plan(void **state) {
+  (void)state;
+  world w;
+  world_init(&w);
+  tci_reply from = {.command = TCI_COMMAND_GET_PLAN, .kind = TCI_REPLY_PLAN, .plan = &w.plan};
+  Turboci__V1__GetWorkPlanResponse *m = reply(&from, &turboci__v1__get_work_plan_response__descriptor);
+  assert_string_equal(m->work_plan->id, "p1");
+  assert_int_equal(m->work_plan->version, 5);
+  assert_at(m->work_plan->created_at, 0);
+  assert_at(m->work_plan->updated_at, 1);
+  assert_int_equal(m->work_plan->state, TCI_PLAN_SETTLED);
+  assert_int_equal(m->work_plan->outcome, TCI_OUTCOME_FAILED);
+  assert_int_equal(m->work_plan->n_metadata, 1);
+  assert_string_equal(m->work_plan->metadata[0]->key, "branch");
+  assert_string_equal(m->work_plan->metadata[0]->value, "main");
+  forget(m);
+}
+
+static void assert_check(const Turboci__V1__Check *c) {
+  assert_string_equal(c->id, "tests");
+  assert_string_equal(c->work_plan_id, "p1");
+  assert_int_equal(c->state, TCI_CHECK_FINAL);
+  assert_string_equal(c->kind, "go");
+  assert_details(c->options);
+  assert_null(c->dependencies);
+  assert_at(c->created_at, 2);
+  assert_at(c->updated_at, 3);
+  assert_int_equal(c->version, 4);
+  assert_int_equal(c->outcome, TCI_OUTCOME_FAILED);
+  assert_int_equal(c->reason, TCI_REASON_RESULT_FAILED);
+  assert_int_equal(c->n_results, 1);
+  assert_int_equal(c->results[0]->id, 1);
+  assert_string_equal(c->results[0]->owner_type, "stage");
+  assert_string_equal(c->results[0]->owner_id, "build");
+  assert_details(c->results[0]->data);
+  assert_at(c->results[0]->created_at, 4);
+  assert_at(c->results[0]->finalized_at, 5);
+  assert_failure(c->results[0]->failure);
+}
+
+static void assert_stage(const Turboci__V1__Stage *s) {
+  assert_string_equal(s->id, "build");
+  assert_string_equal(s->work_plan_id, "p1");
+  assert_int_equal(s->state, TCI_STAGE_ATTEMPTING);
+  assert_details(s->args);
+  assert_int_equal(s->n_assignments, 3);
+  assert_string_equal(s->assignments[1]->target_check_id, "lint");
+  assert_int_equal(s->assignments[1]->goal_state, TCI_CHECK_WAITING);
+  assert_int_equal(s->dependencies->predicate, TCI_PREDICATE_AND);
+  assert_int_equal(s->dependencies->n_dependencies, 1);
+  assert_int_equal(s->dependencies->dependencies[0]->target_type, TCI_NODE_CHECK);
+  assert_string_equal(s->dependencies->dependencies[0]->target_id, "lint");
+  assert_int_equal(s->dependencies->dependencies[0]->condition, TCI_ON_FAILURE);
+  assert_at(s->created_at, 6);
+  assert_null(s->updated_at);
+  assert_int_equal(s->version, 2);
+  assert_int_equal(s->execution_mode, TCI_MODE_ASYNC);
+  assert_string_equal(s->runner_type, "shell");
+  assert_int_equal(s->outcome, TCI_OUTCOME_FAILED);
+  assert_int_equal(s->reason, TCI_REASON_NO_RETRIES_LEFT);
+  assert_int_equal(s->priority, -7);
+  assert_int_equal(s->retry->max_attempts, 3);
+  assert_int_equal(s->retry->backoff_ms_max, 900);
+  assert_int_equal(s->timeouts->execution_ms, 5000);
+  assert_int_equal(s->n_attempts, 1);
+  const Turboci__V1__Attempt *a = s->attempts[0];
+  assert_int_equal(a->idx, 1);
+  assert_int_equal(a->state, TCI_ATTEMPT_INCOMPLETE);
+  assert_string_equal(a->process_uid, "r1");
+  assert_details(a->details);
+  assert_int_equal(a->n_progress, 1);
+  assert_string_equal(a->progress[0]->message, "half");
+  assert_at(a->progress[0]->timestamp, 7);
+  assert_details(a->progress[0]->details);
+  assert_at(a->created_at, 6);
+  assert_at(a->updated_at, 8);
+  assert_failure(a->failure);
+}
+
+static void node_replies_carry_checks_and_stages(void **state) {
+  (void)state;
+  world w;
+  world_init(&w);
+  const tci_check *checks[] = {&w.check, &w.other};
+  const tci_stage *stages[] = {&w.stage};
+  tci_reply from = {.kind = TCI_REPLY_NODES, .checks = checks, .checks_len = 2, .stages = stages, .stages_len = 1};
+  Turboci__V1__QueryNodesResponse *m = reply(&from, &turboci__v1__query_nodes_response__descriptor);
+  assert_int_equal(m->n_checks, 2);
+  assert_check(m->checks[0]);
+  assert_string_equal(m->checks[1]->id, "lint");
+  assert_int_equal(m->n_stages, 1);
+  assert_stage(m->stages[0]);
+  forget(m);
+  forget(reply(&from, &turboci__v1__write_nodes_response__descriptor));
+}
+
+static void an_empty_group_with_a_predicate_is_shown(void **state) {
+  (void)state;
+  world w;
+  world_init(&w);
+  w.check.node.group.predicate = TCI_PREDICATE_OR;
+  const tci_check *checks[] = {&w.check};
+  tci_reply from = {.kind = TCI_REPLY_NODES, .checks = checks, .checks_len = 1};
+  Turboci__V1__QueryNodesResponse *m = reply(&from, &turboci__v1__query_nodes_response__descriptor);
+  assert_non_null(m->checks[0]->dependencies);
+  assert_int_equal(m->checks[0]->dependencies->predicate, TCI_PREDICATE_OR);
+  forget(m);
+}
+
+static void execution_replies_keep_the_secret(void **state) {
+  (void)state;
+  world w;
+  world_init(&w);
+  const tci_attempt *attempts[] = {&w.attempt, &w.attempt};
+  tci_reply from = {.kind = TCI_REPLY_EXECUTION, .attempts = attempts, .attempts_len = 1};
+  tci_buf buf = {0};
+  tci_codec_reply(&from, NULL, &buf);
+  assert_null(memmem(buf.ptr, buf.len, "secret", 6));
+  Turboci__V1__GetStageExecutionResponse *m = parse(&turboci__v1__get_stage_execution_response__descriptor, &buf);
+  const Turboci__V1__StageExecution *e = m->execution;
+  assert_string_equal(e->work_plan_id, "p1");
+  assert_string_equal(e->stage_id, "build");
+  assert_int_equal(e->attempt_idx, 1);
+  assert_int_equal(e->state, TCI_EXECUTION_FAILED);
+  assert_int_equal(e->execution_mode, TCI_MODE_ASYNC);
+  assert_string_equal(e->runner_type, "shell");
+  assert_string_equal(e->runner_id, "r1");
+  assert_at(e->created_at, 6);
+  assert_at(e->dispatched_at, 7);
+  assert_at(e->started_at, 8);
+  assert_at(e->finished_at, 9);
+  assert_at(e->deadline, 10);
+  assert_at(e->not_before, 6);
+  assert_failure(e->failure);
+  assert_int_equal(e->n_progress, 1);
+  assert_int_equal(e->attempt_state, TCI_ATTEMPT_INCOMPLETE);
+  assert_string_equal(e->runner_execution_id, "job-7");
+  forget(m);
+  from.kind = TCI_REPLY_EXECUTIONS;
+  from.attempts_len = 2;
+  Turboci__V1__ListStageExecutionsResponse *list =
+      reply(&from, &turboci__v1__list_stage_executions_response__descriptor);
+  assert_int_equal(list->n_executions, 2);
+  forget(list);
+}
+
+static void runner_replies_show_the_address_as_registered(void **state) {
+  (void)state;
+  world w;
+  world_init(&w);
+  const tci_runner *runners[] = {&w.runner};
+  tci_reply from = {.kind = TCI_REPLY_RUNNERS, .runners = runners, .runners_len = 1};
+  Turboci__V1__ListStageRunnersResponse *m = reply(&from, &turboci__v1__list_stage_runners_response__descriptor);
+  assert_int_equal(m->n_runners, 1);
+  const Turboci__V1__StageRunnerInfo *r = m->runners[0];
+  assert_string_equal(r->runner_id, "r1");
+  assert_string_equal(r->registration_id, "reg");
+  assert_string_equal(r->runner_type, "shell");
+  assert_string_equal(r->address, ":50061");
+  assert_int_equal(r->n_supported_modes, 2);
+  assert_int_equal(r->supported_modes[0], TCI_MODE_SYNC);
+  assert_int_equal(r->supported_modes[1], TCI_MODE_ASYNC);
+  assert_int_equal(r->max_concurrent, 4);
+  assert_int_equal(r->current_load, 2);
+  assert_at(r->registered_at, 1);
+  assert_at(r->last_heartbeat, 2);
+  assert_at(r->expires_at, 3);
+  assert_string_equal(r->metadata[0]->value, "main");
+  forget(m);
+  from.kind = TCI_REPLY_REGISTERED;
+  Turboci__V1__RegisterStageRunnerResponse *registered =
+      reply(&from, &turboci__v1__register_stage_runner_response__descriptor);
+  assert_string_equal(registered->registration_id, "reg");
+  assert_at(registered->expires_at, 3);
+  forget(registered);
+}
+
+static void an_ok_without_words_is_an_empty_message(void **state) {
+  (void)state;
+  tci_buf buf = {0};
+  tci_codec_reply(&(tci_reply){.kind = TCI_REPLY_STATUS}, NULL, &buf);
+  assert_int_equal(buf.len, 0);
+  tci_reply from = {.kind = TCI_REPLY_ACKNOWLEDGED};
+  Turboci__V1__CompleteStageExecutionResponse *m =
+      reply(&from, &turboci__v1__complete_stage_execution_response__descriptor);
+  assert_true(m->acknowledged);
+  forget(m);
+}
+
+static void server_info_lists_every_limit(void **state) {
+  (void)state;
+  tci_limits limits = tci_limits_default();
+  tci_counter counters[] = {{TCI_STR("turns"), 12}};
+  tci_server_facts facts = {.version = "1.2.3", .started_us = AT(0), .limits = &limits, .counters = counters,
+                            .counters_len = 1};
+  tci_buf buf = {0};
+  tci_codec_reply(&(tci_reply){.kind = TCI_REPLY_SERVER_INFO}, &facts, &buf);
+  Turboci__V1__GetServerInfoResponse *m = parse(&turboci__v1__get_server_info_response__descriptor, &buf);
+  assert_string_equal(m->version, "1.2.3");
+  assert_at(m->started_at, 0);
+  assert_int_equal(m->n_limits, tci_limit_infos_len);
+  assert_string_equal(m->limits[0]->key, "id_bytes_max");
+  assert_int_equal(m->limits[0]->value, 256);
+  assert_string_equal(m->counters[0]->key, "turns");
+  assert_int_equal(m->counters[0]->value, 12);
+  forget(m);
+}
+
+static Turboci__V1__WorkPlanEvent *event(const tci_watch_event *from) {
+  tci_buf buf = {0};
+  tci_codec_watch_event(from, &buf);
+  return parse(&turboci__v1__work_plan_event__descriptor, &buf);
+}
+
+static void watch_events_carry_their_node(void **state) {
+  (void)state;
+  world w;
+  world_init(&w);
+  Turboci__V1__WorkPlanEvent *m = event(&(tci_watch_event){
+      .sequence = 77, .at_us = AT(1), .check = &w.check, .old_state = TCI_CHECK_WAITING, .new_state = TCI_CHECK_FINAL});
+  assert_int_equal(m->sequence, 77);
+  assert_at(m->timestamp, 1);
+  assert_int_equal(m->event_case, TURBOCI__V1__WORK_PLAN_EVENT__EVENT_CHECK_EVENT);
+  assert_string_equal(m->check_event->check_id, "tests");
+  assert_int_equal(m->check_event->old_state, TCI_CHECK_WAITING);
+  assert_int_equal(m->check_event->new_state, TCI_CHECK_FINAL);
+  assert_check(m->check_event->check);
+  forget(m);
+  m = event(&(tci_watch_event){.stage = &w.stage, .old_state = TCI_STAGE_PLANNED, .new_state = TCI_STAGE_ATTEMPTING});
+  assert_int_equal(m->event_case, TURBOCI__V1__WORK_PLAN_EVENT__EVENT_STAGE_EVENT);
+  assert_string_equal(m->stage_event->stage_id, "build");
+  assert_int_equal(m->stage_event->old_state, TCI_STAGE_PLANNED);
+  assert_stage(m->stage_event->stage);
+  forget(m);
+  m = event(&(tci_watch_event){.checks_completed = 2, .stages_completed = 3, .has_failures = true});
+  assert_int_equal(m->event_case, TURBOCI__V1__WORK_PLAN_EVENT__EVENT_COMPLETED_EVENT);
+  assert_int_equal(m->completed_event->checks_completed, 2);
+  assert_int_equal(m->completed_event->stages_completed, 3);
+  assert_true(m->completed_event->has_failures);
+  forget(m);
+}
+
+static void run_requests_name_the_checks_that_count(void **state) {
+  (void)state;
+  world w;
+  world_init(&w);
+  tci_buf buf = {0};
+  tci_codec_run_request(&w.attempt, TCI_STR("127.0.0.1:50051"), &buf);
+  Turboci__V1__RunAsyncRequest *m = parse(&turboci__v1__run_async_request__descriptor, &buf);
+  assert_string_equal(m->execution_id, "p1:1:1:secret");
+  assert_string_equal(m->work_plan_id, "p1");
+  assert_string_equal(m->stage_id, "build");
+  assert_int_equal(m->attempt_idx, 1);
+  assert_int_equal(m->n_assigned_check_ids, 2);
+  assert_string_equal(m->assigned_check_ids[0], "tests");
+  assert_string_equal(m->assigned_check_ids[1], "lint");
+  assert_details(m->args);
+  assert_int_equal(m->n_check_options, 2);
+  assert_string_equal(m->check_options[0]->check_id, "tests");
+  assert_string_equal(m->check_options[0]->kind, "go");
+  assert_details(m->check_options[0]->options);
+  assert_at(m->deadline, 10);
+  assert_string_equal(m->callback_address, "127.0.0.1:50051");
+  forget(m);
+  w.attempt.mode = TCI_MODE_SYNC;
+  tci_codec_run_request(&w.attempt, TCI_STR("127.0.0.1:50051"), &buf);
+  Turboci__V1__RunRequest *run = parse(&turboci__v1__run_request__descriptor, &buf); /* with no callback */
+  assert_string_equal(run->execution_id, "p1:1:1:secret");
+  assert_int_equal(run->n_check_options, 2);
+  forget(run);
+}
+
+static void times_before_1970_count_forward(void **state) {
+  (void)state;
+  Turboci__V1__WorkPlanEvent *m = event(&(tci_watch_event){.at_us = -1});
+  assert_int_equal(m->timestamp->seconds, -1);
+  assert_int_equal(m->timestamp->nanos, 999999000);
+  forget(m);
+}
+
+int main(void) {
+  const struct CMUnitTest tests[] = {
+      cmocka_unit_test(plan_replies_carry_the_plan),
+      cmocka_unit_test(node_replies_carry_checks_and_stages),
+      cmocka_unit_test(an_empty_group_with_a_predicate_is_shown),
+      cmocka_unit_test(execution_replies_keep_the_secret),
+      cmocka_unit_test(runner_replies_show_the_address_as_registered),
+      cmocka_unit_test(an_ok_without_words_is_an_empty_message),
+      cmocka_unit_test(server_info_lists_every_limit),
+      cmocka_unit_test(watch_events_carry_their_node),
+      cmocka_unit_test(run_requests_name_the_checks_that_count),
+      cmocka_unit_test(times_before_1970_count_forward),
+  };
+  return cmocka_run_group_tests(tests, NULL, NULL);
+}
