@@ -78,7 +78,10 @@ static tci_status load_all(tci_engine *e, tci_core **out) {
   tci_status status = load_plan(e, core, 0);
   if (status.code == TCI_OK) status = tci_store_max_key(e->store, &max_key);
   if (status.code == TCI_OK) status = tci_store_open_plans(e->store, &keys, &len);
-  for (size_t i = 0; status.code == TCI_OK && i < len; i++) status = load_plan(e, core, keys[i]);
+  for (size_t i = 0; status.code == TCI_OK && i < len; i++) {
+    status = load_plan(e, core, keys[i]);
+    tci_core_evict(core);
+  }
   free(keys);
   if (status.code != TCI_OK) {
     tci_core_free(core);
@@ -245,7 +248,7 @@ static bool may_pass(tci_engine *e, const tci_event *event) {
   return false;
 }
 
-/* Settled plans leave memory; a command that names one brings it back. */
+/* Plans with nothing under way leave memory; a command that names one brings it back. */
 static tci_status load_missing(tci_engine *e, const tci_event *event) {
   if (event->kind != TCI_EVENT_COMMAND || !event->command.plan_id.len) return TCI_STATUS_OK;
   if (tci_core_has_plan(e->core, event->command.plan_id)) return TCI_STATUS_OK;

@@ -16,7 +16,7 @@ tci_core *tci_core_new(const tci_limits *limits, const tci_policy *policy) {
   core->limits = *limits;
   core->policy = *policy;
   core->next_plan_key = 1;
-  tci_list_init(&core->settled);
+  tci_list_init(&core->idle);
   return core;
 }
 
@@ -220,9 +220,10 @@ static void close_records(tci_core *core) {
     if (record->plan_key == 0) {
       record->sequence = core->sequence;
     } else {
-      const tci_plan *touched = core->touched.items[plan++];
+      tci_plan *touched = core->touched.items[plan++];
       record->sequence = touched->sequence;
       record->settled = touched->state == TCI_PLAN_SETTLED;
+      tci_plan_touch(core, touched);
     }
   }
 }
@@ -298,6 +299,7 @@ static tci_status apply_record(tci_core *core, const tci_record *record, uint64_
       tci_watch_notify(core, plan, &change, old_state);
   }
   if (more < 0) return broken_record;
+  if (plan) tci_plan_touch(core, plan);
   return TCI_STATUS_OK;
 }
 
@@ -338,15 +340,19 @@ void tci_core_set_next_plan_key(tci_core *core, uint64_t key) {
 }
 size_t tci_core_sync_calls(const tci_core *core) { return core->sync_live; }
 
+void tci_plan_touch(tci_core *core, tci_plan *plan) {
+  if (tci_link_in(&plan->idle)) {
+    tci_link_remove(&plan->idle);
+    core->idle_len--;
+  }
+  if (plan->live_attempts || !tci_list_empty(&plan->watchers)) return;
+  tci_list_push(&core->idle, &plan->idle);
+  core->idle_len++;
+}
+
 size_t tci_core_evict(tci_core *core) {
   size_t gone = 0;
-  tci_link *link = core->settled.next;
-  while (core->settled_len > (size_t)core->limits.plans_in_memory_max && link != &core->settled) {
-    tci_plan *plan = tci_container(link, tci_plan, lru);
-    link = link->next;
-    if (!tci_list_empty(&plan->watchers)) continue;
-    tci_plan_free(core, plan);
-    gone++;
-  }
+  for (; core->idle_len > (size_t)core->limits.plans_in_memory_max; gone++)
+    tci_plan_free(core, tci_container(core->idle.next, tci_plan, idle));
   return gone;
 }

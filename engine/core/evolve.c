@@ -93,9 +93,9 @@ void tci_plan_free(tci_core *core, tci_plan *plan) {
   tci_vec_free(&plan->nodes);
   tci_map_deinit(&plan->checks);
   tci_map_deinit(&plan->stages);
-  if (tci_link_in(&plan->lru)) {
-    tci_link_remove(&plan->lru);
-    core->settled_len--;
+  if (tci_link_in(&plan->idle)) {
+    tci_link_remove(&plan->idle);
+    core->idle_len--;
   }
   tci_map_remove(&core->plans, plan->id);
   tci_map_remove(&core->plans_by_key, TCI_U64_KEY(&plan->key));
@@ -109,17 +109,9 @@ void tci_plan_free(tci_core *core, tci_plan *plan) {
   free(plan);
 }
 
-static const char *plan_state(tci_core *core, tci_plan *plan, const tci_change *c) {
+static const char *plan_state(tci_plan *plan, const tci_change *c) {
   plan->state = (tci_plan_state)c->state;
   plan->outcome = (tci_outcome)c->outcome;
-  if (tci_link_in(&plan->lru)) {
-    tci_link_remove(&plan->lru);
-    core->settled_len--;
-  }
-  if (plan->state == TCI_PLAN_SETTLED) {
-    tci_list_push(&core->settled, &plan->lru);
-    core->settled_len++;
-  }
   return NULL;
 }
 
@@ -556,7 +548,7 @@ const char *tci_evolve(tci_core *core, tci_plan *plan, const tci_change *c, int6
       return tci_pairs_decode(tci_str_copy(&plan->arena, c->metadata), &plan->arena, &plan->metadata)
                  ? NULL
                  : "metadata is malformed";
-    case TCI_CHANGE_PLAN_STATE: return plan_state(core, plan, c);
+    case TCI_CHANGE_PLAN_STATE: return plan_state(plan, c);
     case TCI_CHANGE_CHECK_CREATED:
     case TCI_CHANGE_STAGE_CREATED: return created(core, plan, c, wall_us);
     default: return node_change(core, plan, c, wall_us);

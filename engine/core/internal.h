@@ -52,8 +52,8 @@ struct tci_core {
   tci_map plans, plans_by_key;   /* by id; by the 8 bytes of key */
   TCI_VEC(tci_plan *) plan_list; /* in order of arrival in memory */
   uint64_t next_plan_key;
-  tci_link settled; /* plans, least recently touched first */
-  size_t settled_len;
+  tci_link idle; /* plans with nothing under way and no watcher, least recently touched first */
+  size_t idle_len;
   tci_map runners, registrations; /* by runner_id; by registration_id */
   TCI_VEC(tci_runner *) runner_list;
   tci_map pools;
@@ -85,6 +85,7 @@ struct tci_core {
 /* Applies a change to the model, writes it to the plan's record, tells watchers. `plan` NULL: plan 0. Fills version. */
 void tci_emit(tci_core *core, tci_plan *plan, tci_change *change);
 void tci_discard(tci_core *core, void *ptr); /* freed when the update is over */
+void tci_plan_touch(tci_core *core, tci_plan *plan); /* it goes to the end of the idle list, or off it */
 tci_effect *tci_effect_add(tci_core *core, tci_effect_kind kind);
 tci_policy_context tci_context(tci_core *core);
 /* Replies; `format` as for printf. */

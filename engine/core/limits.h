@@ -20,7 +20,7 @@
   X(metadata_bytes_max, 65536, "the metadata of a plan or runner")                                          \
   X(nodes_per_plan_max, 1000000, "nodes of one plan")                                                       \
   X(dependencies_per_node_max, 100000, "dependencies of one node")                                          \
-  X(plans_in_memory_max, 10000, "settled plans kept in memory besides the open ones")                       \
+  X(plans_in_memory_max, 10000, "plans kept in memory besides those with work under way or a watcher")                       \
   X(runners_max, 10000, "registered runners")                                                               \
   X(watchers_max, 10000, "open WatchWorkPlan streams")                                                      \
   X(watch_buffer_bytes_max, 4194304, "events that wait for one slow watcher")                               \

@@ -143,7 +143,7 @@ struct tci_plan {
   size_t live_attempts;      /* executions not terminal */
   size_t checks_final, stages_final, nodes_failed, nodes_cancelled;
   tci_link watchers; /* list of tci_watcher */
-  tci_link lru;      /* in core->settled while settled */
+  tci_link idle;     /* in core->idle while it may be evicted */
   size_t record;     /* of this step in the core's list, when touched */
 };
 

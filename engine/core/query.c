@@ -10,10 +10,7 @@ tci_plan *tci_find_plan(tci_core *core, const tci_event *event) {
   }
   tci_plan *plan = tci_map_get(&core->plans, id);
   if (!plan) tci_refuse(core, event, TCI_NOT_FOUND, "%s: there is no work plan '%.*s'", field, TCI_STR_ARG(id));
-  if (plan && tci_link_in(&plan->lru)) { /* touched: the last to be evicted */
-    tci_link_remove(&plan->lru);
-    tci_list_push(&core->settled, &plan->lru);
-  }
+  if (plan) tci_plan_touch(core, plan);
   return plan;
 }
 

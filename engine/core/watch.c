@@ -38,11 +38,13 @@ tci_watcher *tci_watcher_add(tci_core *core, tci_plan *plan, uint64_t token, con
   tci_list_push(&plan->watchers, &w->link);
   tci_map_put(&core->watchers, TCI_U64_KEY(&w->token), w);
   core->watchers_len++;
+  tci_plan_touch(core, plan);
   return w;
 }
 
 void tci_watcher_free(tci_core *core, tci_watcher *w) {
   tci_link_remove(&w->link);
+  tci_plan_touch(core, w->plan);
   tci_map_remove(&core->watchers, TCI_U64_KEY(&w->token));
   core->watchers_len--;
   tci_arena_deinit(&w->arena);

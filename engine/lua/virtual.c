@@ -22,13 +22,15 @@ static const char VIRTUAL_TYPE[] = "turboci.Virtual";
 enum { MESSAGE_BYTES = 1024, TURNS_AT_ONCE_MAX = 1000000 };
 static const int64_t MONO_START_US = 1000000000; /* not 0, which means 'not yet' in places */
 
+typedef enum { REPLY, DISPATCH, CANCEL, WATCH, WATCH_END } output_kind;
+
+/* One effect; which fields it has depends on its kind, see push_output. */
 typedef struct {
-  const char *type; /* as Lua sees it */
-  bool has_token, has_status, has_sequence;
+  output_kind kind;
   uint64_t token, sequence;
   tci_code code;
   tci_str message, bytes, execution_id, address; /* heap */
-  const char *method;                            /* NULL: not a dispatch */
+  const char *method;
   tci_mode mode;
   int64_t timeout_us;
 } output;
@@ -56,46 +58,30 @@ static void record(virtual *v, output o) {
 }
 
 static void on_reply(void *ctx, uint64_t token, tci_status status, tci_str message) {
-  record(ctx, (output){.type = "reply",
-                       .has_token = true,
-                       .has_status = true,
-                       .token = token,
-                       .code = status.code,
-                       .message = tci_str_from(status.message),
-                       .bytes = message});
+  output o = {.kind = REPLY, .token = token, .code = status.code, .bytes = message};
+  o.message = tci_str_from(status.message);
+  record(ctx, o);
 }
 
 static void on_dispatch(void *ctx, tci_str execution_id, tci_mode mode, tci_str address, const char *method,
                         tci_str request, int64_t timeout_us) {
-  record(ctx, (output){.type = "dispatch",
-                       .execution_id = execution_id,
-                       .mode = mode,
-                       .address = address,
-                       .method = method,
-                       .bytes = request,
-                       .timeout_us = timeout_us});
+  output o = {.kind = DISPATCH, .execution_id = execution_id, .mode = mode, .address = address, .method = method};
+  o.bytes = request;
+  o.timeout_us = timeout_us;
+  record(ctx, o);
 }
 
 static void on_cancel(void *ctx, tci_str execution_id) {
-  record(ctx, (output){.type = "cancel", .execution_id = execution_id});
+  record(ctx, (output){.kind = CANCEL, .execution_id = execution_id});
 }
 
 static void on_watch(void *ctx, uint64_t token, uint64_t sequence, tci_str message) {
-  record(ctx, (output){.type = "watch",
-                       .has_token = true,
-                       .has_sequence = true,
-                       .token = token,
-                       .sequence = sequence,
-                       .bytes = message});
+  record(ctx, (output){.kind = WATCH, .token = token, .sequence = sequence, .bytes = message});
 }
 
 static void on_watch_end(void *ctx, uint64_t token, tci_status status) {
-  record(ctx, (output){.type = "watch_end",
-                       .has_token = true,
-                       .has_status = true,
-                       .token = token,
-                       .code = status.code,
-                       .message = tci_str_from(status.message)});
+  output o = {.kind = WATCH_END, .token = token, .code = status.code, .message = tci_str_from(status.message)};
+  record(ctx, o);
 }
 
 static void output_free(output *o) {
@@ -346,18 +332,20 @@ static void set_integer(lua_State *L, const char *key, int64_t value) {
 }
 
 static void push_output(lua_State *L, const output *o) {
+  static const char *const types[] = {"reply", "dispatch", "cancel", "watch", "watch_end"};
   lua_createtable(L, 0, 8);
-  set_str(L, "type", tci_str_from(o->type));
-  if (o->has_token) set_integer(L, "token", (int64_t)o->token);
-  if (o->has_sequence) set_integer(L, "sequence", (int64_t)o->sequence);
-  if (o->has_status) {
+  set_str(L, "type", tci_str_from(types[o->kind]));
+  if (o->kind == DISPATCH || o->kind == CANCEL)
+    set_str(L, "execution_id", o->execution_id);
+  else
+    set_integer(L, "token", (int64_t)o->token);
+  if (o->kind == REPLY || o->kind == WATCH_END) {
     set_integer(L, "code", o->code);
     set_str(L, "message", o->message);
   }
-  bool refused = o->has_status && o->code != TCI_OK;
-  if (!refused && strcmp(o->type, "cancel") != 0 && strcmp(o->type, "watch_end") != 0) set_str(L, "bytes", o->bytes);
-  if (o->execution_id.len) set_str(L, "execution_id", o->execution_id);
-  if (!o->method) return;
+  if (o->kind == DISPATCH || o->kind == WATCH || (o->kind == REPLY && o->code == TCI_OK)) set_str(L, "bytes", o->bytes);
+  if (o->kind == WATCH) set_integer(L, "sequence", (int64_t)o->sequence);
+  if (o->kind != DISPATCH) return;
   set_str(L, "mode", o->mode == TCI_MODE_SYNC ? TCI_STR("SYNC") : TCI_STR("ASYNC"));
   set_str(L, "address", o->address);
   set_str(L, "method", tci_str_from(o->method));

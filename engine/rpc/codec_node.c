@@ -186,7 +186,8 @@ static Tci__Wire__V1__Attempt *attempt(tci_arena *arena, const tci_attempt *from
   tci__wire__v1__attempt__init(m);
   m->idx = (int32_t)from->index;
   m->state = (Tci__Wire__V1__AttemptState)from->state;
-  m->process_uid = tci_codec_text(arena, from->process_uid);
+  /* Who works on it: the client that claimed it, or the runner it was given to. */
+  m->process_uid = tci_codec_text(arena, from->process_uid.len ? from->process_uid : from->runner_id);
   m->details = tci_codec_struct(from->details);
   m->n_progress = from->progress.len;
   m->progress = progress(arena, from);

@@ -46,12 +46,14 @@ Stream.__index = Stream
 ---@return turboci.Error? err
 function Stream:next()
   local event = self.queue:pop()
+  if self.dropped then return nil end
   if event then return event end
   return nil, self.err
 end
 
----Ends the stream; a next() that waits returns nil.
+---Ends the stream and drops what was not read; a next() that waits returns nil.
 function Stream:close()
+  self.dropped = true
   if self.closed then return end
   self.closed = true
   self.queue:close()

@@ -1,6 +1,6 @@
 /* bench_store: what an append costs, by records in one transaction. One table on standard output.
  *
- * bench_store [FOLDER [SECONDS]]: the file goes to FOLDER (default /tmp), each row takes SECONDS (default 2). The numbers
+ * bench_store [FOLDER [SECONDS]]: the file is made in FOLDER (/tmp), a row of the table takes SECONDS (2). The numbers
  * are the disk's: an append is one fsync. Records are 200 bytes, over 50 plans in turn, as a busy engine writes them.
  */
 #define _GNU_SOURCE 1

@@ -99,7 +99,10 @@ describe("dependencies:", function()
     local plan = env:submit {
       stages = {
         { id = "bad", runner_type = "test" },
-        { id = "s", runner_type = "test", dependencies = { dependencies = { { target_type = "STAGE", target_id = "bad" } } } },
+        {
+          id = "s", runner_type = "test",
+          dependencies = { dependencies = { { target_type = "STAGE", target_id = "bad" } } },
+        },
       },
     }
     function runner.on_run(request)
@@ -116,11 +119,12 @@ describe("dependencies:", function()
     local plan = env:submit(workflow)
     env:wait(plan)
     local edges = { { target_type = "STAGE", target_id = "first", condition = "ON_SUCCESS" } }
-    assert(env:write(plan, { stages = { { id = "late", runner_type = "test", dependencies = { dependencies = edges } } } }))
+    local group = { dependencies = edges }
+    assert(env:write(plan, { stages = { { id = "late", runner_type = "test", dependencies = group } } }))
     env:wait(plan)
     assert.stage(plan, "late").is_final { outcome = "SUCCEEDED" }
     edges[1].condition = "ON_FAILURE"
-    assert(env:write(plan, { stages = { { id = "later", runner_type = "test", dependencies = { dependencies = edges } } } }))
+    assert(env:write(plan, { stages = { { id = "later", runner_type = "test", dependencies = group } } }))
     env:wait(plan)
     assert.stage(plan, "later").is_final { outcome = "SKIPPED" }
   end)

@@ -245,7 +245,8 @@ describe("executions:", function()
   end)
 
   it("details of a result are kept with the attempt", function()
-    env:mock_runner { type = "test", on_run = function() return { stage_state = "FINAL", details = { log = "ok" } } end }
+    local runner = env:mock_runner { type = "test" }
+    runner.on_run = function() return { stage_state = "FINAL", details = { log = "ok" } } end
     workflow:stage("s", { runner = "test" })
     local plan = env:submit(workflow)
     env:wait(plan)

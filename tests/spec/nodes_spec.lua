@@ -37,7 +37,7 @@ describe("nodes:", function()
     write { checks = { { id = "c", result = { data = { ok = true }, finalize = true } } } }
     env:wait(plan)
     assert.check(plan, "c").is_final { outcome = "SUCCEEDED", results = 1, data = { ok = true } }
-    assert.transitions(plan, "check", "c", { "FINAL" })
+    assert.transitions(plan, "check", "c", { "PLANNING", "FINAL" })
   end)
 
   it("a check whose result is a failure is FAILED", function()
@@ -106,13 +106,19 @@ describe("nodes:", function()
   it("dependencies are replaced while the node is planned, and ready nodes start at once", function()
     write { checks = { { id = "gate" } }, stages = { { id = "s", dependencies = after("CHECK", "gate") } } }
     assert.stage(plan, "s").has_state "PLANNED"
-    write { checks = { { id = "other", state = "FINAL" } }, stages = { { id = "s", dependencies = after("CHECK", "other") } } }
+    write {
+      checks = { { id = "other", state = "FINAL" } },
+      stages = { { id = "s", dependencies = after("CHECK", "other") } },
+    }
     assert.stage(plan, "s").has_state "ATTEMPTING"
     assert.equal("FAILED_PRECONDITION", code_of { stages = { { id = "s", dependencies = after("CHECK", "gate") } } })
   end)
 
   it("a stage written FINAL while it is PLANNED is skipped", function()
-    write { checks = { { id = "gate" } }, stages = { { id = "s", runner_type = "t", dependencies = after("CHECK", "gate") } } }
+    write {
+      checks = { { id = "gate" } },
+      stages = { { id = "s", runner_type = "t", dependencies = after("CHECK", "gate") } },
+    }
     write { stages = { { id = "s", state = "FINAL" } } }
     assert.stage(plan, "s").is_final { outcome = "SKIPPED", reason = "WRITTEN", attempts = 0 }
   end)
@@ -189,7 +195,10 @@ describe("nodes:", function()
     before_each(function()
       write {
         checks = { { id = "c1" }, { id = "c2", state = "FINAL" } },
-        stages = { { id = "s1", runner_type = "t" }, { id = "s2", runner_type = "t", dependencies = after("CHECK", "c1") } },
+        stages = {
+          { id = "s1", runner_type = "t" },
+          { id = "s2", runner_type = "t", dependencies = after("CHECK", "c1") },
+        },
       }
     end)
 

@@ -89,10 +89,9 @@ describe("outcomes:", function()
 
   it("what depends on a failure is skipped, and so on down the graph", function()
     workflow:check("builds")
-    workflow:check("passes", { after = "builds" })
     workflow:check("ships")
     workflow:stage("compile", { runner = "test", finalizes = "builds" })
-    workflow:stage("test", { runner = "test", after = "compile", finalizes = "passes" })
+    workflow:stage("test", { runner = "test", after = "compile" })
     workflow:stage("ship", { runner = "test", after = "test", finalizes = "ships" })
     answer { compile = env.failure "no" }
     local plan = run()
@@ -100,9 +99,27 @@ describe("outcomes:", function()
       assert.stage(plan, id).is_final { outcome = "SKIPPED", reason = "DEPENDENCIES_UNSATISFIED", attempts = 0 }
       assert.transitions(plan, "stage", id, { "PLANNED", "FINAL" })
     end
-    assert.check(plan, "passes").is_final { outcome = "SKIPPED", reason = "DEPENDENCIES_UNSATISFIED" }
     assert.check(plan, "ships").is_final { outcome = "FAILED", reason = "NO_RESULT", failure = "skipped" }
     assert.same({ "compile" }, runner:received_stages())
+  end)
+
+  it("a check whose own dependencies are unsatisfied is skipped, and its stage still runs", function()
+    workflow:check("builds")
+    workflow:check("passes", { after = "builds" })
+    workflow:stage("compile", { runner = "test", finalizes = "builds" })
+    workflow:stage("test", { runner = "test", finalizes = "passes" })
+    answer { compile = check_failure "no" }
+    runner:hold()
+    local plan = env:submit(workflow)
+    env:wait(function() return #runner.received == 2 end)
+    runner:release "compile"
+    env:wait(function() return env:check(plan, "builds").state == "FINAL" end)
+    assert.check(plan, "passes").is_final { outcome = "SKIPPED", reason = "DEPENDENCIES_UNSATISFIED" }
+    assert.transitions(plan, "check", "passes", { "PLANNED", "FINAL" })
+    runner:release()
+    env:wait(plan)
+    assert.stage(plan, "test").is_final { outcome = "SUCCEEDED" }
+    assert.check(plan, "passes").is_final { outcome = "SKIPPED" }
   end)
 
   it("an update for a check that is FINAL already changes nothing and is kept with the attempt", function()

@@ -12,11 +12,20 @@ local LONG = ("L"):rep(300)
 
 local MEGABYTE = 1024 * 1024
 
--- Nests tables, one level more with each.
+-- A field of bytes, as it is on the wire.
+local function field(number, bytes)
+  local length, rest = "", #bytes
+  while rest > 127 do
+    length, rest = length .. string.char(rest % 128 + 128), rest // 128
+  end
+  return string.char(number * 8 + 2) .. length .. string.char(rest) .. bytes
+end
+
+-- A Struct with Structs in it, so many levels deep.
 local function nested(levels)
-  local value = { leaf = true }
-  for _ = 2, levels do value = { level = value } end
-  return value
+  local struct = ""
+  for _ = 1, levels do struct = field(1, field(1, "level") .. field(2, field(5, struct))) end
+  return struct
 end
 
 describe("refused:", function()
@@ -58,7 +67,7 @@ describe("refused:", function()
   local function refuse(row)
     local before = snapshot()
     local request = type(row.request) == "function" and row.request() or row.request
-    local bytes = row.bytes or bytes_of(row.method, request)
+    local bytes = row.bytes or row.build and row.build() or bytes_of(row.method, request)
     if row.spoil then
       local spoilt
       bytes, spoilt = bytes:gsub(MARK, (row.spoil:gsub("%%", "%%%%")))
@@ -156,19 +165,19 @@ describe("refused:", function()
 
   rows = {}
 
-  for _, field in ipairs(fields) do
-    local method, name, build = field[1], field[2], field[3]
+  for _, entry in ipairs(fields) do
+    local method, name, build = entry[1], entry[2], entry[3]
     for _, spoiling in ipairs(spoilings) do
       add(method, spoiling[1] .. " in " .. name, {
         request = function() return build(MARK) end, spoil = spoiling[2], code = "INVALID_ARGUMENT", says = name,
       })
     end
-    if not field.struct then -- in the user's own data a NUL is allowed
+    if not entry.struct then -- in the user's own data a NUL is allowed
       add(method, "an embedded NUL in " .. name, {
         request = function() return build(MARK) end, spoil = "MARK\0ARK", code = "INVALID_ARGUMENT", says = name,
       })
     end
-    if field.id then
+    if entry.id then
       add(method, "a control character in " .. name, {
         request = function() return build(MARK) end, spoil = "MARK\nARK", code = "INVALID_ARGUMENT", says = name,
       })
@@ -186,8 +195,8 @@ describe("refused:", function()
     UpdateStageExecution = "execution_id", CompleteStageExecution = "execution_id", GetStageExecution = "execution_id",
     ListStageExecutions = "work_plan_id",
   }
-  for method, field in pairs(required) do
-    add(method, "an empty request", { bytes = "", code = "INVALID_ARGUMENT", says = field })
+  for method, name in pairs(required) do
+    add(method, "an empty request", { bytes = "", code = "INVALID_ARGUMENT", says = name })
   end
 
   local missing = {
@@ -306,8 +315,9 @@ describe("refused:", function()
     { "a FINAL stage", { stages = { { id = "ended", args = { late = true } } } }, { "ended", "FINAL" } },
     { "a FINAL stage back to PLANNED", { stages = { { id = "ended", state = "PLANNED" } } },
       { "ended", "FINAL", "PLANNED" } },
-    { "a FINAL stage among good writes", { checks = { { id = "new" } }, stages = { { id = "ended", state = "PLANNED" } } },
-      "ended" },
+    { "a FINAL stage among good writes", {
+      checks = { { id = "new" } }, stages = { { id = "ended", state = "PLANNED" } },
+    }, "ended" },
     { "a new result for a FINAL check", { checks = { { id = "ended-check", result = { finalize = true } } } },
       "ended-check" },
     { "FINAL for a stage that runs", { stages = { { id = "running", state = "FINAL" } } },
@@ -317,8 +327,9 @@ describe("refused:", function()
     { "an attempt of a stage that the engine drives", {
       stages = { { id = "running", current_attempt = { process_uid = "me" } } },
     }, { "running", "current_attempt" } },
-    { "new dependencies of a stage that runs", { stages = { { id = "running", dependencies = edge("CHECK", "ended-check") } } },
-      { "running", "dependencies" } },
+    { "new dependencies of a stage that runs", {
+      stages = { { id = "running", dependencies = edge("CHECK", "ended-check") } },
+    }, { "running", "dependencies" } },
     { "a check back to PLANNING", { checks = { { id = "open-check", state = "PLANNING" } } },
       { "open-check", "PLANNED", "PLANNING" } },
   }
@@ -337,8 +348,9 @@ describe("refused:", function()
       { "open-check", "99" } },
     { "an old stage version", function() return { stages = { { id = "waiting", expected_version = 99 } } } end,
       { "waiting", "99" } },
-    { "a version of a stage that is not there", function() return { stages = { { id = "new", expected_version = 1 } } } end,
-      "new" },
+    { "a version of a stage that is not there", function()
+      return { stages = { { id = "new", expected_version = 1 } } }
+    end, "new" },
   }
   for _, row in ipairs(versions) do
     add("WriteNodes", row[1], {
@@ -374,7 +386,9 @@ describe("refused:", function()
 
   for name, method in pairs(core.methods) do
     if name == method.name and method.service == "TurboCIOrchestrator" then
-      add(name, "bytes that are no message", { bytes = "\x0a\xff", code = "INVALID_ARGUMENT", says = name .. "Request" })
+      add(name, "bytes that are no message", {
+        bytes = "\x0a\xff", code = "INVALID_ARGUMENT", says = name .. "Request",
+      })
       add(name, "5 MB", {
         -- An unknown field: a message that means nothing, but is too long all the same.
         bytes = "\xfa\x3f" .. string.char(0x80, 0x80, 0xc0, 0x02) .. ("x"):rep(5 * MEGABYTE),
@@ -383,27 +397,32 @@ describe("refused:", function()
     end
   end
 
+  -- Field numbers as in the .proto files: WriteNodesRequest.stages = 3, StageWrite.args = 3, and so on.
+  local function live() return field(1, next(running.pending)) end
   local deep = {
-    { "WriteNodes", "args", function() return { work_plan_id = plan.id, stages = { { id = "x", args = nested(100) } } } end },
-    { "WriteNodes", "options", function()
-      return { work_plan_id = plan.id, checks = { { id = "x", options = nested(100) } } }
+    { "WriteNodes", "args", function(struct)
+      return field(1, plan.id) .. field(3, field(1, "x") .. field(3, struct))
     end },
-    { "WriteNodes", "data", function()
-      return { work_plan_id = plan.id, checks = { { id = "x", result = { data = nested(100) } } } }
+    { "WriteNodes", "options", function(struct)
+      return field(1, plan.id) .. field(2, field(1, "x") .. field(4, struct))
     end },
-    { "UpdateStageExecution", "details", function()
-      return { execution_id = next(running.pending), details = nested(100) }
+    { "WriteNodes", "data", function(struct)
+      return field(1, plan.id) .. field(2, field(1, "x") .. field(6, field(3, struct)))
     end },
-    { "CompleteStageExecution", "details", function()
-      return { execution_id = next(running.pending), stage_state = "FINAL", details = nested(100) }
-    end },
-    { "CompleteStageExecution", "result_data", function()
-      local updates = { { check_id = "x", result_data = nested(100) } }
-      return { execution_id = next(running.pending), stage_state = "FINAL", check_updates = updates }
+    { "UpdateStageExecution", "details", function(struct) return live() .. field(4, struct) end },
+    { "CompleteStageExecution", "details", function(struct) return live() .. "\x10\x28" .. field(5, struct) end },
+    { "CompleteStageExecution", "result_data", function(struct)
+      return live() .. "\x10\x28" .. field(3, field(1, "x") .. field(3, struct))
     end },
   }
+  local structs = { [100] = nested(100), [5000] = nested(5000) }
   for _, row in ipairs(deep) do
-    add(row[1], "100 nested levels in " .. row[2], { request = row[3], code = "INVALID_ARGUMENT", says = row[2] })
+    for levels, struct in pairs(structs) do
+      add(row[1], ("%d nested levels in %s"):format(levels, row[2]), {
+        build = function() return row[3](struct) end,
+        code = "INVALID_ARGUMENT", says = { row[2], "message_depth_max" },
+      })
+    end
   end
 
   add("NoSuchMethod", "a method that does not exist", {

@@ -24,7 +24,9 @@ describe("failures:", function()
 
   local function kinds(plan)
     local list = {}
-    for i, attempt in ipairs(env:stage(plan, "s").attempts) do list[i] = attempt.failure and attempt.failure.kind or "-" end
+    for i, attempt in ipairs(env:stage(plan, "s").attempts) do
+      list[i] = attempt.failure and attempt.failure.kind or "-"
+    end
     return table.concat(list, " ")
   end
 
@@ -34,7 +36,9 @@ describe("failures:", function()
       { "a failure in the response", function() return testing.failure "no" end, "REPORTED", 1 },
       { "a handler's plain error", function() return nil, "boom" end, "REPORTED", 1 },
       { "INTERNAL", function() return nil, { code = "INTERNAL", message = "m" } end, "REPORTED", 1 },
-      { "RESOURCE_EXHAUSTED", function() return nil, { code = "RESOURCE_EXHAUSTED", message = "m" } end, "REJECTED", 2 },
+      { "RESOURCE_EXHAUSTED", function()
+        return nil, { code = "RESOURCE_EXHAUSTED", message = "m" }
+      end, "REJECTED", 2 },
       { "UNIMPLEMENTED", function() return nil, { code = "UNIMPLEMENTED", message = "m" } end, "REJECTED", 2 },
       { "UNAVAILABLE", function() return nil, { code = "UNAVAILABLE", message = "m" } end, "UNREACHABLE", 2 },
       { "CANCELLED", function() return nil, { code = "CANCELLED", message = "m" } end, "UNREACHABLE", 2 },
@@ -217,7 +221,9 @@ describe("failures:", function()
 
     it("an async execution has a deadline too, and what comes after it is refused", function()
       local runner = env:mock_runner { type = "test", auto_complete = false }
-      workflow:stage("s", { runner = "test", mode = "async", timeout = "1m", stale = "1h", retry = { max_attempts = 1 } })
+      workflow:stage("s", {
+        runner = "test", mode = "async", timeout = "1m", stale = "1h", retry = { max_attempts = 1 },
+      })
       local plan = env:submit(workflow)
       env:settle()
       env:advance "61s"
@@ -253,7 +259,9 @@ describe("failures:", function()
 
     it("a completion of a superseded attempt changes nothing", function()
       local runner = env:mock_runner { type = "test", auto_complete = false }
-      workflow:stage("s", { runner = "test", mode = "async", timeout = "1m", retry = { max_attempts = 2, backoff = "1s" } })
+      workflow:stage("s", {
+        runner = "test", mode = "async", timeout = "1m", retry = { max_attempts = 2, backoff = "1s" },
+      })
       local plan = env:submit(workflow)
       env:advance "70s"
       assert.equal(2, #runner.received)

@@ -66,13 +66,14 @@ describe("watching:", function()
   end)
 
   it("include_current starts with the nodes as they are", function()
-    local recorder = watch({ include_current = true }, 3)
-    assert.equal(3, #recorder.events)
-    for _, event in ipairs(recorder.events) do
-      local part = event.stage_event or event.check_event
+    local recorder = watch({ include_current = true }, 4)
+    assert.equal(4, #recorder.events)
+    for i = 1, 3 do
+      local part = recorder.events[i].stage_event or recorder.events[i].check_event
       assert.equal("UNKNOWN", part.old_state)
       assert.equal("FINAL", part.new_state)
     end
+    assert.is_truthy(recorder.events[4].completed_event, "the plan as it is: complete")
   end)
 
   it("attempts and progress are told only to those who ask", function()
@@ -105,7 +106,8 @@ describe("watching:", function()
   it("with both include flags false only the end is told", function()
     local recorder = watch({ after_sequence = 1, include_checks = false, include_stages = false }, 1)
     assert.equal(1, #recorder.events)
-    assert.same({ checks_completed = 1, stages_completed = 2, has_failures = false }, recorder.events[1].completed_event)
+    assert.same({ checks_completed = 1, stages_completed = 2, has_failures = false },
+      recorder.events[1].completed_event)
   end)
 
   it("the stream stays open after the end", function()

@@ -199,7 +199,7 @@ static void sql(const char *path, const char *text) {
   sqlite3_close(raw);
 }
 
-/* Children end by kill -9, from outside: nothing is closed or flushed, and no leak checker asks for what they still held.
+/* Children end by kill -9, from outside: nothing is closed or flushed, and no leak checker asks what they still held.
  * A child says how far it got through its pipe, numbers from 1 on; 0 asks for the end. */
 static int progress_fd;
 

@@ -9,36 +9,44 @@ local core = {}
 ---@type string
 core.version = ""
 
----Stands for JSON's null inside a google.protobuf.Struct.
+---Stands for JSON's null inside a google.protobuf.Struct. The same value as cjson.null.
 ---@type lightuserdata
 core.null = nil
 
 ---------------------------------------------------------------------------------------------------
 -- Messages. A message is a plain table whose keys are the proto's field names:
---   enum        its name without the common prefix ("PLANNED"); a full name or a number is accepted too;
+--   enum        its name without the enum's own ("PLANNED", "ON_SUCCESS"); a full name or a number is accepted too;
 --               a number that the engine does not know decodes as that number
---   Timestamp   a number, seconds since 1970 (microseconds kept)
+--   Timestamp   a number, seconds since 1970 (microseconds kept), of the years 1 to 9999
 --   Struct      a plain table; Value: nil is core.null, a table with only keys 1..n is a list (an empty
---               table is a Struct; core.list{} makes an empty list)
---   map         a table; repeated: an array; message: a table; int64: an integer
+--               table is a Struct; core.list{} makes an empty list). NaN, infinity and integers beyond the 53 bits of a
+--               JSON number are refused; whole numbers decode as integers; lists decode as marked by core.list
+--   map         a table; repeated: an array; message: a table; int64: an integer (also a float that is one)
 -- Decoding fills scalars with their defaults, repeated and map fields with {}, absent messages with nil.
+-- Encoding reads tables raw, is the same whatever their order, and drops nothing: unknown keys, text that is not
+-- UTF-8 and tables nested deeper than 100 are refused.
 
----@param message string full name, "turboci.v1.WriteNodesRequest"; the package may be left out
----@param value table
+---@param message string full name, "turboci.v1.WriteNodesRequest"; the package may be left out. An unknown one raises.
+---@param value any a table; for google.protobuf.Timestamp and Value what these are in Lua
 ---@return string? bytes nil when the value does not fit
 ---@return string? err names the path: "WriteNodesRequest.stages[1].argz: no such field; did you mean 'args'?"
 function core.encode(message, value) end
 
 ---@param message string
 ---@param bytes string
----@return table? value
----@return string? err
+---@return any? value
+---@return string? err "Check.results[1]: malformed: not a protobuf message"
 function core.decode(message, bytes) end
 
 ---Marks a table as a list (for empty ones) and returns it.
 ---@param t table
 ---@return table
 function core.list(t) end
+
+---Whether a Value made of it would be a list: it is marked, or not empty, and has no keys but 1..n.
+---@param value any
+---@return boolean
+function core.is_list(value) end
 
 ---@class turboci.Method
 ---@field name string "WriteNodes"
@@ -67,12 +75,13 @@ function core.limits() end
 ---------------------------------------------------------------------------------------------------
 -- The virtual engine: the real core, codec and store; its clock and its transport are the caller's.
 
+---A refused request, a WatchWorkPlan too, is answered by a reply; an OK WatchWorkPlan by nothing but its events.
 ---@class turboci.core.Output
 ---@field type "reply"|"dispatch"|"cancel"|"watch"|"watch_end"
 ---@field token integer? reply, watch, watch_end: what call() returned
 ---@field code integer? reply, watch_end
 ---@field message string? reply, watch_end: status text; "" when OK
----@field bytes string? reply, watch, dispatch: the encoded message
+---@field bytes string? reply (when OK), watch, dispatch: the encoded message
 ---@field sequence integer? watch
 ---@field execution_id string? dispatch, cancel
 ---@field mode "SYNC"|"ASYNC"? dispatch
@@ -80,6 +89,7 @@ function core.limits() end
 ---@field method string? dispatch: path
 ---@field timeout_us integer? dispatch
 
+---Closed by close(), `<close>` or the collector; then every method but close raises.
 ---@class turboci.core.Virtual
 local Virtual = {}
 
@@ -131,7 +141,8 @@ function Virtual:settle() end
 function Virtual:jump_wall(us) end
 ---@return integer? us from now until the next timer; nil: there is none
 function Virtual:next_due() end
----Throws the engine away without a word and recovers a new one from the store (a file, not ":memory:").
+---Throws the engine away without a word and recovers a new one from the store (a file; nil, err for ":memory:").
+---Clocks, tokens and what take() has not taken stay.
 ---@return boolean? ok
 ---@return string? err
 function Virtual:restart() end
@@ -144,7 +155,7 @@ function Virtual:close() end
 
 ---------------------------------------------------------------------------------------------------
 -- Real parts. All that happens on other threads comes to this one through take(): fd() is readable when there is
--- something to take. A finaliser closes what was forgotten.
+-- something to take. A finaliser closes what was forgotten; `<close>` works on all of them.
 
 ---@class turboci.core.Server the whole engine on its own threads
 local Server = {}
@@ -155,7 +166,7 @@ local Server = {}
 ---@field limits table<string, integer>?
 ---@field allow string[]? addresses runners may register, besides loopback and the folder of a unix `listen`
 ---@field callback_address string?
----@field log "debug"|"info"|"warn"|"error"|"off"? default "warn"
+---@field log "debug"|"info"|"warn"|"error"|"off"? default "warn"; the level of the whole process
 
 ---@param options turboci.core.ServerOptions?
 ---@return turboci.core.Server? server
@@ -171,7 +182,7 @@ function Server:stop() end
 ---@field handle integer? message, done
 ---@field code integer? done
 ---@field message string? done: status text
----@field bytes string? message, call; done: the response of a unary call
+---@field bytes string? message, call; done: the response of a unary call that is OK
 ---@field host turboci.core.Host? call, gone
 ---@field call integer? call, gone: names the call in Host:reply
 ---@field method string? call: path
@@ -185,11 +196,12 @@ function core.take() end
 
 ---Starts a call; its end comes as a "done" event.
 ---@param target string
----@param method string name or path
+---@param method string name or path; a path that is not ours is called as a unary method
 ---@param bytes string
 ---@param timeout number? seconds
 ---@return integer handle
 function core.call(target, method, bytes, timeout) end
+---"done" follows with CANCELLED, unless the call has ended already.
 ---@param handle integer
 function core.cancel(handle) end
 
@@ -201,12 +213,16 @@ local Host = {}
 function core.host(listen) end
 ---@return string
 function Host:address() end
+---Every "call" event is due exactly one reply, unless it is followed by "gone" (its caller cancelled, left, or its
+---deadline passed): then it has ended.
 ---@param call integer
 ---@param code integer 0: OK
 ---@param message string? status text
----@param bytes string? the response
+---@param bytes string? the response, when OK
+---@return boolean waited false: the call had ended before
 function Host:reply(call, code, message, bytes) end
----@param grace number? seconds
+---Ends every open call with UNAVAILABLE, waits for these answers to leave, and stops listening.
+---@param grace number? seconds; default 1
 function Host:close(grace) end
 
 ---Random bytes as hex, for ids.

@@ -31,8 +31,9 @@ local function new(given)
   })
   return setmetatable({
     engine = engine,
-    ready = {}, -- functions to run, first in first out, from ready_first on
+    ready = {}, -- functions to run, first in first out
     ready_first = 1,
+    ready_last = 0,
     timers = {}, -- { at =, fn = }, in no order: there are few
     replies = {}, -- by token, until taken
     streams = {}, -- by token
@@ -46,7 +47,8 @@ end
 -- ---- turns ----
 
 function Virtual:push(fn)
-  self.ready[#self.ready + 1] = fn
+  self.ready_last = self.ready_last + 1
+  self.ready[self.ready_last] = fn
 end
 
 -- Takes what the last turn let out, and checks the model.
@@ -77,12 +79,15 @@ end
 ---@return string message
 ---@return string? bytes
 function Virtual:raw(method, bytes)
-  if not core.methods[method] then return core.codes.UNIMPLEMENTED, "unknown method " .. method end
+  local known = core.methods[method]
+  if not known or known.service ~= "TurboCIOrchestrator" then
+    return core.codes.UNIMPLEMENTED, "unknown method " .. method
+  end
   local token = self.engine:call(method, bytes)
   self:after_turn()
   local reply = self.replies[token]
   self.replies[token] = nil
-  if not reply and core.methods[method].stream then
+  if not reply and known.stream then
     self.engine:unwatch(token)
     self:after_turn()
     return core.codes.OK, ""
@@ -234,7 +239,7 @@ end
 -- Runs everything that can happen now.
 function Virtual:run_ready()
   local steps = 0
-  while self.ready_first <= #self.ready or self.engine:next_due() == 0 do
+  while self.ready_first <= self.ready_last or self.engine:next_due() == 0 do
     steps = steps + 1
     if steps > STEPS_MAX then error(("%d steps at one moment: something runs in circles"):format(STEPS_MAX), 0) end
     local fn = self.ready[self.ready_first]
@@ -247,7 +252,7 @@ function Virtual:run_ready()
     end
     self:raise_failure()
   end
-  self.ready, self.ready_first = {}, 1
+  self.ready_first, self.ready_last = 1, 0
 end
 
 -- Runs, jumping from timer to timer, until done() holds; false when nothing is left or limit_us are over.
@@ -258,7 +263,7 @@ function Virtual:drive(done, limit_us)
     self:run_ready()
     local result = table.pack(done())
     if result[1] then return table.unpack(result, 1, result.n) end
-    if self.ready_first > #self.ready then
+    if self.ready_first > self.ready_last then
       local due = self:next_due()
       jumps = jumps + 1
       if not due or jumps > JUMPS_MAX then return false end

@@ -82,8 +82,8 @@ describe("a watch", function()
   it("gives the events in order, and nothing after close()", function()
     local c = start()
     local plan = assert(c:create_work_plan {}).work_plan
-    local stream = c:watch { work_plan_id = plan.id, include_checks = true, include_current = true, after_sequence = 1 }
-    assert(c:write_nodes { work_plan_id = plan.id, checks = { { id = "a" }, { id = "b" } } })
+    local stream = c:watch { work_plan_id = plan.id, include_checks = true, after_sequence = 1 }
+    assert(c:write_nodes { work_plan_id = plan.id, checks = { { id = "a" }, { id = "b" }, { id = "c" } } })
     local first, second = assert(stream:next()), assert(stream:next())
     assert.same({ "a", "b" }, { first.check_event.check_id, second.check_event.check_id })
     assert.is_true(second.sequence > first.sequence)
@@ -173,7 +173,10 @@ describe("submit", function()
   it("repeats a write whose answer was lost, without writing twice", function()
     local c = start()
     local retries = 0
-    local plan = assert(forgetful(c):submit(chain(2, "x"), { retry = function() retries = retries + 1 return true end }))
+    local plan = assert(forgetful(c):submit(chain(2, "x"), { retry = function()
+      retries = retries + 1
+      return true
+    end }))
     assert.equal(2, retries)
     assert.equal(2, #nodes(c, plan).stages)
     assert.equal(2, assert(c:get_work_plan { id = plan.id }).work_plan.version)

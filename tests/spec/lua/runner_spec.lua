@@ -330,7 +330,8 @@ describe("an async completion", function()
     local made = start { client = c, type = "t", run = run or function() end }
     loop.await(function(resume)
       seen.done = resume
-      call_runner(made, "RunAsync", { execution_id = "e1", stage_id = "s", attempt_idx = 1, callback_address = address })
+      call_runner(made, "RunAsync",
+        { execution_id = "e1", stage_id = "s", attempt_idx = 1, callback_address = address })
     end)
     loop.run(function()
       while made.running > 0 do

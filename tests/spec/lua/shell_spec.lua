@@ -7,20 +7,20 @@ local uv = require "luv"
 
 -- The part of a runner's context that the shell uses. on_progress(message) is told of each update.
 local function context(args, on_progress)
-  local self = { args = args, updates = {}, callbacks = {} }
-  function self:progress(message)
-    table.insert(self.updates, message)
-    if on_progress then on_progress(self, message) end
+  local ctx = { args = args, updates = {}, callbacks = {} }
+  function ctx.progress(_, message)
+    table.insert(ctx.updates, message)
+    if on_progress then on_progress(ctx, message) end
   end
-  function self:on_cancel(fn)
-    table.insert(self.callbacks, fn)
+  function ctx.on_cancel(_, fn)
+    table.insert(ctx.callbacks, fn)
   end
-  function self:cancel(reason)
-    for _, fn in ipairs(self.callbacks) do
+  function ctx.cancel(_, reason)
+    for _, fn in ipairs(ctx.callbacks) do
       fn(reason)
     end
   end
-  return self
+  return ctx
 end
 
 local function run(args, on_progress)

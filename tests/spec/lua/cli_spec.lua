@@ -1,0 +1,420 @@
+-- The program itself ($TURBOCI_BIN), as a person or a script uses it: arguments, output, exit codes, signals.
+
+local cjson = require "cjson"
+local loop = require "turboci.loop"
+local uv = require "luv"
+
+local program = os.getenv "TURBOCI_BIN"
+local LIMIT = 30 -- seconds; nothing below takes long, this only ends a spec that would hang
+
+local folder, processes
+
+-- Starts the program. Its output is collected; process:wait_for(pattern) waits for a line on stdout.
+local Process = {}
+Process.__index = Process
+
+local function environment(extra)
+  local env = uv.os_environ()
+  env.TURBOCI_SERVER, env.NO_COLOR = nil, nil
+  for name, value in pairs(extra or {}) do
+    env[name] = value
+  end
+  local list = {}
+  for name, value in pairs(env) do
+    list[#list + 1] = name .. "=" .. value
+  end
+  return list
+end
+
+local function spawn(args, env)
+  local self = setmetatable({ out = "", err = "", open = 3 }, Process)
+  self.pipes = { uv.new_pipe(false), uv.new_pipe(false) }
+  local function less()
+    self.open = self.open - 1
+    if self.wake then self.wake() end
+  end
+  local pid
+  self.handle, pid = uv.spawn(program, {
+    args = args, env = environment(env), cwd = folder, stdio = { nil, self.pipes[1], self.pipes[2] },
+  }, function(code, signal)
+    self.code, self.signal = code, signal
+    less()
+  end)
+  assert(self.handle, pid)
+  self.pid = pid
+  for i, name in ipairs { "out", "err" } do
+    self.pipes[i]:read_start(function(_, bytes)
+      if not bytes then return less() end
+      self[name] = self[name] .. bytes
+      if self.wake then self.wake() end
+    end)
+  end
+  table.insert(processes, self)
+  return self
+end
+
+function Process:await(done)
+  local timer = loop.timer(LIMIT, function()
+    self.late = true
+    if self.wake then self.wake() end
+  end)
+  while not done() and not self.late do
+    loop.await(function(resume) self.wake = resume end)
+  end
+  self.wake = nil
+  timer:close()
+  assert(done(), "waited in vain; stdout:\n" .. self.out .. "\nstderr:\n" .. self.err)
+end
+
+function Process:wait_for(pattern)
+  self:await(function() return self.out:match(pattern) or self.open == 0 end)
+  return assert(self.out:match(pattern), "ended without it; stdout:\n" .. self.out .. "\nstderr:\n" .. self.err)
+end
+
+function Process:ended()
+  self:await(function() return self.open == 0 end)
+  return self
+end
+
+function Process:close()
+  if self.code == nil and self.signal == nil then
+    uv.kill(self.pid, "sigkill")
+    self:ended()
+  end
+  for _, handle in ipairs { self.handle, self.pipes[1], self.pipes[2] } do
+    loop.close(handle)
+  end
+end
+
+local function turboci(...)
+  return spawn({ ... }):ended()
+end
+
+local function write(name, text)
+  local path = folder .. "/" .. name
+  local file = assert(io.open(path, "w"))
+  file:write(text)
+  file:close()
+  return path
+end
+
+local workflow = [[
+local turboci = require "turboci"
+local p = ...
+local plan = turboci.plan { name = "hello" }
+local built, told = plan:check("built"), plan:check("told")
+plan:stage("build", {
+  runner = "shell", args = { command = "echo building " .. (p.who or "it") .. "; exit " .. (p.code or 0) },
+  finalizes = built,
+})
+plan:stage("tell", { runner = "shell", args = { command = "echo telling" }, after = "build", finalizes = told })
+return plan
+]]
+
+local function last_line(text)
+  return text:match("([^\n]*)\n?$")
+end
+
+before_each(function()
+  assert(program, "TURBOCI_BIN does not name the turboci program")
+  folder = assert(uv.fs_mkdtemp((os.getenv "TMPDIR" or "/tmp") .. "/turboci-cli-XXXXXX"))
+  processes = {}
+end)
+
+after_each(function()
+  for i = #processes, 1, -1 do
+    processes[i]:close()
+  end
+  local scan = uv.fs_scandir(folder)
+  for name in function() return uv.fs_scandir_next(scan) end do
+    uv.fs_unlink(folder .. "/" .. name)
+  end
+  assert(uv.fs_rmdir(folder))
+end)
+
+describe("turboci", function()
+  it("shows its verbs and exit codes with --help", function()
+    local help = turboci("--help")
+    assert.equal(0, help.code)
+    for _, verb in ipairs { "run", "serve", "runner", "submit", "watch", "status", "test" } do
+      assert.matches("\n  " .. verb, help.out)
+      local own = turboci(verb, "--help")
+      assert.equal(0, own.code, verb .. own.err)
+      assert.matches("Example: turboci " .. verb, own.out, 1, true)
+      assert.matches("[Ee]xit codes", own.out)
+    end
+    assert.matches("4  the server cannot be reached", help.out)
+  end)
+
+  it("shows its version", function()
+    assert.matches("^turboci %d+%.%d+%.%d+\n$", turboci("--version").out)
+  end)
+
+  local wrong = {
+    { "no verb", {}, "Usage: turboci VERB" },
+    { "an unknown verb", { "rnu" }, "did you mean 'run'" },
+    { "a missing argument", { "run" }, "turboci run --help" },
+    { "an unknown option", { "run", "--keep", "x.lua" }, "turboci run --help" },
+    { "a number that is none", { "run", "-j", "many", "x.lua" }, "'many' is not a number" },
+    { "a parameter without =", { "run", "x.lua", "--", "oops" }, "write key=value" },
+    { "a file that is not there", { "run", "missing.lua" }, "missing.lua" },
+    { "a limit that does not exist", { "serve", "--limit", "turn_event_max=1" }, "did you mean 'turn_events_max'" },
+    { "a limit that is no number", { "serve", "--limit", "turn_events_max=x" }, "NAME=VALUE" },
+    { "an address that is none", { "serve", "--listen", "nonsense", "--db", "x.db" }, "--listen" },
+    { "a mode that is none", { "runner", "shell", "--mode", "maybe" }, "sync or async" },
+    { "a duration that is none", { "watch", "x", "--reconnect-timeout", "soon" }, "not a duration" },
+  }
+  for _, case in ipairs(wrong) do
+    it("exits 2 for " .. case[1] .. ", and says what to do", function()
+      local process = spawn(case[2]):ended()
+      assert.equal(2, process.code)
+      assert.matches(case[3], process.err, 1, true)
+      assert.equal("", process.out)
+    end)
+  end
+
+  it("exits 4 when the server cannot be reached", function()
+    local gone = "unix:" .. folder .. "/nobody"
+    for _, args in ipairs {
+      { "status", "--server", gone },
+      { "watch", "x", "--server", gone, "--reconnect-timeout", "0.2" },
+      { "submit", write("w.lua", workflow), "--server", gone },
+      { "submit", write("w.lua", workflow), "--server", gone, "--wait", "--reconnect-timeout", "200ms" },
+      { "runner", "shell", "--server", gone, "--wait", "0" },
+    } do
+      local process = spawn(args):ended()
+      assert.equal(4, process.code, table.concat(args, " ") .. "\n" .. process.err)
+      assert.matches("turboci serve", process.err, 1, true)
+    end
+  end)
+end)
+
+describe("turboci run", function()
+  it("runs a workflow, shows it in plain lines in a pipe and exits 0", function()
+    local process = turboci("run", write("w.lua", workflow), "--", "who=world")
+    assert.equal(0, process.code, process.err)
+    assert.matches("build%s+| building world", process.out)
+    assert.matches("^hello SUCCEEDED  2 stages in %d+%.%ds$", last_line(process.out))
+    assert.is_nil(process.out:find("\27", 1, true))
+  end)
+
+  it("exits 1 when a stage fails, shows its output and why others were skipped", function()
+    local process = turboci("run", write("w.lua", workflow), "--", "code=3")
+    assert.equal(1, process.code)
+    assert.matches("build FAILED: exit code 3.-\n  | building it\n", process.out)
+    assert.matches("tell SKIPPED: needs build to succeed: FAILED", process.out, 1, true)
+    assert.matches("^hello FAILED  2 stages in .*%(1 failed, 1 skipped%)$", last_line(process.out))
+  end)
+
+  it("writes JSON lines with --json, the end last", function()
+    local process = turboci("run", "--json", write("w.lua", workflow), "--", "code=3")
+    assert.equal(1, process.code)
+    local seen, last = {}, nil
+    for line in process.out:gmatch("[^\n]+") do
+      last = cjson.decode(line)
+      seen[last.type] = (seen[last.type] or 0) + 1
+      if last.type == "stage" and last.stage == "build" and last.state == "FINAL" then
+        assert.same({ "FAILED", "exit code 3", 3 }, { last.outcome, last.failure.message, last.details.exit_code })
+      end
+    end
+    assert.same({ "end", "hello", "FAILED", 2 }, { last.type, last.name, last.outcome, last.stages })
+    assert.equal(2, seen.check)
+    assert.is_truthy(seen.output)
+  end)
+
+  it("runs stage bodies in Lua", function()
+    local process = turboci("run", write("w.lua", [[
+      local plan = require("turboci").plan { name = "bodies" }
+      local c = plan:check("c")
+      plan:stage("sh", { runner = "shell", args = { command = "true" }, finalizes = c })
+      plan:stage("body", { after = "sh", run = function(ctx)
+        ctx:progress("ok is " .. tostring(ctx.results.c.ok))
+      end })
+      return plan
+    ]]))
+    assert.equal(0, process.code, process.out .. process.err)
+    assert.matches("| ok is true", process.out, 1, true)
+  end)
+
+  it("runs stages of the mode async", function()
+    local process = turboci("run", write("w.lua", [[
+      local plan = require("turboci").plan { name = "a" }
+      plan:stage("s", { runner = "shell", mode = "async", args = { command = "echo hi" }, finalizes = plan:check("c") })
+      return plan
+    ]]))
+    assert.equal(0, process.code, process.out .. process.err)
+    assert.matches("| hi", process.out, 1, true)
+  end)
+
+  local mistakes = {
+    { "not Lua", "return (", "not valid Lua" },
+    { "an error", "error('my mistake')", "w.lua:1: my mistake" },
+    { "no plan", "return 5", "returns a number, not a plan" },
+    { "nothing returned", "", "returns nothing, not a plan" },
+    { "an unknown stage", [[local p = require("turboci").plan {}
+      p:stage("compile", { runner = "shell", args = {} })
+      p:stage("t", { runner = "shell", args = {}, after = "compil" })
+      return p]], "did you mean 'compile'" },
+    { "an unknown option", [[local p = require("turboci").plan {}
+      p:stage("s", { runer = "shell" })]], "w.lua:2: stage 's': unknown option 'runer': did you mean 'runner'" },
+    { "a runner that nobody is", [[local p = require("turboci").plan {}
+      p:stage("s", { runner = "docker" })
+      return p]], "a runner of type 'docker'" },
+  }
+  for _, case in ipairs(mistakes) do
+    it("exits 2 for a workflow file with " .. case[1] .. ", before anything runs", function()
+      local process = turboci("run", write("w.lua", case[2]))
+      assert.equal(2, process.code, process.out)
+      assert.matches(case[3], process.err, 1, true)
+      assert.equal("", process.out)
+    end)
+  end
+
+  it("keeps the journal with --keep-db, and never overwrites one", function()
+    assert.equal(0, turboci("run", "--keep-db", "kept.db", write("w.lua", workflow)).code)
+    assert.is_true(uv.fs_stat(folder .. "/kept.db").size > 0)
+    local again = turboci("run", "--keep-db", "kept.db", write("w.lua", workflow))
+    assert.equal(2, again.code)
+    assert.matches("exists already", again.err)
+  end)
+
+  it("leaves no temporary folder behind", function()
+    assert.equal(0, spawn({ "run", write("w.lua", workflow) }, { TMPDIR = folder }):ended().code)
+    local scan = uv.fs_scandir(folder)
+    for name in function() return uv.fs_scandir_next(scan) end do
+      assert.is_nil(name:find("^turboci%-"), name)
+    end
+  end)
+
+  local forever = [[
+    local plan = require("turboci").plan { name = "forever" }
+    plan:stage("s", { runner = "shell", args = { command = "echo $$ is up; %s sleep 1000 & wait; wait" } })
+    return plan
+  ]]
+
+  local function gone(pid)
+    local file = io.open("/proc/" .. pid .. "/stat")
+    if not file then return true end
+    local state = file:read("a"):match("%) (%a)")
+    file:close()
+    return state == "Z"
+  end
+
+  it("stops at Ctrl-C: ends the commands and exits 3", function()
+    local process = spawn { "run", write("w.lua", forever:format("")) }
+    local pid = process:wait_for("| (%d+) is up")
+    uv.kill(process.pid, "sigint")
+    assert.equal(3, process:ended().code)
+    assert.matches("forever INTERRUPTED", last_line(process.out))
+    assert.is_true(gone(pid))
+  end)
+
+  it("leaves at once at the second Ctrl-C, and takes the commands with it", function()
+    local process = spawn { "run", write("w.lua", forever:format("trap '' TERM;")) }
+    local pid = process:wait_for("| (%d+) is up")
+    uv.kill(process.pid, "sigint")
+    process:await(function() return process.err:find("stopping", 1, true) end)
+    uv.kill(process.pid, "sigint")
+    assert.equal(3, process:ended().code)
+    process:await(function() return gone(pid) end)
+  end)
+end)
+
+describe("turboci serve, runner, submit, watch and status", function()
+  local function serve(...)
+    local process = spawn { "serve", "--listen", "127.0.0.1:0", "--db", "t.db", ... }
+    return process, process:wait_for("^listening on (%S+) db t%.db\n")
+  end
+
+  it("run a plan over processes of their own", function()
+    local server, address = serve()
+    local runner = spawn({ "runner", "shell", "--id", "r1" }, { TURBOCI_SERVER = address })
+    runner:wait_for("^runner r1 registered at " .. address:gsub("%p", "%%%0") .. ", listening 127%.0%.0%.1:%d+\n")
+
+    local submitted = turboci("submit", write("w.lua", workflow), "--server", address, "--wait")
+    assert.equal(0, submitted.code, submitted.err)
+    local id = submitted.out:match("^(%S+)\n")
+    assert.matches("^hello SUCCEEDED  2 stages", last_line(submitted.out))
+
+    local failed = turboci("submit", write("w.lua", workflow), "--server", address, "--wait", "--json", "--", "code=1")
+    assert.equal(1, failed.code, failed.err)
+    assert.equal("plan", cjson.decode(failed.out:match("^[^\n]+")).type)
+
+    local watched = turboci("watch", id, "--server", address)
+    assert.equal(0, watched.code, watched.err)
+    assert.matches("^hello SUCCEEDED  2 stages", last_line(watched.out))
+
+    local status = turboci("status", "--server", address)
+    assert.matches("r1%s+shell%s+0/%d+%s+sync,async", status.out)
+    status = turboci("status", id, "--server", address)
+    assert.matches("stage  build  FINAL  SUCCEEDED  ATTEMPT_COMPLETE  1 COMPLETE", status.out)
+    assert.is_table(cjson.decode(turboci("status", id, "--server", address, "--json").out).stages)
+
+    uv.kill(runner.pid, "sigterm")
+    assert.equal(0, runner:ended().code)
+    assert.matches("no runners", turboci("status", "--server", address).out)
+    uv.kill(server.pid, "sigterm")
+    assert.equal(0, server:ended().code)
+  end)
+
+  it("refuse to submit Lua bodies without --wait", function()
+    local process = turboci("submit", write("w.lua", [[
+      local plan = require("turboci").plan {}
+      plan:stage("body", { run = function() end })
+      return plan]]))
+    assert.equal(2, process.code)
+    assert.matches("add --wait", process.err, 1, true)
+  end)
+
+  it("exit 2 for a plan that does not exist", function()
+    local _, address = serve()
+    for _, verb in ipairs { "watch", "status" } do
+      local process = turboci(verb, "no-such-plan", "--server", address)
+      assert.equal(2, process.code, process.out .. process.err)
+      assert.matches("no-such-plan", process.err, 1, true)
+    end
+  end)
+
+  it("go on over a kill -9 of the server", function()
+    local server, address = serve()
+    local runner = spawn { "runner", "shell", "--server", address, "--mode", "async", "-j4" }
+    runner:wait_for("registered")
+    assert.is_true(os.execute("mkfifo " .. folder .. "/gate"))
+    local submitted = spawn { "submit", "--server", address, "--wait", write("w.lua", [[
+      local plan = require("turboci").plan { name = "survivor" }
+      plan:stage("s", { runner = "shell", mode = "async", args = { command = "echo up; read x < ]]
+      .. folder .. [[/gate; echo got $x" }, finalizes = plan:check("c") })
+      return plan]]) }
+    submitted:wait_for("| up")
+    uv.kill(server.pid, "sigkill")
+    server:ended()
+    local again = spawn { "serve", "--listen", address, "--db", "t.db" }
+    again:wait_for("^listening")
+    local gate = assert(io.open(folder .. "/gate", "w"))
+    gate:write("through\n")
+    gate:close()
+    assert.equal(0, submitted:ended().code, submitted.out .. submitted.err)
+    assert.matches("^survivor SUCCEEDED  1 stage in", last_line(submitted.out))
+  end)
+end)
+
+describe("turboci test", function()
+  it("runs specs with busted inside the program, and writes junit", function()
+    local spec = write("x_spec.lua", [[
+      describe("x", function()
+        it("sees this engine", function() assert.is_string(require("turboci.core").version) end)
+      end)]])
+    local process = turboci("test", spec, "-o", "junit", "-Xoutput", "report.xml")
+    assert.equal(0, process.code, process.out .. process.err)
+    local file = assert(io.open(folder .. "/report.xml"))
+    assert.matches("<testsuite .-tests=['\"]1['\"]", (file:read("a"):gsub("<testsuites.->", "")))
+    file:close()
+    assert.matches("1 success", turboci("test", spec).out)
+  end)
+
+  it("exits 1 when a spec fails", function()
+    local process = turboci("test", write("x_spec.lua", [[it("fails", function() assert.is_true(false) end)]]))
+    assert.equal(1, process.code)
+    assert.matches("1 failure", process.out)
+  end)
+end)
