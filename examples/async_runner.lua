@@ -5,7 +5,7 @@
 -- repeated on another one: progress is also the sign of life.
 local turboci = require "turboci"
 
-local LIMIT, STEPS = 200000, 10
+local LIMIT, STEPS = 200000, 5
 
 -- How many primes there are below each step's end, told step by step.
 local function count_primes(on_step)

@@ -35,14 +35,15 @@ struct tci_engine {
   tci_update update;
   int64_t started_us; /* wall */
   bool draining, more;
-  bool asleep;          /* reloaded after a failed commit and not woken yet */
+  bool asleep;          /* reloaded after a failed commit and not woken yet: only reads are served */
   int64_t wake_at_us;   /* monotonic */
+  tci_arena held_arena; /* answers for the next turn: what could not be committed (the calls are over), or never called */
+  TCI_VEC(tci_answer) held;
   /* of the turn */
   tci_arena arena;
   TCI_VEC(parcel) parcels;
   TCI_VEC(tci_store_record) records;
   tci_buf scratch;
-  TCI_VEC(tci_str) refused; /* execution ids (heap) whose runner may not be dialled */
   tci_engine_counters counters;
 };
 
@@ -91,6 +92,36 @@ static tci_status load_all(tci_engine *e, tci_core **out) {
   if (e->draining) tci_core_hold(core);
   *out = core;
   return TCI_STATUS_OK;
+}
+
+/* ---- answers kept for the next turn ---- */
+
+static tci_str copied(tci_arena *arena, tci_str s) { return tci_str_copy(arena, s); }
+
+static tci_failure copied_failure(tci_arena *arena, tci_failure f) {
+  f.message = copied(arena, f.message);
+  return f;
+}
+
+/* Keeps a runner's answer for later, whole. */
+static void hold(tci_engine *e, const tci_answer *answer) {
+  tci_arena *arena = &e->held_arena;
+  tci_answer copy = *answer;
+  copy.execution_id = copied(arena, answer->execution_id);
+  copy.message = copied(arena, answer->message);
+  copy.runner_execution_id = copied(arena, answer->runner_execution_id);
+  tci_completion *c = &copy.completion;
+  c->failure = copied_failure(arena, c->failure);
+  c->details = copied(arena, c->details);
+  c->updates = tci_arena_array(arena, tci_check_update, c->updates_len + 1);
+  for (size_t i = 0; i < c->updates_len; i++) {
+    tci_check_update u = answer->completion.updates[i];
+    u.check_id = copied(arena, u.check_id);
+    u.data = copied(arena, u.data);
+    u.failure = copied_failure(arena, u.failure);
+    c->updates[i] = u;
+  }
+  tci_vec_push(&e->held, copy);
 }
 
 /* ---- collecting what a step leaves behind ---- */
@@ -142,7 +173,7 @@ static void collect_dispatch(tci_engine *e, const tci_effect *effect) {
   tci_str address;
   tci_status status = tci_address_resolve(effect->address, &e->options.allowed_addresses, &e->arena, &address);
   if (status.code != TCI_OK) { /* registered under another allow-list; it was checked at the door then */
-    tci_vec_push(&e->refused, tci_str_dup(a->execution_id));
+    hold(e, &(tci_answer){.execution_id = a->execution_id, .code = TCI_UNAVAILABLE, .message = tci_str_from(status.message)});
     return;
   }
   tci_buf_clear(&e->scratch);
@@ -235,7 +266,16 @@ static bool may_pass(tci_engine *e, const tci_event *event) {
   const tci_command *cmd = &event->command;
   bool starts_work = cmd->kind == TCI_COMMAND_CREATE_PLAN || cmd->kind == TCI_COMMAND_WRITE_NODES ||
                      cmd->kind == TCI_COMMAND_REGISTER_RUNNER || cmd->kind == TCI_COMMAND_UNREGISTER_RUNNER;
-  if (e->draining && starts_work) {
+  bool reads = cmd->kind == TCI_COMMAND_GET_PLAN || cmd->kind == TCI_COMMAND_QUERY_NODES ||
+               cmd->kind == TCI_COMMAND_WATCH_PLAN || cmd->kind == TCI_COMMAND_LIST_RUNNERS ||
+               cmd->kind == TCI_COMMAND_GET_EXECUTION || cmd->kind == TCI_COMMAND_LIST_EXECUTIONS ||
+               cmd->kind == TCI_COMMAND_GET_SERVER_INFO;
+  if (e->asleep && !reads) {
+    refuse(e, event->token, (tci_status){TCI_UNAVAILABLE, "the store could not commit a moment ago; repeat in a second"});
+    return false;
+  }
+  bool heartbeat = cmd->kind == TCI_COMMAND_REGISTER_RUNNER && tci_core_has_runner(e->core, cmd->register_runner.runner_id);
+  if (e->draining && starts_work && !heartbeat) {
     refuse(e, event->token, (tci_status){TCI_UNAVAILABLE, "the server is stopping; repeat when it is back"});
     return false;
   }
@@ -257,10 +297,22 @@ static tci_status load_missing(tci_engine *e, const tci_event *event) {
   return key ? load_plan(e, e->core, key) : TCI_STATUS_OK;
 }
 
+/* A plan that cannot be read now: the command is answered, the engine goes on. A damaged one stops it. */
+static tci_status unreadable(tci_engine *e, const tci_event *event, tci_status status) {
+  if (status.code == TCI_DATA_LOSS) return status;
+  refuse(e, event->token, (tci_status){TCI_UNAVAILABLE, tci_str_z(&e->arena, tci_str_from(status.message))});
+  return TCI_STATUS_OK;
+}
+
 static tci_status step(tci_engine *e, const tci_event *event) {
   e->counters.events++;
+  if (e->asleep && event->kind == TCI_EVENT_ANSWER) {
+    hold(e, &event->answer);
+    return TCI_STATUS_OK;
+  }
   if (!may_pass(e, event)) return TCI_STATUS_OK;
-  TCI_TRY(load_missing(e, event));
+  tci_status loaded = load_missing(e, event);
+  if (loaded.code != TCI_OK) return unreadable(e, event, loaded);
   tci_core_step(e->core, event, &e->update);
   collect_records(e, &e->update);
   if (event->kind == TCI_EVENT_COMMAND && event->command.kind == TCI_COMMAND_WATCH_PLAN &&
@@ -313,62 +365,73 @@ static tci_status start_over(tci_engine *e, tci_status why, tci_time now) {
   return TCI_STATUS_OK;
 }
 
-static tci_status finish_turn(tci_engine *e, tci_time now) {
+static tci_status finish_turn(tci_engine *e, const tci_event *events, size_t len) {
   tci_status status = TCI_STATUS_OK;
   if (e->records.len) {
     status = tci_store_append(e->store, e->records.items, e->records.len);
     if (status.code == TCI_OK) e->counters.commits++;
   }
   if (status.code == TCI_DATA_LOSS) return status;
-  if (status.code == TCI_OK) release(e);
-  else status = start_over(e, status, now);
+  if (status.code == TCI_OK) {
+    release(e);
+  } else {
+    status = start_over(e, status, events[0].now);
+    for (size_t i = 0; i < len; i++)
+      if (events[i].kind == TCI_EVENT_ANSWER) hold(e, &events[i].answer);
+  }
   forget_turn(e);
   return status;
 }
 
-/* After a failed commit the fresh model sleeps until its waking can be committed: reads are served meanwhile. */
-static tci_status wake(tci_engine *e, const tci_event *like) {
-  tci_event event = {.kind = TCI_EVENT_RELOADED, .now = like->now};
-  memcpy(event.random, like->random, sizeof event.random);
-  event.random[0] ^= 0xff; /* another stream than the event's own */
-  e->asleep = false;
-  TCI_TRY(step(e, &event));
-  return finish_turn(e, like->now);
+/* An event of our own, with randomness of its own. */
+static tci_event own_event(tci_event_kind kind, const tci_event *like, size_t n) {
+  tci_event event = {.kind = kind, .now = like->now};
+  uint8_t key[32];
+  memcpy(key, like->random, sizeof key);
+  for (size_t i = 0; i < sizeof n; i++) key[i] ^= (uint8_t)((n + 1) >> (8 * i));
+  tci_rng rng;
+  tci_rng_init(&rng, key);
+  tci_rng_bytes(&rng, event.random, sizeof event.random);
+  return event;
 }
 
-static tci_status answer_refused(tci_engine *e, const tci_event *like) {
-  tci_status status = TCI_STATUS_OK;
-  for (size_t i = 0; i < e->refused.len; i++) {
-    tci_event event = {.kind = TCI_EVENT_ANSWER, .now = like->now};
-    memcpy(event.random, like->random, sizeof event.random);
-    event.random[0] ^= (uint8_t)(i + 1);
-    event.random[1] ^= 0xff;
-    event.answer.execution_id = e->refused.items[i];
-    event.answer.code = TCI_UNAVAILABLE;
-    event.answer.message = TCI_STR("the runner's address is not allowed by this server");
-    if (status.code == TCI_OK) status = step(e, &event);
-    tci_str_free(&e->refused.items[i]);
+/* What was held is stepped in a turn of its own, and forgotten only when that is committed. After a failed commit the fresh
+ * model sleeps until its waking can be committed; reads are served meanwhile. */
+static tci_status catch_up(tci_engine *e, const tci_event *like) {
+  tci_event event = own_event(TCI_EVENT_RELOADED, like, 0);
+  if (e->asleep) {
+    e->asleep = false;
+    TCI_TRY(step(e, &event));
   }
-  e->refused.len = 0;
-  return status;
+  size_t held = e->held.len;
+  for (size_t i = 0; i < held; i++) {
+    event = own_event(TCI_EVENT_ANSWER, like, i + 1);
+    event.answer = e->held.items[i];
+    TCI_TRY(step(e, &event));
+  }
+  TCI_TRY(finish_turn(e, like, 0));
+  if (e->asleep) return TCI_STATUS_OK;
+  e->held.len -= held;
+  memmove(e->held.items, e->held.items + held, e->held.len * sizeof *e->held.items);
+  if (e->held.len == 0) tci_arena_reset(&e->held_arena);
+  return TCI_STATUS_OK;
 }
 
 tci_status tci_engine_turn(tci_engine *e, const tci_event *events, size_t len) {
   if (len == 0) return TCI_STATUS_OK;
   e->counters.turns++;
   e->more = false;
-  if (e->asleep && events[0].now.mono_us >= e->wake_at_us) TCI_TRY(wake(e, &events[0]));
-  if (e->refused.len) TCI_TRY(answer_refused(e, &events[0]));
+  if (e->asleep ? events[0].now.mono_us >= e->wake_at_us : e->held.len > 0) TCI_TRY(catch_up(e, &events[0]));
   for (size_t i = 0; i < len; i++) TCI_TRY(step(e, &events[i]));
-  TCI_TRY(finish_turn(e, events[0].now));
+  TCI_TRY(finish_turn(e, events, len));
   tci_core_evict(e->core);
   return TCI_STATUS_OK;
 }
 
 /* ---- life ---- */
 
-tci_status tci_engine_open(const tci_engine_options *options, const tci_sink *sink, tci_time now, const uint8_t random[32],
-                           tci_engine **out, char *message, size_t size) {
+tci_status tci_engine_open(const tci_engine_options *options, const tci_sink *sink, tci_time now, tci_engine **out,
+                           char *message, size_t size) {
   *out = NULL;
   tci_engine *e = tci_calloc(1, sizeof *e);
   e->options = *options;
@@ -377,11 +440,6 @@ tci_status tci_engine_open(const tci_engine_options *options, const tci_sink *si
   tci_status status = tci_store_open(&options->store, &e->store, message, size);
   if (status.code == TCI_OK) {
     status = load_all(e, &e->core);
-    if (status.code == TCI_OK) {
-      tci_event event = {.kind = TCI_EVENT_RESTARTED, .now = now};
-      memcpy(event.random, random, sizeof event.random);
-      status = tci_engine_turn(e, &event, 1);
-    }
     if (status.code != TCI_OK) snprintf(message, size, "%s: %s", options->store.path, status.message);
   }
   if (status.code != TCI_OK) {
@@ -392,8 +450,16 @@ tci_status tci_engine_open(const tci_engine_options *options, const tci_sink *si
   return TCI_STATUS_OK;
 }
 
+tci_status tci_engine_start(tci_engine *e, tci_time now, const uint8_t random[32]) {
+  tci_event event = {.kind = TCI_EVENT_RESTARTED, .now = now};
+  memcpy(event.random, random, sizeof event.random);
+  return tci_engine_turn(e, &event, 1);
+}
+
 void tci_engine_close(tci_engine *e) {
   if (!e) return;
+  tci_arena_deinit(&e->held_arena);
+  tci_vec_free(&e->held);
   tci_core_free(e->core);
   tci_store_close(e->store);
   tci_update_deinit(&e->update);
@@ -401,15 +467,13 @@ void tci_engine_close(tci_engine *e) {
   tci_vec_free(&e->parcels);
   tci_vec_free(&e->records);
   tci_buf_deinit(&e->scratch);
-  for (size_t i = 0; i < e->refused.len; i++) tci_str_free(&e->refused.items[i]);
-  tci_vec_free(&e->refused);
   free(e);
 }
 
 void tci_engine_set_callback_address(tci_engine *e, const char *address) { e->options.callback_address = address; }
 
 int64_t tci_engine_next_due_us(const tci_engine *e) {
-  if (e->more || e->refused.len) return 0;
+  if (e->more || (e->held.len && !e->asleep)) return 0;
   int64_t due = tci_core_next_due_us(e->core);
   return e->asleep && e->wake_at_us < due ? e->wake_at_us : due;
 }

@@ -35,9 +35,13 @@ typedef struct {
   const char *version;
 } tci_engine_options;
 
-/* Opens the store and recovers. `message` (size bytes) gets the text of a refusal. Options are copied, but not the strings. */
+/* Opens the store and loads the model; nothing moves yet. `message` (size bytes) gets the text of a refusal. Options are copied,
+ * but not the strings. */
 TCI_MUST_USE tci_status tci_engine_open(const tci_engine_options *options, const tci_sink *sink, tci_time now,
-                                        const uint8_t random[32], tci_engine **out, char *message, size_t size);
+                                        tci_engine **out, char *message, size_t size);
+/* The first turn, once the callback address is known: calls that died with the last engine are failed, queues and timers come
+ * to life, work that is ready is dispatched. Fails like tci_engine_turn. */
+TCI_MUST_USE tci_status tci_engine_start(tci_engine *engine, tci_time now, const uint8_t random[32]);
 void tci_engine_close(tci_engine *engine);
 void tci_engine_set_callback_address(tci_engine *engine, const char *address);
 

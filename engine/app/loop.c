@@ -3,6 +3,7 @@
  * Invariants: it wakes only for an item or a timer that is due; a stream is ended once; a lost store ends the process
  * (crash-only: the restart recovers).
  */
+#define _GNU_SOURCE 1
 #include "app/loop.h"
 
 #include <stdlib.h>
@@ -17,7 +18,10 @@ typedef struct tci_stream {
   uint64_t token;
   tci_rpc_call *call;
   uint64_t last_sequence;
-  size_t position; /* in stream_list */
+  size_t position;   /* in stream_list */
+  uint64_t opened_turn, turn; /* the one that opened it; the last one that sent something */
+  size_t sent_bytes; /* handed to rpc in all */
+  size_t opening;    /* of them by the turn that opened it: the plan as it was, or what the watcher had missed */
 } tci_stream;
 
 /* A runner's RPC in flight. */
@@ -46,8 +50,10 @@ void tci_item_free(tci_item *item) {
 static void stream_open(tci_loop *loop, uint64_t token, tci_rpc_call *call) {
   tci_stream *stream = tci_calloc(1, sizeof *stream);
   *stream = (tci_stream){.token = token, .call = call, .position = loop->stream_list.len};
+  stream->opened_turn = stream->turn = loop->turn_no;
   tci_vec_push(&loop->stream_list, stream);
   tci_map_put(&loop->streams, KEY(&stream->token), stream);
+  tci_rpc_call_set_stream(call);
 }
 
 static void stream_end(tci_loop *loop, uint64_t token, tci_status status) {
@@ -81,6 +87,7 @@ static void on_runner_done(void *ctx, tci_status status, tci_str message) {
   tci_item *item = tci_item_new(TCI_ITEM_EVENT);
   tci_answer *answer = &item->event.answer;
   item->event.kind = TCI_EVENT_ANSWER;
+  tci_arena_init(&item->arena, (size_t)call->loop->limits.message_arena_bytes_max);
   answer->execution_id = tci_str_copy(&item->arena, call->execution_id);
   answer->code = status.code;
   if (status.code == TCI_OK)
@@ -113,6 +120,18 @@ static void sink_cancel(void *ctx, tci_str execution_id) {
   if (call) tci_rpc_cancel(loop->client, call->handle);
 }
 
+/* Was more than the buffer still waiting when this turn's first event came? What the opening turn sent does not count (it is
+ * as large as the plan or its history), nor does what one turn sends at once. */
+static bool is_too_slow(tci_loop *loop, tci_stream *stream, tci_str message, size_t pending) {
+  size_t before = pending - message.len, left = stream->sent_bytes - before;
+  size_t opening = stream->opening > left ? stream->opening - left : 0;
+  bool first = stream->turn != loop->turn_no, opened = stream->opened_turn == loop->turn_no;
+  stream->turn = loop->turn_no;
+  stream->sent_bytes += message.len;
+  if (opened) stream->opening = stream->sent_bytes;
+  return first && before - opening > (size_t)loop->limits.watch_buffer_bytes_max;
+}
+
 static void sink_watch(void *ctx, uint64_t token, uint64_t sequence, tci_str message) {
   tci_loop *loop = ctx;
   tci_stream *stream = tci_map_get(&loop->streams, KEY(&token));
@@ -120,9 +139,12 @@ static void sink_watch(void *ctx, uint64_t token, uint64_t sequence, tci_str mes
   tci_arena scratch = {0};
   const char *why = NULL;
   if (message.len > (size_t)loop->limits.reply_bytes_max)
-    why = tci_fmt(&scratch, "event %llu is %zu bytes, over the limit reply_bytes_max; the last sequence sent is %llu",
-                  (unsigned long long)sequence, message.len, (unsigned long long)stream->last_sequence);
-  else if (tci_rpc_send(stream->call, message) > (size_t)loop->limits.watch_buffer_bytes_max)
+    why = tci_fmt(&scratch,
+                  "event %llu is %zu bytes, over the limit reply_bytes_max; the last sequence sent is %llu, and "
+                  "after_sequence=%llu goes on behind it",
+                  (unsigned long long)sequence, message.len, (unsigned long long)stream->last_sequence,
+                  (unsigned long long)sequence);
+  else if (is_too_slow(loop, stream, message, tci_rpc_send(stream->call, message)))
     why = tci_fmt(&scratch,
                   "the watcher is too slow: more than watch_buffer_bytes_max wait for it; resume with after_sequence=%llu",
                   (unsigned long long)sequence);
@@ -198,6 +220,7 @@ static bool drained(const tci_loop *loop) {
 
 static void turn(tci_loop *loop, tci_queue_item *taken) {
   tci_time now = tci_clock_now();
+  loop->turn_no++;
   while (taken) {
     tci_item *item = (tci_item *)(void *)taken;
     taken = taken->next;
@@ -232,6 +255,7 @@ static void turn_away_the_rest(tci_loop *loop) {
 
 void *tci_loop_run(void *arg) {
   tci_loop *loop = arg;
+  pthread_setname_np(pthread_self(), "tci-engine"); /* for people, and for the spec that counts its wake-ups */
   while (!drained(loop)) {
     int64_t due = tci_engine_next_due_us(loop->engine);
     if (loop->draining) due = min64(due, loop->drain_by_us);

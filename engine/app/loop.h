@@ -37,6 +37,7 @@ typedef struct {
   TCI_VEC(struct tci_stream *) stream_list;
   TCI_VEC(tci_event) events; /* of the turn */
   TCI_VEC(tci_item *) items;
+  uint64_t turn_no;
   bool draining;
   int64_t drain_by_us;
 } tci_loop;

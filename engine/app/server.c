@@ -15,6 +15,8 @@
 
 const char tci_version[] = TCI_VERSION;
 
+enum { CLOSE_GRACE_MS = 1000 }; /* for the last events of streams that have just ended */
+
 struct tci_server {
   tci_loop loop;
   tci_rpc *rpc;
@@ -109,15 +111,25 @@ static tci_status start_engine(tci_server *server, const tci_server_options *opt
                                .version = tci_version};
   tci_sink sink = tci_loop_sink;
   sink.ctx = &server->loop;
-  uint8_t seed[32], random[32];
+  uint8_t seed[32];
   tci_clock_random(seed, sizeof seed);
   tci_rng_init(&server->loop.rng, seed);
+  return tci_engine_open(&engine, &sink, tci_clock_now(), &server->loop.engine, message, size);
+}
+
+/* The address is known: runners can be told where to call back. */
+static tci_status start_work(tci_server *server, const tci_server_options *options, char *message, size_t size) {
+  const char *callback = options->callback_address ? options->callback_address : tci_rpc_server_address(server->listener);
+  tci_engine_set_callback_address(server->loop.engine, tci_str_z(&server->arena, tci_str_from(callback)));
+  uint8_t random[32];
   tci_rng_bytes(&server->loop.rng, random, sizeof random);
-  return tci_engine_open(&engine, &sink, tci_clock_now(), random, &server->loop.engine, message, size);
+  tci_status status = tci_engine_start(server->loop.engine, tci_clock_now(), random);
+  if (status.code != TCI_OK) snprintf(message, size, "%s: %s", options->database, status.message);
+  return status;
 }
 
 static void free_server(tci_server *server) {
-  if (server->listener) tci_rpc_server_close(server->listener, 0);
+  if (server->listener) tci_rpc_server_close(server->listener, CLOSE_GRACE_MS);
   if (server->loop.client) tci_rpc_client_close(server->loop.client);
   tci_loop_deinit(&server->loop); /* the last replies, before their thread ends */
   if (server->rpc) tci_rpc_close(server->rpc);
@@ -139,12 +151,11 @@ tci_status tci_server_start(const tci_server_options *options, tci_server **out,
     const tci_rpc_handler handler = {.ctx = server, .on_call = on_call, .on_gone = on_gone};
     status = tci_rpc_server_open(server->rpc, &listen, &handler, &server->listener, message, size);
   }
+  if (status.code == TCI_OK) status = start_work(server, options, message, size);
   if (status.code != TCI_OK) {
     free_server(server);
     return (tci_status){status.code, message};
   }
-  const char *callback = options->callback_address ? options->callback_address : tci_rpc_server_address(server->listener);
-  tci_engine_set_callback_address(server->loop.engine, tci_str_z(&server->arena, tci_str_from(callback)));
   tci_assert(pthread_create(&server->loop.thread, NULL, tci_loop_run, &server->loop) == 0);
   *out = server;
   return TCI_STATUS_OK;

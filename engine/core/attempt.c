@@ -133,9 +133,9 @@ void tci_attempt_fail(tci_core *core, tci_attempt *a, tci_failure_kind kind, tci
   tci_emit(core, stage->node.plan, &c);
   tci_policy_context context = tci_context(core);
   tci_retry_answer answer = core->policy.retry(core->policy.self, &context, stage);
-  if (answer.again) {
+  if (answer.again && stage->attempts.len < (size_t)core->limits.attempts_per_stage_max) {
     if (completion) tci_completion_keep(core, a, completion);
-    attempt_create(core, stage, answer.after_us);
+    attempt_create(core, stage, clamp(answer.after_us, 0, core->limits.duration_ms_max * 1000));
     return;
   }
   if (completion) tci_completion_apply(core, a, completion);

@@ -25,7 +25,7 @@ static const field fields[] = {
     U(30, failure_kind), S(31, failure_message), U(32, failure_us), U(33, has_digest),  U(34, digest0),
     U(35, digest1),      S(36, message),      U(37, result),        S(38, owner_type),  S(39, owner_id),
     U(40, finalized),    S(41, address),      U(42, max_concurrent), U(43, ttl_ms),     S(44, metadata),
-    U(45, at_us),        U(46, edges_follow), U(47, created),
+    U(45, at_us),        U(46, edges_follow), U(47, created),    U(48, move_follows),
 };
 #undef U
 #undef S

@@ -60,6 +60,7 @@ typedef struct {
   uint64_t at_us;        /* of a progress entry, as its writer gave it */
   uint64_t edges_follow; /* CREATED: the node is whole only after its EDGES change */
   uint64_t created;      /* EDGES: completes a creation */
+  uint64_t move_follows; /* RESULT: the check becomes FINAL with it: watchers are told once */
 } tci_change;
 
 void tci_change_encode(const tci_change *change, tci_buf *out);

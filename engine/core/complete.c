@@ -19,14 +19,19 @@ tci_result *tci_check_result(tci_check *check, tci_str owner_type, tci_str owner
 
 void tci_check_put_result(tci_core *core, tci_check *check, tci_str owner_type, tci_str owner_id, tci_str data,
                           bool finalize, const tci_failure *failure) {
-  tci_result *old = tci_check_result(check, owner_type, owner_id);
+  tci_stage *stage = tci_str_eq(owner_type, TCI_STR("stage")) ? tci_plan_stage(check->node.plan, owner_id) : NULL;
+  const tci_assignment *a = stage ? tci_stage_assignment(stage, check) : NULL;
+  tci_result *old = a ? (a->result ? &check->results.items[a->result - 1] : NULL)
+                      : tci_check_result(check, owner_type, owner_id);
+  bool counts = a && tci_goal_counts(a->goal) && !a->done;
   tci_change c = {.type = TCI_CHANGE_CHECK_RESULT,
                   .node = check->node.index + 1u,
                   .result = old ? (uint64_t)old->id : check->results.len + 1,
                   .owner_type = owner_type,
                   .owner_id = owner_id,
                   .bytes = data.len || !old ? data : old->data,
-                  .finalized = finalize || (old && old->finalized_us)};
+                  .finalized = finalize || (old && old->finalized_us),
+                  .move_follows = finalize && check->pending == (counts ? 1 : 0)};
   tci_change_set_failure(&c, failure->present || !old ? failure : &old->failure);
   tci_emit(core, check->node.plan, &c);
 }
@@ -117,37 +122,33 @@ const char *tci_completion_fault(tci_core *core, const tci_attempt *attempt, con
                  tci_stage_state_name(completion->stage_state));
 }
 
+/* Sets one entry of the Struct that `entries` holds. */
+static void set_entry(tci_buf *entries, tci_str key, const tci_buf *value) {
+  tci_buf with = {0};
+  tci_struct_set(tci_buf_str(entries), key, tci_buf_str(value), &with);
+  tci_buf_deinit(entries);
+  *entries = with;
+}
+
 static void put_kept_update(tci_buf *list, const tci_check_update *update) {
-  tci_buf entry = {0}, value = {0};
-  struct {
-    tci_str key, text;
-  } texts[] = {{TCI_STR("check_id"), update->check_id}, {TCI_STR("failure"), update->failure.message}};
-  tci_buf other = {0};
-  for (int i = 0; i < 2; i++) {
-    if (i == 1 && !update->failure.present) continue;
+  tci_buf entries = {0}, value = {0};
+  tci_value_put_string(&value, update->check_id);
+  set_entry(&entries, TCI_STR("check_id"), &value);
+  if (update->failure.present) {
     tci_buf_clear(&value);
-    tci_value_put_string(&value, texts[i].text);
-    tci_buf_clear(&other);
-    tci_struct_set(tci_buf_str(&entry), texts[i].key, tci_buf_str(&value), &other);
-    tci_buf swap = entry;
-    entry = other;
-    other = swap;
+    tci_value_put_string(&value, update->failure.message);
+    set_entry(&entries, TCI_STR("failure"), &value);
   }
   if (update->data.len) {
     tci_buf_clear(&value);
     tci_value_put_struct(&value, update->data);
-    tci_buf_clear(&other);
-    tci_struct_set(tci_buf_str(&entry), TCI_STR("data"), tci_buf_str(&value), &other);
-    tci_buf swap = entry;
-    entry = other;
-    other = swap;
+    set_entry(&entries, TCI_STR("data"), &value);
   }
   tci_buf_clear(&value);
-  tci_value_put_struct(&value, tci_buf_str(&entry));
+  tci_value_put_struct(&value, tci_buf_str(&entries));
   tci_wire_put_varint(list, value.len);
   tci_buf_add(list, tci_buf_str(&value));
-  tci_buf_deinit(&entry);
-  tci_buf_deinit(&other);
+  tci_buf_deinit(&entries);
   tci_buf_deinit(&value);
 }
 
@@ -181,7 +182,9 @@ void tci_completion_apply(tci_core *core, tci_attempt *a, const tci_completion *
     const tci_check_update *u = &completion->updates[i];
     tci_check *check = tci_plan_check(stage->node.plan, u->check_id);
     bool finalize = u->finalize || u->state == TCI_CHECK_FINAL;
-    if (check->state == TCI_CHECK_FINAL) {
+    const tci_assignment *assignment = tci_stage_assignment(stage, check);
+    bool said = assignment->result && check->results.items[assignment->result - 1].finalized_us;
+    if (check->state == TCI_CHECK_FINAL || said) {
       put_kept_update(&late, u);
     } else if (finalize || u->data.len || u->failure.present) {
       tci_check_put_result(core, check, TCI_STR("stage"), stage->node.id, u->data, finalize, &u->failure);
@@ -289,6 +292,14 @@ void tci_on_update_execution(tci_core *core, const tci_event *event) {
     return;
   }
   if (refuse_not_live(core, event, a)) return;
+  tci_str kept = cmd->update_execution.details;
+  int64_t bytes_max = core->limits.progress_bytes_max;
+  if (kept.len + cmd->update_execution.message.len > (size_t)bytes_max) {
+    tci_refuse(core, event, TCI_INVALID_ARGUMENT,
+               "message and details: %zu bytes together, over the limit progress_bytes_max (%lld)",
+               kept.len + cmd->update_execution.message.len, (long long)bytes_max);
+    return;
+  }
   if (a->mode == TCI_MODE_ASYNC && (a->state == TCI_ATTEMPT_SCHEDULED || !a->accepted)) {
     tci_change c = {.type = TCI_CHANGE_ATTEMPT, .node = a->stage->node.index + 1u, .attempt = a->index, .accepted = true};
     c.state = TCI_ATTEMPT_RUNNING;
@@ -296,7 +307,6 @@ void tci_on_update_execution(tci_core *core, const tci_event *event) {
     tci_emit(core, a->stage->node.plan, &c);
   }
   tci_buf details = {0}, percent = {0};
-  tci_str kept = cmd->update_execution.details;
   if (cmd->update_execution.progress_percent) {
     tci_value_put_number(&percent, (double)cmd->update_execution.progress_percent);
     tci_struct_set(kept, TCI_STR("progress_percent"), tci_buf_str(&percent), &details);

@@ -158,25 +158,42 @@ static void fire_timers(tci_core *core) {
   if (timer && timer->due_us <= core->now.mono_us) core->update->more = true;
 }
 
+static int64_t ready_us(const tci_attempt *a) { return a->not_before_us > a->created_us ? a->not_before_us : a->created_us; }
+
+/* First ready first, as before the restart. */
+static int compare_ready(const void *x, const void *y) {
+  const tci_attempt *a = *(tci_attempt *const *)x, *b = *(tci_attempt *const *)y;
+  if (ready_us(a) != ready_us(b)) return ready_us(a) < ready_us(b) ? -1 : 1;
+  const tci_node *m = &a->stage->node, *n = &b->stage->node;
+  if (m->plan->key != n->plan->key) return m->plan->key < n->plan->key ? -1 : 1;
+  return m->index < n->index ? -1 : m->index > n->index;
+}
+
 /* What was rebuilt from the journal gets its timers and queues; calls that died with the engine are failed. */
 static void wake_up(tci_core *core, bool calls_died) {
   for (size_t i = 0; i < core->runner_list.len; i++) {
     core->runner_list.items[i]->passed_over_until_us = 0;
     tci_runner_arm(core, core->runner_list.items[i]);
   }
+  TCI_VEC(tci_attempt *) open = {0};
   for (size_t p = 0; p < core->plan_list.len; p++) {
     tci_plan *plan = core->plan_list.items[p];
     if (plan->live_attempts == 0) continue;
     for (size_t n = 0; n < plan->nodes.len; n++) {
       tci_node *node = plan->nodes.items[n];
       tci_attempt *a = node->kind == TCI_NODE_STAGE ? tci_stage_attempt(tci_node_stage(node)) : NULL;
-      if (!a || a->execution == TCI_EXECUTION_NONE || !tci_attempt_is_open(a)) continue;
-      tci_attempt_restart(core, a);
-      if (calls_died && tci_execution_is_live(a) && !(a->mode == TCI_MODE_ASYNC && a->accepted))
-        tci_attempt_fail(core, a, TCI_FAILURE_ENGINE_RESTART, TCI_STR("the engine restarted while the call was in flight"),
-                         NULL);
+      if (a && a->execution != TCI_EXECUTION_NONE && tci_attempt_is_open(a)) tci_vec_push(&open, a);
     }
   }
+  if (open.len) qsort(open.items, open.len, sizeof *open.items, compare_ready);
+  for (size_t i = 0; i < open.len; i++) {
+    tci_attempt *a = open.items[i];
+    tci_attempt_restart(core, a);
+    if (calls_died && tci_execution_is_live(a) && !(a->mode == TCI_MODE_ASYNC && a->accepted))
+      tci_attempt_fail(core, a, TCI_FAILURE_ENGINE_RESTART, TCI_STR("the engine restarted while the call was in flight"),
+                       NULL);
+  }
+  tci_vec_free(&open);
 }
 
 static void on_command(tci_core *core, const tci_event *event) {
@@ -338,6 +355,7 @@ uint64_t tci_core_next_plan_key(const tci_core *core) { return core->next_plan_k
 void tci_core_set_next_plan_key(tci_core *core, uint64_t key) {
   if (key > core->next_plan_key) core->next_plan_key = key;
 }
+bool tci_core_has_runner(const tci_core *core, tci_str runner_id) { return tci_map_get(&core->runners, runner_id) != NULL; }
 size_t tci_core_sync_calls(const tci_core *core) { return core->sync_live; }
 
 void tci_plan_touch(tci_core *core, tci_plan *plan) {

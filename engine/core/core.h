@@ -35,6 +35,7 @@ int64_t tci_core_next_due_us(const tci_core *core);
 /* ---- memory ---- */
 
 bool tci_core_has_plan(const tci_core *core, tci_str plan_id);
+bool tci_core_has_runner(const tci_core *core, tci_str runner_id);
 tci_plan *tci_core_plan(const tci_core *core, tci_str plan_id); /* NULL: not in memory */
 uint64_t tci_core_next_plan_key(const tci_core *core);
 void tci_core_set_next_plan_key(tci_core *core, uint64_t key);

@@ -94,7 +94,7 @@ static int edge_at(const search *s, uint64_t index, size_t k, uint64_t *target) 
   return 1;
 }
 
-static uint32_t mark_of(const search *s, uint64_t index) {
+static uint64_t mark_of(const search *s, uint64_t index) {
   const tci_node *node = existing(s, index);
   if (!node) return s->new_marks[index - s->write->plan->nodes.len];
   return node->mark <= s->write->core->mark ? WHITE : node->mark - s->write->core->mark;
@@ -146,7 +146,7 @@ static bool visit(search *s, uint64_t start) {
       continue;
     }
     if (edge == 0 || (existing(s, target) && !s->enters_old)) continue;
-    uint32_t mark = mark_of(s, target);
+    uint64_t mark = mark_of(s, target);
     if (mark == GREY) return found(s, target);
     if (mark == BLACK) continue;
     set_mark(s, target, GREY);
@@ -158,7 +158,7 @@ static bool visit(search *s, uint64_t start) {
 bool tci_write_is_acyclic(tci_write *write) {
   search s = {.write = write};
   tci_core *core = write->core;
-  core->mark += BLACK; /* what earlier searches left behind counts as WHITE */
+  core->mark += BLACK; /* what earlier searches left behind counts as WHITE; 64 bits do not run out */
   s.new_marks = tci_arena_array(write->arena, uint8_t, write->created + 1);
   collect_added(&s);
   for (size_t i = 0; i < write->len; i++) {
@@ -170,8 +170,8 @@ bool tci_write_is_acyclic(tci_write *write) {
   bool fine = true;
   for (size_t i = 0; fine && i < write->len; i++) {
     const tci_prepared *item = &write->items[i];
-    if (item->edges_changed) fine = visit(&s, item->index);
-    for (size_t k = 0; fine && k < item->checks_len; k++) fine = visit(&s, item->checks[k]);
+    /* A check's new edge leads to the stage that is assigned to it: a circle through the edge meets that stage. */
+    if (item->edges_changed || item->checks_len) fine = visit(&s, item->index);
   }
   tci_vec_free(&s.stack);
   return fine;

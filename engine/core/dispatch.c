@@ -115,10 +115,18 @@ static size_t candidates(tci_core *core, const tci_pool *pool, tci_mode mode, tc
   return n;
 }
 
+/* What a policy answers, made a length that can be counted with. */
+static void bound(const tci_core *core, int64_t *ms) {
+  if (*ms < 1) *ms = 1;
+  if (*ms > core->limits.duration_ms_max) *ms = core->limits.duration_ms_max;
+}
+
 static void send(tci_core *core, tci_attempt *a, tci_runner *r) {
   tci_stage *stage = a->stage;
   tci_policy_context context = tci_context(core);
   tci_timeout_answer timeouts = core->policy.timeout(core->policy.self, &context, stage);
+  bound(core, &timeouts.execution_ms);
+  bound(core, &timeouts.stale_ms);
   tci_change c = {.type = TCI_CHANGE_ATTEMPT,
                   .node = stage->node.index + 1u,
                   .attempt = a->index,

@@ -109,10 +109,9 @@ typedef struct {
   uint64_t digest[2]; /* of the whole, in canonical form: the same words give the same digest */
 } tci_completion;
 
-typedef struct {
-  int *items;
-  size_t len;
-} tci_states;
+/* A set of states: a bit per state/10. 0: all. */
+typedef uint32_t tci_states;
+static inline tci_states tci_state_bit(int state) { return (tci_states)1 << (state / 10); }
 
 typedef struct {
   tci_str *items;

@@ -166,11 +166,9 @@ static const char *stage_created(tci_core *core, tci_plan *plan, const tci_chang
 static void unlink_edges(tci_core *core, tci_node *node) {
   for (size_t i = 0; i < node->group.len; i++) {
     tci_edge *edge = &node->group.edges[i];
-    for (size_t j = 0; j < edge->target->dependents.len; j++) {
-      if (edge->target->dependents.items[j] != edge) continue;
-      tci_vec_swap_remove(&edge->target->dependents, j);
-      break;
-    }
+    tci_node *target = edge->target;
+    target->dependents.items[target->dependents.len - 1]->position = edge->position;
+    tci_vec_swap_remove(&target->dependents, edge->position);
   }
   tci_discard(core, node->group.edges);
   node->group = (tci_group){0};
@@ -187,14 +185,15 @@ static const char *set_dependencies(tci_core *core, tci_plan *plan, tci_node *no
   while (tci_edges_next(&reader)) {
     if (reader.node == 0 || reader.node > plan->nodes.len) return "a dependency leads nowhere";
     tci_edge *edge = &node->group.edges[node->group.len++];
-    *edge = (tci_edge){node, plan->nodes.items[reader.node - 1], (tci_condition)reader.number, false};
+    *edge = (tci_edge){.owner = node, .target = plan->nodes.items[reader.node - 1],
+                       .condition = (tci_condition)reader.number};
+    edge->position = edge->target->dependents.len;
     tci_vec_push(&edge->target->dependents, edge);
   }
   return NULL;
 }
 
-static void mark_done(tci_stage *stage, tci_assignment *a) {
-  (void)stage;
+static void mark_done(tci_assignment *a) {
   if (a->done) return;
   a->done = true;
   if (tci_goal_counts(a->goal)) a->check->pending--;
@@ -230,7 +229,7 @@ static const char *set_assignments(tci_core *core, tci_plan *plan, tci_stage *st
     }
     tci_result *result = tci_check_result(a->check, TCI_STR("stage"), stage->node.id);
     if (result) a->result = (size_t)(result - a->check->results.items) + 1;
-    if (stage->state == TCI_STAGE_FINAL || (result && result->finalized_us)) mark_done(stage, a);
+    if (stage->state == TCI_STAGE_FINAL || (result && result->finalized_us)) mark_done(a);
   }
   return NULL;
 }
@@ -277,7 +276,7 @@ static const char *stage_state(tci_core *core, tci_plan *plan, tci_stage *stage,
   if (!tci_stage_may_move(stage->state, to)) return "a stage makes an illegal move";
   stage->state = to;
   if (to != TCI_STAGE_FINAL) return NULL;
-  for (size_t i = 0; i < stage->assignments_len; i++) mark_done(stage, &stage->assignments[i]);
+  for (size_t i = 0; i < stage->assignments_len; i++) mark_done(&stage->assignments[i]);
   finished(core, plan, &stage->node, c);
   if (!core->loading) tci_vec_push(&core->finished, &stage->node);
   return NULL;
@@ -299,7 +298,7 @@ static const char *check_result(tci_core *core, tci_plan *plan, tci_check *check
   tci_assignment *a = stage ? tci_stage_assignment(stage, check) : NULL;
   if (a) {
     a->result = c->result;
-    if (r->finalized_us) mark_done(stage, a);
+    if (r->finalized_us) mark_done(a);
   }
   return NULL;
 }

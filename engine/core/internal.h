@@ -62,7 +62,7 @@ struct tci_core {
   size_t watchers_len;
   tci_heap timers;
   uint64_t sequence; /* of plan 0 */
-  uint32_t mark;     /* of the last cycle search */
+  uint64_t mark;     /* of the last cycle search */
   uint64_t step_no, use_order;
   size_t sync_live;
   bool held; /* nothing is dispatched any more */

@@ -15,6 +15,9 @@ tci_limits tci_limits_default(void) {
 #undef VALUE
 }
 
+/* Milliseconds of it still fit an int64 of microseconds, and bytes of it no machine. */
+#define VALUE_MAX 1000000000000LL
+
 /* How many leading bytes agree: enough to guess which limit was meant. */
 static size_t common_prefix(const char *name, tci_str other) {
   size_t n = 0;
@@ -27,10 +30,10 @@ tci_status tci_limits_set(tci_limits *limits, tci_str name, int64_t value, tci_a
   for (size_t i = 0; i < tci_limit_infos_len; i++) {
     const tci_limit_info *info = &tci_limit_infos[i];
     if (tci_str_eq(name, tci_str_from(info->name))) {
-      if (value < 1)
+      if (value < 1 || value > VALUE_MAX)
         return (tci_status){TCI_INVALID_ARGUMENT,
-                            tci_fmt(arena, "limit %s: %lld is too small; give a number from 1 up", info->name,
-                                    (long long)value)};
+                            tci_fmt(arena, "limit %s: %lld is out of range; give a number from 1 to %lld", info->name,
+                                    (long long)value, VALUE_MAX)};
       memcpy((char *)limits + info->offset, &value, sizeof value);
       return TCI_STATUS_OK;
     }

@@ -20,6 +20,11 @@
   X(metadata_bytes_max, 65536, "the metadata of a plan or runner")                                          \
   X(nodes_per_plan_max, 1000000, "nodes of one plan")                                                       \
   X(dependencies_per_node_max, 100000, "dependencies of one node")                                          \
+  X(assignments_per_stage_max, 1000, "checks that one stage is assigned to")                                \
+  X(attempts_per_stage_max, 1000, "attempts of one stage, whatever its own retry or a policy says")         \
+  X(results_per_check_max, 10000, "results that clients write into one check")                              \
+  X(priority_max, 100, "priorities go from minus this to this")                                             \
+  X(duration_ms_max, 2592000000, "any timeout or backoff: 30 days")                                         \
   X(plans_in_memory_max, 10000, "plans kept in memory besides those with work under way or a watcher")                       \
   X(runners_max, 10000, "registered runners")                                                               \
   X(watchers_max, 10000, "open WatchWorkPlan streams")                                                      \
@@ -49,7 +54,7 @@ typedef struct {
 } tci_limits;
 
 tci_limits tci_limits_default(void);
-/* Sets a limit by name; values below 1 are refused. INVALID_ARGUMENT (text in `arena`) names the nearest limit when
+/* Sets a limit by name; values below 1 or over 10^12 are refused. INVALID_ARGUMENT (text in `arena`) names the nearest limit when
  * there is none of that name. */
 TCI_MUST_USE tci_status tci_limits_set(tci_limits *limits, tci_str name, int64_t value, tci_arena *arena);
 

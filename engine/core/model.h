@@ -26,6 +26,7 @@ typedef enum { TCI_GROUP_OPEN, TCI_GROUP_SATISFIED, TCI_GROUP_UNSATISFIED } tci_
 typedef struct {
   tci_node *owner, *target;
   tci_condition condition;
+  size_t position; /* in target->dependents */
   bool counted; /* its target is FINAL and the group knows it */
 } tci_edge;
 
@@ -50,7 +51,7 @@ struct tci_node {
   tci_reason reason;
   tci_group group;
   TCI_VEC(tci_edge *) dependents; /* edges whose target is this node */
-  uint32_t mark;                  /* scratch of the cycle search */
+  uint64_t mark;                  /* scratch of the cycle search */
 };
 
 typedef struct {

@@ -29,7 +29,7 @@ static bool is_delivery(const tci_attempt *a) {
 /* first, 2 x first, 4 x first, ... up to max; then jitter: between half of it and the whole. */
 static int64_t backoff_us(tci_policy_context *context, int64_t first_ms, int64_t max_ms, size_t failures) {
   int64_t ms = first_ms;
-  for (size_t i = 1; i < failures && ms < max_ms; i++) ms *= 2;
+  for (size_t i = 1; i < failures && ms < max_ms; i++) ms = ms > max_ms / 2 ? max_ms : ms * 2;
   if (ms > max_ms) ms = max_ms;
   int64_t us = ms * 1000;
   return us / 2 + (int64_t)tci_rng_below(context->rng, (uint64_t)(us / 2 + 1));
@@ -47,12 +47,14 @@ static tci_retry_answer builtin_retry(void *self, tci_policy_context *context, c
   int64_t first_ms = stage->retry.backoff_ms ? stage->retry.backoff_ms : limits->backoff_ms;
   int64_t max_ms = stage->retry.backoff_ms_max ? stage->retry.backoff_ms_max : limits->backoff_ms_max;
   if (max_ms < first_ms) max_ms = first_ms;
+  bool own = stage->retry.max_attempts || stage->retry.backoff_ms || stage->retry.backoff_ms_max;
+  size_t own_max = (size_t)(stage->retry.max_attempts ? stage->retry.max_attempts : limits->attempts_max);
   bool again;
-  if (stage->retry.max_attempts) again = stage->attempts.len < (size_t)stage->retry.max_attempts;
+  if (own) again = stage->attempts.len < own_max; /* covers every kind */
   else if (is_delivery(last)) again = delivery < (size_t)limits->delivery_attempts_max;
   else again = last->failure.kind != TCI_FAILURE_REPORTED && other < (size_t)limits->attempts_max;
   if (!again) return (tci_retry_answer){false, 0};
-  size_t failures = stage->retry.max_attempts ? stage->attempts.len : is_delivery(last) ? delivery : other;
+  size_t failures = own ? stage->attempts.len : is_delivery(last) ? delivery : other;
   return (tci_retry_answer){true, backoff_us(context, first_ms, max_ms, failures)};
 }
 

@@ -19,11 +19,7 @@ void tci_on_get_plan(tci_core *core, const tci_event *event) {
   if (plan) tci_answer_ok(core, event, TCI_REPLY_PLAN)->plan = plan;
 }
 
-static bool has_state(const tci_states *states, int state) {
-  for (size_t i = 0; i < states->len; i++)
-    if (states->items[i] == state) return true;
-  return states->len == 0;
-}
+static bool has_state(tci_states states, int state) { return states == 0 || (states & tci_state_bit(state)); }
 
 static int compare_str(const void *a, const void *b) { return tci_str_cmp(*(const tci_str *)a, *(const tci_str *)b); }
 
@@ -44,11 +40,11 @@ static tci_ids sorted_ids(tci_arena *arena, tci_ids ids) {
 }
 
 bool tci_filter_check(const tci_filter *f, const tci_check *check) {
-  return f->include_checks && has_state(&f->check_states, (int)check->state) && has_id(&f->check_ids, check->node.id);
+  return f->include_checks && has_state(f->check_states, (int)check->state) && has_id(&f->check_ids, check->node.id);
 }
 
 bool tci_filter_stage(const tci_filter *f, const tci_stage *stage) {
-  return f->include_stages && has_state(&f->stage_states, (int)stage->state) && has_id(&f->stage_ids, stage->node.id);
+  return f->include_stages && has_state(f->stage_states, (int)stage->state) && has_id(&f->stage_ids, stage->node.id);
 }
 
 void tci_on_query_nodes(tci_core *core, const tci_event *event) {
@@ -95,6 +91,10 @@ void tci_on_get_execution(tci_core *core, const tci_event *event) {
   }
   tci_plan *plan = tci_find_plan(core, event);
   if (!plan) return;
+  if (!cmd->get_execution.stage_id.len) {
+    tci_refuse(core, event, TCI_INVALID_ARGUMENT, "stage_id is empty; with work_plan_id it is required");
+    return;
+  }
   tci_stage *stage = tci_plan_stage(plan, cmd->get_execution.stage_id);
   int64_t index = cmd->get_execution.attempt ? cmd->get_execution.attempt : stage ? (int64_t)stage->attempts.len : 0;
   if (!stage || index < 1 || index > (int64_t)stage->attempts.len ||
@@ -116,7 +116,7 @@ void tci_on_list_executions(tci_core *core, const tci_event *event) {
     if (cmd->list_executions.stage_id.len && !tci_str_eq(stage->node.id, cmd->list_executions.stage_id)) continue;
     for (size_t k = 0; k < stage->attempts.len; k++) {
       const tci_attempt *a = stage->attempts.items[k];
-      if (a->execution != TCI_EXECUTION_NONE && has_state(&cmd->list_executions.states, (int)a->execution))
+      if (a->execution != TCI_EXECUTION_NONE && has_state(cmd->list_executions.states, (int)a->execution))
         tci_vec_push(&found, a);
     }
   }

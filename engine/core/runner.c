@@ -14,6 +14,7 @@ void tci_runner_arm(tci_core *core, tci_runner *r) {
   if (core->loading) return;
   if (!r->passed_over_until_us) { /* a heartbeat */
     r->expires_mono_us = core->now.mono_us + r->ttl_ms * 1000;
+    r->expires_us = core->now.wall_us + r->ttl_ms * 1000;
     tci_pool_wake(core, r->pool);
   }
   int64_t due = r->expires_mono_us;

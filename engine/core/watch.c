@@ -1,7 +1,8 @@
 /* watch: streams of what happens to a plan. Every change that a filter lets through becomes one WATCH effect, in order.
  *
- * Invariants: a watch event carries the node as it was at the change; its sequence is the change's; changes that move no
- * state go to include_progress watchers only; the completed event follows the change that settles the plan.
+ * Invariants: a watch event carries the node as it was at the change; its sequence is the change's; changes of attempts,
+ * progress, and results whose check moves at once go to include_progress watchers only; the completed event follows the
+ * change that settles the plan.
  */
 #include <string.h>
 
@@ -12,12 +13,6 @@
 static tci_ids copy_ids(tci_arena *arena, tci_ids ids) {
   tci_ids copy = {tci_arena_array(arena, tci_str, ids.len + 1), ids.len};
   for (size_t i = 0; i < ids.len; i++) copy.items[i] = tci_str_copy(arena, ids.items[i]);
-  return copy;
-}
-
-static tci_states copy_states(tci_arena *arena, tci_states states) {
-  tci_states copy = {tci_arena_array(arena, int, states.len + 1), states.len};
-  if (states.len) memcpy(copy.items, states.items, states.len * sizeof(int));
   return copy;
 }
 
@@ -32,8 +27,8 @@ tci_watcher *tci_watcher_add(tci_core *core, tci_plan *plan, uint64_t token, con
                            .include_stages = f->include_stages,
                            .check_ids = copy_ids(&w->arena, f->check_ids),
                            .stage_ids = copy_ids(&w->arena, f->stage_ids),
-                           .check_states = copy_states(&w->arena, f->check_states),
-                           .stage_states = copy_states(&w->arena, f->stage_states)};
+                           .check_states = f->check_states,
+                           .stage_states = f->stage_states};
   tci_filter_sort(&w->filter);
   tci_list_push(&plan->watchers, &w->link);
   tci_map_put(&core->watchers, TCI_U64_KEY(&w->token), w);
@@ -120,14 +115,14 @@ static void node_event(tci_core *core, const tci_watcher *w, tci_node *node, int
 /* Called by tci_emit after a change was applied; old_state is the node's before it (-1: the change concerns no node). */
 void tci_watch_notify(tci_core *core, tci_plan *plan, const tci_change *c, int old_state) {
   if (c->edges_follow) return; /* told once its edges are there */
+  bool busy = c->type == TCI_CHANGE_ATTEMPT || c->type == TCI_CHANGE_PROGRESS || c->move_follows;
   tci_node *node = NULL;
   bool created = c->type == TCI_CHANGE_CHECK_CREATED || c->type == TCI_CHANGE_STAGE_CREATED;
   if (created) node = plan->nodes.items[plan->nodes.len - 1];
   else if (c->node) node = plan->nodes.items[c->node - 1];
-  bool moved = created || c->created || c->type == TCI_CHANGE_CHECK_STATE || c->type == TCI_CHANGE_STAGE_STATE;
   for (tci_link *l = plan->watchers.next; l != &plan->watchers; l = l->next) {
     const tci_watcher *w = tci_container(l, tci_watcher, link);
-    if (node && (moved || w->include_progress)) node_event(core, w, node, created || c->created ? 0 : old_state);
+    if (node && (!busy || w->include_progress)) node_event(core, w, node, created || c->created ? 0 : old_state);
     if (c->type == TCI_CHANGE_PLAN_STATE && c->state == TCI_PLAN_SETTLED) completed(core, w);
   }
 }

@@ -64,26 +64,39 @@ static bool prepare(tci_write *w, const tci_command *cmd) {
   return true;
 }
 
+static size_t result_size(tci_str owner_type, tci_str owner_id, tci_str data, tci_str failure) {
+  return 400 + owner_type.len + owner_id.len + data.len + failure.len;
+}
+
 /* An upper bound of what the written nodes take in a reply: names and numbers of a node, edge or entry stay under 400 bytes. */
 static size_t reply_size(const tci_write *w) {
   size_t size = 0;
   for (size_t i = 0; i < w->len; i++) {
     const tci_prepared *item = &w->items[i];
     size += 400 + item->id.len + item->merged.len;
+    size += item->check ? item->check->kind.len : item->stage->runner_type.len + item->stage->attempt.process_uid.len +
+                                                      item->stage->attempt.details.len +
+                                                      item->stage->attempt.progress_message.len +
+                                                      item->stage->attempt.progress_details.len;
     size_t edges = (item->edges_changed || !item->node ? item->targets_len : item->node->group.len) + item->checks_len;
     size += edges * (size_t)(16 + w->core->limits.id_bytes_max);
-    if (item->check) size += item->check->result.data.len + item->check->result.failure.message.len;
+    if (item->check) size += result_size(item->check->result.owner_type, item->check->result.owner_id,
+                                         item->check->result.data, item->check->result.failure.message);
     if (!item->node) continue;
     if (item->kind == TCI_NODE_CHECK) {
       const tci_check *check = tci_node_check(item->node);
-      for (size_t k = 0; k < check->results.len; k++)
-        size += 400 + check->results.items[k].data.len + check->results.items[k].failure.message.len;
+      size += check->kind.len;
+      for (size_t k = 0; k < check->results.len; k++) {
+        const tci_result *r = &check->results.items[k];
+        size += result_size(r->owner_type, r->owner_id, r->data, r->failure.message);
+      }
     } else {
       const tci_stage *stage = tci_node_stage(item->node);
-      size += stage->assignments_len * (size_t)(16 + w->core->limits.id_bytes_max);
+      size += stage->runner_type.len + stage->assignments_len * (size_t)(16 + w->core->limits.id_bytes_max);
       for (size_t k = 0; k < stage->attempts.len; k++) {
         const tci_attempt *a = stage->attempts.items[k];
-        size += 400 + a->details.len + a->failure.message.len + a->progress_bytes + 64 * a->progress.len;
+        size += 400 + a->details.len + a->failure.message.len + a->process_uid.len + a->runner_id.len;
+        size += a->progress_bytes + 64 * a->progress.len;
       }
     }
   }
@@ -215,7 +228,24 @@ static void move_stage(tci_write *w, const tci_prepared *item) {
     tci_stage_finish(w->core, stage, TCI_OUTCOME_SUCCEEDED, TCI_REASON_ATTEMPT_COMPLETE);
 }
 
+/* Checks that a stage is about to leave: with it may go the last thing they waited for. */
+static size_t collect_left(tci_write *w, tci_check **left) {
+  size_t n = 0;
+  for (size_t i = 0; i < w->len; i++) {
+    const tci_prepared *item = &w->items[i];
+    if (!item->node || !item->assignments_changed) continue;
+    const tci_stage *stage = tci_node_stage(item->node);
+    for (size_t k = 0; k < stage->assignments_len; k++) {
+      if (left) left[n] = stage->assignments[k].check;
+      n++;
+    }
+  }
+  return n;
+}
+
 static void apply(tci_write *w) {
+  tci_check **left = tci_arena_array(w->arena, tci_check *, collect_left(w, NULL) + 1);
+  size_t left_len = collect_left(w, left);
   if (w->created && w->plan->state == TCI_PLAN_SETTLED)
     tci_emit(w->core, w->plan, &(tci_change){.type = TCI_CHANGE_PLAN_STATE, .state = TCI_PLAN_ACTIVE});
   bool *is_new = tci_arena_array(w->arena, bool, w->len + 1);
@@ -225,6 +255,8 @@ static void apply(tci_write *w) {
     else update(w, &w->items[i]);
   }
   for (size_t i = 0; i < w->len; i++) link_edges(w, &w->items[i], is_new[i]);
+  for (size_t i = 0; i < left_len; i++) /* one that no stage is left for waits for a client, like every such check */
+    if (left[i]->stages.len) tci_check_settle(w->core, left[i]);
   for (size_t i = 0; i < w->len; i++) {
     if (w->items[i].kind == TCI_NODE_CHECK) move_check(w, &w->items[i]);
     else move_stage(w, &w->items[i]);

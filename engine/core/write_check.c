@@ -134,6 +134,9 @@ static bool check_result(tci_write *w, tci_prepared *item, tci_check *check) {
   item->result_changed = !old || (r->data.len && !tci_str_eq(r->data, old->data)) || (finalize && !old->finalized_us) ||
                          (r->failure.present && !same_failure(&r->failure, &old->failure));
   if (!item->result_changed) return true;
+  if (!old && check && check->results.len >= (size_t)w->core->limits.results_per_check_max)
+    return tci_write_fault(w, item, TCI_RESOURCE_EXHAUSTED, "result: the check has %zu results (limit results_per_check_max)",
+                           check->results.len);
   if (check && check->state == TCI_CHECK_FINAL) return refuse_final(w, item, "result");
   if (old && old->finalized_us)
     return tci_write_fault(w, item, TCI_FAILED_PRECONDITION, "result: the result of %.*s '%.*s' is finalized and cannot change",
@@ -198,6 +201,9 @@ static bool has_twice(tci_write *w, const uint64_t *items, size_t len) {
 static bool assignments(tci_write *w, tci_prepared *item, const tci_stage *stage) {
   const tci_stage_write *sw = item->stage;
   if (!sw->assignments_len) return true;
+  if (sw->assignments_len > (size_t)w->core->limits.assignments_per_stage_max)
+    return tci_write_fault(w, item, TCI_INVALID_ARGUMENT, "assignments: more than %lld (limit assignments_per_stage_max)",
+                           (long long)w->core->limits.assignments_per_stage_max);
   item->checks = tci_arena_array(w->arena, uint64_t, sw->assignments_len);
   item->checks_len = sw->assignments_len;
   for (size_t i = 0; i < sw->assignments_len; i++) {
@@ -212,6 +218,28 @@ static bool assignments(tci_write *w, tci_prepared *item, const tci_stage *stage
     return tci_write_fault(w, item, TCI_INVALID_ARGUMENT, "assignments: the same check is assigned twice");
   item->assignments_changed = !same_assignments(item, stage);
   if (!item->assignments_changed) item->checks_len = 0;
+  return true;
+}
+
+/* Durations and counts within their limits. */
+static bool settings(tci_write *w, tci_prepared *item) {
+  const tci_stage_write *sw = item->stage;
+  const tci_limits *limits = &w->core->limits;
+  const struct {
+    const char *field, *limit;
+    int64_t value, max;
+  } numbers[] = {
+      {"retry.max_attempts", "attempts_per_stage_max", sw->retry.max_attempts, limits->attempts_per_stage_max},
+      {"retry.backoff_ms", "duration_ms_max", sw->retry.backoff_ms, limits->duration_ms_max},
+      {"retry.backoff_ms_max", "duration_ms_max", sw->retry.backoff_ms_max, limits->duration_ms_max},
+      {"timeouts.execution_ms", "duration_ms_max", sw->timeouts.execution_ms, limits->duration_ms_max},
+      {"timeouts.stale_ms", "duration_ms_max", sw->timeouts.stale_ms, limits->duration_ms_max},
+      {"priority", "priority_max", sw->priority < 0 ? -sw->priority : sw->priority, limits->priority_max},
+  };
+  for (size_t i = 0; i < sizeof numbers / sizeof numbers[0]; i++)
+    if (numbers[i].value > numbers[i].max)
+      return tci_write_fault(w, item, TCI_INVALID_ARGUMENT, "%s: %lld is over the limit %s (%lld)", numbers[i].field,
+                             (long long)numbers[i].value, numbers[i].limit, (long long)numbers[i].max);
   return true;
 }
 
@@ -243,9 +271,11 @@ static bool early_fields(tci_write *w, tci_prepared *item, const tci_stage *stag
 
 /* The state a pulled stage's attempt is to have after the write; 0: stays. */
 static int attempt_target(const tci_attempt_write *aw, const tci_attempt *a) {
+  bool claims = aw->process_uid.len && a->state == TCI_ATTEMPT_PENDING;
+  if (claims && aw->state <= TCI_ATTEMPT_PENDING && !aw->failure.present) return TCI_ATTEMPT_RUNNING;
   if (aw->state) return (int)aw->state;
   if (aw->failure.present) return TCI_ATTEMPT_INCOMPLETE;
-  return aw->process_uid.len && a->state == TCI_ATTEMPT_PENDING ? TCI_ATTEMPT_RUNNING : 0;
+  return 0;
 }
 
 static bool details_change(const tci_attempt_write *aw, const tci_attempt *a) {
@@ -274,9 +304,17 @@ static bool stage_attempt(tci_write *w, tci_prepared *item, const tci_stage *sta
   if (!a)
     return tci_write_fault(w, item, TCI_FAILED_PRECONDITION, "current_attempt: stage '%.*s' is %s and has no attempt yet",
                            TCI_STR_ARG(item->id), tci_stage_state_name(stage ? (int)stage->state : TCI_STAGE_PLANNED));
-  if (aw->failure.present && aw->state == TCI_ATTEMPT_COMPLETE)
+  if (aw->failure.present && aw->state && aw->state != TCI_ATTEMPT_INCOMPLETE)
     return tci_write_fault(w, item, TCI_INVALID_ARGUMENT,
-                           "current_attempt.failure: a COMPLETE attempt has none; give ATTEMPT_STATE_INCOMPLETE");
+                           "current_attempt.failure: an attempt that is %s has none; give ATTEMPT_STATE_INCOMPLETE",
+                           tci_attempt_state_name((int)aw->state));
+  size_t progress = aw->progress_message.len + aw->progress_details.len;
+  if (progress > (size_t)w->core->limits.progress_bytes_max)
+    return tci_write_fault(w, item, TCI_INVALID_ARGUMENT, "current_attempt.progress: %zu bytes, over the limit progress_bytes_max (%lld)",
+                           progress, (long long)w->core->limits.progress_bytes_max);
+  if (a->details.len + aw->details.len > (size_t)w->core->limits.node_bytes_max)
+    return tci_write_fault(w, item, TCI_INVALID_ARGUMENT, "current_attempt.details: larger than %lld bytes once merged (limit node_bytes_max)",
+                           (long long)w->core->limits.node_bytes_max);
   if (!attempt_changes(aw, a)) return true;
   if (aw->process_uid.len && a->process_uid.len && !tci_str_eq(aw->process_uid, a->process_uid))
     return tci_write_fault(w, item, TCI_FAILED_PRECONDITION, "current_attempt.process_uid: the attempt belongs to '%.*s' already",
@@ -329,7 +367,7 @@ static bool stage_state(tci_write *w, tci_prepared *item, const tci_stage *stage
 bool tci_write_stage_item(tci_write *w, tci_prepared *item) {
   const tci_stage_write *sw = item->stage;
   tci_stage *stage = item->node ? tci_node_stage(item->node) : NULL;
-  if (!version(w, item, sw->expected_version)) return false;
+  if (!version(w, item, sw->expected_version) || !settings(w, item)) return false;
   if (!merge(w, item, stage ? stage->args : (tci_str){0}, sw->args, "args")) return false;
   if (!assignments(w, item, stage)) return false;
   if (stage && !early_fields(w, item, stage)) return false;

@@ -97,9 +97,15 @@ static tci_status start_engine(virtual *v, char *message, size_t size) {
   const tci_sink sink = {v, on_reply, on_dispatch, on_cancel, on_watch, on_watch_end};
   uint8_t random[32];
   tci_rng_bytes(&v->rng, random, sizeof random);
-  tci_status status = tci_engine_open(&v->options, &sink, v->now, random, &v->engine, message, size);
-  if (status.code != TCI_OK) v->engine = NULL;
-  return status;
+  tci_status status = tci_engine_open(&v->options, &sink, v->now, &v->engine, message, size);
+  if (status.code != TCI_OK) return status;
+  status = tci_engine_start(v->engine, v->now, random);
+  if (status.code != TCI_OK) {
+    snprintf(message, size, "%s", status.message);
+    tci_engine_close(v->engine);
+    v->engine = NULL;
+  }
+  return (tci_status){status.code, message};
 }
 
 static void stop_engine(virtual *v) {

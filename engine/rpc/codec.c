@@ -101,14 +101,13 @@ static tci_status register_read(tci_codec_reader *r, const Tci__Wire__V1__Regist
   return tci_codec_read_pairs(r, "metadata", entries, m->n_metadata, &out->register_runner.metadata);
 }
 
-/* Both filters are lists of enums as wide as an int (protoc-c sees to that). */
-static tci_status states_read(tci_codec_reader *r, size_t n, const void *states, tci_states *out) {
+/* The lists are enums as wide as an int (protoc-c sees to that); states are multiples of 10, checked by the scan. */
+static tci_states states_read(size_t n, const void *states) {
   _Static_assert(sizeof(Tci__Wire__V1__CheckState) == sizeof(int), "a list of states is a list of ints");
-  out->items = tci_codec_array(r, n, sizeof *out->items);
-  if (!out->items) return tci_codec_full(r);
-  out->len = n;
-  if (n) memcpy(out->items, states, n * sizeof *out->items);
-  return TCI_STATUS_OK;
+  const int *list = states;
+  tci_states mask = 0;
+  for (size_t i = 0; i < n; i++) mask |= tci_state_bit(list[i]);
+  return mask;
 }
 
 static tci_status query_read(tci_codec_reader *r, const Tci__Wire__V1__QueryNodesRequest *m, tci_command *out) {
@@ -118,8 +117,9 @@ static tci_status query_read(tci_codec_reader *r, const Tci__Wire__V1__QueryNode
   filter->include_stages = m->include_stages;
   TCI_TRY(tci_codec_read_ids(r, m->n_check_ids, m->check_ids, &filter->check_ids));
   TCI_TRY(tci_codec_read_ids(r, m->n_stage_ids, m->stage_ids, &filter->stage_ids));
-  TCI_TRY(states_read(r, m->n_check_states, m->check_states, &filter->check_states));
-  return states_read(r, m->n_stage_states, m->stage_states, &filter->stage_states);
+  filter->check_states = states_read(m->n_check_states, m->check_states);
+  filter->stage_states = states_read(m->n_stage_states, m->stage_states);
+  return TCI_STATUS_OK;
 }
 
 static tci_status watch_read(tci_codec_reader *r, const Tci__Wire__V1__WatchWorkPlanRequest *m, tci_command *out) {
@@ -132,8 +132,9 @@ static tci_status watch_read(tci_codec_reader *r, const Tci__Wire__V1__WatchWork
   filter->include_stages = m->include_stages;
   TCI_TRY(tci_codec_read_ids(r, m->n_check_id_filter, m->check_id_filter, &filter->check_ids));
   TCI_TRY(tci_codec_read_ids(r, m->n_stage_id_filter, m->stage_id_filter, &filter->stage_ids));
-  TCI_TRY(states_read(r, m->n_check_state_filter, m->check_state_filter, &filter->check_states));
-  return states_read(r, m->n_stage_state_filter, m->stage_state_filter, &filter->stage_states);
+  filter->check_states = states_read(m->n_check_state_filter, m->check_state_filter);
+  filter->stage_states = states_read(m->n_stage_state_filter, m->stage_state_filter);
+  return TCI_STATUS_OK;
 }
 
 /* The plan that an execution id names; empty when it names none (then the core answers). */
@@ -172,11 +173,12 @@ static tci_status get_execution_read(tci_codec_reader *r, const Tci__Wire__V1__G
   return tci_codec_read_natural(r, NULL, "attempt_idx", m->attempt_idx, &out->get_execution.attempt);
 }
 
-static tci_status list_executions_read(tci_codec_reader *r, const Tci__Wire__V1__ListStageExecutionsRequest *m,
+static tci_status list_executions_read(const Tci__Wire__V1__ListStageExecutionsRequest *m,
                                        tci_command *out) {
   out->plan_id = tci_str_from(m->work_plan_id);
   out->list_executions.stage_id = tci_str_from(m->stage_id);
-  return states_read(r, m->n_states, m->states, &out->list_executions.states);
+  out->list_executions.states = states_read(m->n_states, m->states);
+  return TCI_STATUS_OK;
 }
 
 static tci_status command_read(tci_codec_reader *r, const ProtobufCMessage *message, tci_command *out) {
@@ -200,7 +202,7 @@ static tci_status command_read(tci_codec_reader *r, const ProtobufCMessage *mess
     case TCI_COMMAND_COMPLETE_EXECUTION:
       return complete_execution_read(r, AS(message, CompleteStageExecutionRequest), out);
     case TCI_COMMAND_GET_EXECUTION: return get_execution_read(r, AS(message, GetStageExecutionRequest), out);
-    case TCI_COMMAND_LIST_EXECUTIONS: return list_executions_read(r, AS(message, ListStageExecutionsRequest), out);
+    case TCI_COMMAND_LIST_EXECUTIONS: return list_executions_read(AS(message, ListStageExecutionsRequest), out);
     case TCI_COMMAND_GET_SERVER_INFO: return TCI_STATUS_OK;
     case TCI_COMMAND_NONE: break;
   }

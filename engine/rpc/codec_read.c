@@ -125,10 +125,11 @@ tci_status tci_codec_read_failure(tci_codec_reader *r, const tci_codec_place *pl
   *out = (tci_failure){0};
   if (!value) return TCI_STATUS_OK;
   tci_codec_place here = {place, field, SIZE_MAX};
-  out->present = true;
-  out->kind = TCI_FAILURE_REPORTED; /* the other kinds are the engine's to give */
+  TCI_TRY(tci_codec_read_time(r, &here, "occurred_at", value->occurred_at, &out->occurred_us));
   out->message = tci_str_from(value->message);
-  return tci_codec_read_time(r, &here, "occurred_at", value->occurred_at, &out->occurred_us);
+  out->present = out->message.len || out->occurred_us || value->kind; /* an empty message is 'not given' */
+  if (out->present) out->kind = TCI_FAILURE_REPORTED; /* the other kinds are the engine's to give */
+  return TCI_STATUS_OK;
 }
 
 tci_status tci_codec_read_ids(tci_codec_reader *r, size_t n, char **values, tci_ids *out) {

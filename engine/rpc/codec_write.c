@@ -5,7 +5,7 @@
 
 static tci_status dependencies_read(tci_codec_reader *r, const Tci__Wire__V1__DependencyGroup *m,
                                     tci_dependencies *out) {
-  if (!m) return TCI_STATUS_OK;
+  if (!m || (!m->predicate && !m->n_dependencies)) return TCI_STATUS_OK; /* an empty message is 'not given' */
   out->given = true;
   out->predicate = (tci_predicate)m->predicate;
   out->items = tci_codec_array(r, m->n_dependencies, sizeof *out->items);
@@ -38,8 +38,12 @@ static tci_status check_read(tci_codec_reader *r, const tci_codec_place *here, c
   TCI_TRY(tci_codec_read_natural(r, here, "expected_version", m->expected_version, &out->expected_version));
   TCI_TRY(tci_codec_read_struct(r, here, "options", m->options, &out->options));
   TCI_TRY(dependencies_read(r, m->dependencies, &out->dependencies));
-  out->has_result = m->result != NULL;
-  return m->result ? result_read(r, here, m->result, &out->result) : TCI_STATUS_OK;
+  if (!m->result) return TCI_STATUS_OK;
+  const tci_result_write *result = &out->result;
+  TCI_TRY(result_read(r, here, m->result, &out->result));
+  out->has_result = result->owner_type.len || result->owner_id.len || result->data.len || result->finalize ||
+                    result->failure.present;
+  return TCI_STATUS_OK;
 }
 
 static tci_status attempt_read(tci_codec_reader *r, const tci_codec_place *place, const Tci__Wire__V1__AttemptWrite *m,
@@ -49,12 +53,13 @@ static tci_status attempt_read(tci_codec_reader *r, const tci_codec_place *place
   out->process_uid = tci_str_from(m->process_uid);
   TCI_TRY(tci_codec_read_struct(r, &here, "details", m->details, &out->details));
   TCI_TRY(tci_codec_read_failure(r, &here, "failure", m->failure, &out->failure));
-  out->has_progress = m->progress != NULL;
   if (!m->progress) return TCI_STATUS_OK;
   tci_codec_place progress = {&here, "progress", SIZE_MAX};
   out->progress_message = tci_str_from(m->progress->message);
   TCI_TRY(tci_codec_read_time(r, &progress, "timestamp", m->progress->timestamp, &out->progress_us));
-  return tci_codec_read_struct(r, &progress, "details", m->progress->details, &out->progress_details);
+  TCI_TRY(tci_codec_read_struct(r, &progress, "details", m->progress->details, &out->progress_details));
+  out->has_progress = out->progress_message.len || out->progress_details.len || out->progress_us;
+  return TCI_STATUS_OK;
 }
 
 static tci_status assignments_read(tci_codec_reader *r, const Tci__Wire__V1__StageWrite *m, tci_stage_write *out) {
@@ -97,8 +102,12 @@ static tci_status stage_read(tci_codec_reader *r, const tci_codec_place *here, c
   TCI_TRY(tci_codec_read_struct(r, here, "args", m->args, &out->args));
   TCI_TRY(assignments_read(r, m, out));
   TCI_TRY(dependencies_read(r, m->dependencies, &out->dependencies));
-  out->has_attempt = m->current_attempt != NULL;
-  return m->current_attempt ? attempt_read(r, here, m->current_attempt, &out->attempt) : TCI_STATUS_OK;
+  if (!m->current_attempt) return TCI_STATUS_OK;
+  const tci_attempt_write *attempt = &out->attempt;
+  TCI_TRY(attempt_read(r, here, m->current_attempt, &out->attempt));
+  out->has_attempt = attempt->state || attempt->process_uid.len || attempt->details.len || attempt->has_progress ||
+                     attempt->failure.present;
+  return TCI_STATUS_OK;
 }
 
 tci_status tci_codec_read_write_nodes(tci_codec_reader *r, const Tci__Wire__V1__WriteNodesRequest *m,

@@ -42,7 +42,8 @@ static int add_port(grpc_server *server, const char *address);
 static tci_status refuse(tci_code code, char *message, size_t size, const char *format, ...)
     __attribute__((format(printf, 4, 5)));
 
-tci_status tci_rpc_listen(grpc_server *server, const char *address, tci_rpc_listener *out, char *message, size_t size) {
+tci_status tci_rpc_listen(grpc_server *server, const char *address, tci_rpc_listener *out, char *message,
+                          size_t size) {
   *out = (tci_rpc_listener){.lock_fd = -1};
   tci_status status = strncmp(address, "unix:", 5) == 0 ? listen_unix(server, address + 5, out, message, size)
                                                         : listen_tcp(server, address, out, message, size);
@@ -60,13 +61,14 @@ void tci_rpc_unlisten(tci_rpc_listener *listener) {
   *listener = (tci_rpc_listener){.lock_fd = -1};
 }
 
-static tci_status listen_unix(grpc_server *server, const char *path, tci_rpc_listener *out, char *message, size_t size) {
+static tci_status listen_unix(grpc_server *server, const char *path, tci_rpc_listener *out, char *message,
+                              size_t size) {
   if (strncmp(path, "//", 2) == 0) path += 2; /* unix:///path */
   if (!*path) return refuse(TCI_INVALID_ARGUMENT, message, size, "cannot listen on \"unix:\": the path is missing");
   size_t path_bytes_max = sizeof((struct sockaddr_un *)0)->sun_path - 1;
   if (strlen(path) > path_bytes_max)
-    return refuse(TCI_INVALID_ARGUMENT, message, size, "cannot listen on \"unix:%s\": a socket's path has at most %zu bytes",
-                  path, path_bytes_max);
+    return refuse(TCI_INVALID_ARGUMENT, message, size,
+                  "cannot listen on \"unix:%s\": a socket's path has at most %zu bytes", path, path_bytes_max);
   for (const char *at = path; *at; at++) /* gRPC reads targets as URIs: these would mean another path */
     if ((unsigned char)*at <= ' ' || strchr("%?#\x7f", *at))
       return refuse(TCI_INVALID_ARGUMENT, message, size,
@@ -76,7 +78,8 @@ static tci_status listen_unix(grpc_server *server, const char *path, tci_rpc_lis
   out->address = tci_malloc(strlen(path) + 6);
   sprintf(out->address, "unix:%s", path);
   if (add_port(server, out->address) == 0)
-    return refuse(TCI_UNAVAILABLE, message, size, "cannot listen on \"unix:%s\": the socket could not be made there", path);
+    return refuse(TCI_UNAVAILABLE, message, size, "cannot listen on \"unix:%s\": the socket could not be made there",
+                  path);
   return TCI_STATUS_OK;
 }
 
@@ -105,7 +108,8 @@ static tci_status lock_path(const char *path, tci_rpc_listener *out, char *messa
   }
   char pid[16];
   int len = snprintf(pid, sizeof pid, "%d\n", (int)getpid());
-  if (ftruncate(out->lock_fd, 0) == 0) (void)!pwrite(out->lock_fd, pid, (size_t)len, 0); /* for people only: may fail */
+  /* For people only: it may fail. */
+  if (ftruncate(out->lock_fd, 0) == 0) (void)!pwrite(out->lock_fd, pid, (size_t)len, 0);
   return TCI_STATUS_OK;
 }
 
@@ -122,7 +126,8 @@ static tci_status clear_stale(const char *path, char *message, size_t size) {
   bool dead = fd >= 0 && connect(fd, (struct sockaddr *)&address, sizeof address) != 0 && errno == ECONNREFUSED;
   if (fd >= 0) close(fd);
   if (!dead)
-    return refuse(TCI_UNAVAILABLE, message, size, "cannot listen on \"unix:%s\": some other program listens there", path);
+    return refuse(TCI_UNAVAILABLE, message, size, "cannot listen on \"unix:%s\": some other program listens there",
+                  path);
   if (unlink(path) != 0)
     return refuse(TCI_UNAVAILABLE, message, size, "cannot listen on \"unix:%s\": removing the stale socket: %s", path,
                   strerror(errno));
@@ -141,7 +146,8 @@ static tci_status listen_tcp(grpc_server *server, const char *address, tci_rpc_l
   const char *port;
   if (!split(address, host, &port))
     return refuse(TCI_INVALID_ARGUMENT, message, size,
-                  "cannot listen on \"%.300s\": an address is \"host:port\", \"[ipv6]:port\" or \"unix:/path\"", address);
+                  "cannot listen on \"%.300s\": an address is \"host:port\", \"[ipv6]:port\" or \"unix:/path\"",
+                  address);
   int bound = add_port(server, address);
   if (bound == 0) {
     int error = bind_errno(host, port);

@@ -35,7 +35,7 @@
 /* Streams go to our own server, which permits this. */
 #define TCI_RPC_STREAM_PING_MS 30000
 /* Unary calls go to runners in any language, and gRPC servers left at their defaults end a connection whose client
- * pings more often than every 5 minutes (GOAWAY too_many_pings: a quiet Run would die after some 2 minutes). So a
+ * pings more often than every 5 minutes (GOAWAY too_many_pings: at 30 s a quiet Run died after 120 s, measured). So a
  * dead runner's machine is noticed by its lease and the deadline first, and by this at last. */
 #define TCI_RPC_UNARY_PING_MS 310000
 #define TCI_RPC_PING_TIMEOUT_MS 10000

@@ -118,6 +118,11 @@ static tci_status number_check(scan *s, const field_desc *field, uint64_t value,
   return TCI_STATUS_OK;
 }
 
+/* C0, DEL, and C1 (U+0080 to U+009F, in UTF-8 two bytes). */
+static bool is_control(const uint8_t *at, size_t left) {
+  return at[0] < 0x20 || at[0] == 0x7f || (at[0] == 0xc2 && left > 1 && at[1] >= 0x80 && at[1] <= 0x9f);
+}
+
 static tci_status string_check(scan *s, const frame *top, const field_desc *field, tci_str text) {
   if (!top->in_struct) {
     bool id = is_id(field->name);
@@ -128,7 +133,7 @@ static tci_status string_check(scan *s, const frame *top, const field_desc *fiel
                             id ? "id_bytes_max" : "text_bytes_max"));
     if (text.len && memchr(text.ptr, 0, text.len)) return refuse(s, field, 0, "holds a NUL character");
     for (size_t i = 0; id && i < text.len; i++)
-      if ((uint8_t)text.ptr[i] < 0x20 || text.ptr[i] == 0x7f)
+      if (is_control((const uint8_t *)text.ptr + i, text.len - i))
         return refuse(s, field, 0, "holds a control character; an id has none");
   }
   return tci_str_is_utf8(text) ? TCI_STATUS_OK : refuse(s, field, 0, "is not valid UTF-8");

@@ -161,6 +161,8 @@ local function run_sync(self, event, request)
   local completion = work(self, context)
   if context.cancel_reason == "stopped" then
     self:reply(event.call, "UNAVAILABLE", "the runner was stopped")
+  elseif context.cancel_reason == "deadline" then
+    self:reply(event.call, "DEADLINE_EXCEEDED", "the deadline passed")
   elseif not execution.gone then -- else nobody listens
     local bytes = encode("RunResponse", completion, function(text) return failed(context, text) end)
     self:reply(event.call, "OK", nil, bytes)
@@ -208,7 +210,9 @@ local function run_async(self, request)
     end
     local completion = work(self, context)
     if context.cancel_reason == "stopped" then completion = failed(context, "the runner was stopped") end
-    if context.cancel_reason ~= "superseded" then complete(self, context, completion) end
+    -- Of these two the engine knows already; a completion could only be mistaken for a result.
+    local known = context.cancel_reason == "superseded" or context.cancel_reason == "deadline"
+    if not known then complete(self, context, completion) end
     finish(self, execution)
   end)
 end

@@ -59,7 +59,10 @@ describe("refused:", function()
     workflow:stage("waiting", { runner = "quick", after = "running" })
     workflow:check("open-check", { external = true, after = "running" })
     plan = env:submit(workflow)
-    env:wait(function() return next(running.pending) end)
+    env:wait(function()
+      local execution = next(running.pending) and env:execution(plan, "running")
+      return execution and execution.runner_execution_id ~= "" -- its acceptance is in, too
+    end)
   end)
 
   lazy_teardown(function() env:stop() end)

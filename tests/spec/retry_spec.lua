@@ -329,24 +329,6 @@ describe("failures:", function()
     end)
   end)
 
-  it("a ready stage is dispatched in the commit that makes it ready", function()
-    local runner = env:mock_runner { type = "test" }
-    runner:hold()
-    workflow:stage("a", { runner = "test" })
-    workflow:stage("b", { runner = "test", after = "a" })
-    local plan = env:create_plan()
-    local writes = workflow:writes()
-    local before = env.engine:counters().commits
-    assert(env:write(plan, { stages = writes.stages }))
-    env:settle()
-    assert.equal(1, #runner.received)
-    assert.equal(before + 1, env.engine:counters().commits)
-    runner:release "a"
-    env:settle()
-    assert.equal(2, #runner.received)
-    assert.equal(before + 2, env.engine:counters().commits)
-  end)
-
   it("an engine with nothing to do has no timer", function()
     workflow:stage("s", { runner = "nobody" })
     env:submit(workflow)

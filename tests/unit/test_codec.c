@@ -197,8 +197,7 @@ static void write_reads_every_field_of_a_stage(void **state) {
   assert_int_equal(s->assignments_len, 1);
   assert_str(s->assignments[0].check_id, "tests");
   assert_int_equal(s->assignments[0].goal, TCI_CHECK_FINAL);
-  assert_true(s->dependencies.given);
-  assert_int_equal(s->dependencies.len, 0);
+  assert_false(s->dependencies.given); /* an empty message is 'not given' */
   assert_true(s->has_attempt && s->attempt.has_progress && s->attempt.failure.present);
   assert_int_equal(s->attempt.state, TCI_ATTEMPT_RUNNING);
   assert_str(s->attempt.process_uid, "me");
@@ -249,9 +248,9 @@ static void queries_and_watches_read_their_filters(void **state) {
   assert_int_equal(f->check_ids.len, 2);
   assert_str(f->check_ids.items[1], "b");
   assert_str(f->stage_ids.items[0], "c");
-  assert_int_equal(f->check_states.len, 2);
-  assert_int_equal(f->check_states.items[1], TCI_CHECK_FINAL);
-  assert_int_equal(f->stage_states.items[0], TCI_STAGE_FINAL);
+  assert_true(f->check_states & tci_state_bit(TCI_CHECK_FINAL));
+  assert_int_equal(__builtin_popcount(f->check_states), 2);
+  assert_int_equal(f->stage_states, tci_state_bit(TCI_STAGE_FINAL));
   done(&d);
   decode(&d, "WatchWorkPlan", watch_hex);
   f = &d.command.watch_plan.filter;
@@ -259,8 +258,8 @@ static void queries_and_watches_read_their_filters(void **state) {
   assert_true(!f->include_checks && f->include_stages);
   assert_true(d.command.watch_plan.include_current && d.command.watch_plan.include_progress);
   assert_int_equal(d.command.watch_plan.after_sequence, 99);
-  assert_int_equal(f->check_states.items[0], TCI_CHECK_WAITING);
-  assert_int_equal(f->stage_states.len, 2);
+  assert_int_equal(f->check_states, tci_state_bit(TCI_CHECK_WAITING));
+  assert_int_equal(__builtin_popcount(f->stage_states), 2);
   assert_str(f->check_ids.items[0], "a");
   assert_str(f->stage_ids.items[1], "c");
   done(&d);
@@ -302,8 +301,8 @@ static void execution_ids_name_their_plan(void **state) {
   done(&d);
   decode(&d, "ListStageExecutions", list_executions_hex);
   assert_str(d.command.plan_id, "p1");
-  assert_int_equal(d.command.list_executions.states.len, 2);
-  assert_int_equal(d.command.list_executions.states.items[1], TCI_EXECUTION_CANCELLED);
+  assert_true(d.command.list_executions.states & tci_state_bit(TCI_EXECUTION_CANCELLED));
+  assert_int_equal(__builtin_popcount(d.command.list_executions.states), 2);
   done(&d);
 }
 
@@ -456,7 +455,6 @@ static void digests_ignore_the_order_of_map_entries_and_nothing_else(void **stat
       "101e",                                           /* AWAITING_GROUP */
       "10282a0b0a090a016112041a020162",                 /* ... details {a: "\1b"} */
       "10282a0a0a080a016112031a0162",                   /* ... details {a: "b"} */
-      "10282200",                                       /* ... failure {} */
       "102822030a0161",                                 /* ... failure {message: a} */
       "102822041202080a",                               /* ... failure {occurred_at: 10 s} */
       "10281a00",                                       /* ... one empty update */
@@ -464,7 +462,7 @@ static void digests_ignore_the_order_of_map_entries_and_nothing_else(void **stat
       "10281a022001",                                   /* ... one, finalize */
       "10281a021028",                                   /* ... one, FINAL */
       "10281a030a0161",                                 /* ... one, of check a */
-      "10281a022a00",                                   /* ... one, failed */
+      "10281a052a030a0178",                             /* ... one, failed */
   };
   enum { LEN = sizeof all_different / sizeof all_different[0] };
   uint64_t digests[LEN][2], one[2], other[2];
@@ -472,6 +470,9 @@ static void digests_ignore_the_order_of_map_entries_and_nothing_else(void **stat
     digest_of(all_different[i], digests[i]);
     for (size_t j = 0; j < i; j++) assert_true(digests[i][0] != digests[j][0] && digests[i][1] != digests[j][1]);
   }
+  digest_of("1028", one);
+  digest_of("10282200", other); /* failure {}: an empty message is 'not given' */
+  assert_memory_equal(one, other, sizeof one);
   digest_of("10282a120a070a0161120220010a070a016212022001", one);
   digest_of("10282a120a070a0162120220010a070a016112022001", other);
   assert_memory_equal(one, other, sizeof one);

@@ -1,5 +1,5 @@
-/* rpc: calls over real sockets, within one process. The server, its address and its handlers are ours; what is awaited is
- * always an event, and a wait that takes PATIENCE_S is a failure. */
+/* rpc: calls over real sockets, within one process. The server, its address and its handlers are ours; what is awaited
+ * is always an event, and a wait that takes PATIENCE_S is a failure. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -32,18 +32,26 @@ enum { PATIENCE_S = 60, STREAM_MESSAGES = 10000, HELD_MAX = 512 };
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static pthread_cond_t changed = PTHREAD_COND_INITIALIZER;
 
+static pthread_t main_thread;
+
 static void note(void) { pthread_cond_broadcast(&changed); }
 
-#define WAIT_FOR(condition)                                                                    \
-  do {                                                                                         \
-    struct timespec due;                                                                       \
-    clock_gettime(CLOCK_REALTIME, &due);                                                       \
-    due.tv_sec += PATIENCE_S;                                                                  \
-    int over = 0;                                                                              \
-    pthread_mutex_lock(&lock);                                                                 \
-    while (!(condition) && !over) over = pthread_cond_timedwait(&changed, &lock, &due);        \
-    pthread_mutex_unlock(&lock);                                                               \
-    if (over) fail_msg("%s:%d: waited in vain for %s", __FILE__, __LINE__, #condition);        \
+static void give_up(int line, const char *awaited) {
+  fprintf(stderr, "line %d: waited in vain for %s\n", line, awaited);
+  if (!pthread_equal(pthread_self(), main_thread)) abort(); /* cmocka can only jump on its own thread */
+  fail();
+}
+
+#define WAIT_FOR(condition)                                                             \
+  do {                                                                                  \
+    struct timespec due;                                                                \
+    clock_gettime(CLOCK_REALTIME, &due);                                                \
+    due.tv_sec += PATIENCE_S;                                                           \
+    int over = 0;                                                                       \
+    pthread_mutex_lock(&lock);                                                          \
+    while (!(condition) && !over) over = pthread_cond_timedwait(&changed, &lock, &due); \
+    pthread_mutex_unlock(&lock);                                                        \
+    if (over) give_up(__LINE__, #condition);                                            \
   } while (0)
 
 /* What became of one client call. */
@@ -651,7 +659,8 @@ static void an_address_that_is_none_is_refused(void **state) {
   world w = {.rpc = tci_rpc_open()};
   const char *bad[] = {"",     "127.0.0.1", ":50051",           "127.0.0.1:",  "127.0.0.1:port", "127.0.0.1:65536",
                        "::1:5", "[::1:5",   "unix:/tmp/a b.sock", "unix:/tmp/100%", "http://127.0.0.1:1"};
-  for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) assert_refused(&w, bad[i], TCI_INVALID_ARGUMENT, "cannot listen on");
+  for (size_t i = 0; i < sizeof bad / sizeof *bad; i++)
+    assert_refused(&w, bad[i], TCI_INVALID_ARGUMENT, "cannot listen on");
   assert_refused(&w, "unix:", TCI_INVALID_ARGUMENT, "missing");
   char long_path[300] = "unix:/tmp/";
   memset(long_path + 10, 'a', 150);
@@ -816,6 +825,75 @@ static void many_threads_call_cancel_and_reply(void **state) {
   tci_rpc_close(rpc);
 }
 
+/* on_gone stands still while another thread replies. */
+typedef struct {
+  tci_rpc_call *call;
+  bool in_gone, replied, replied_during_gone, gone_over;
+} standoff;
+
+static void keep_call(void *ctx, tci_rpc_call *call) {
+  pthread_mutex_lock(&lock);
+  ((standoff *)ctx)->call = call;
+  note();
+  pthread_mutex_unlock(&lock);
+}
+
+static void *reply_during_gone(void *arg) {
+  standoff *s = arg;
+  WAIT_FOR(s->in_gone);
+  tci_rpc_reply(s->call, TCI_STATUS_OK, (tci_str){0});
+  pthread_mutex_lock(&lock);
+  s->replied = true;
+  note();
+  pthread_mutex_unlock(&lock);
+  return NULL;
+}
+
+static void linger_in_gone(void *ctx, tci_rpc_call *call) {
+  standoff *s = ctx;
+  (void)call;
+  struct timespec due;
+  clock_gettime(CLOCK_REALTIME, &due);
+  due.tv_nsec += 50000000; /* what must not come needs some time not to come */
+  if (due.tv_nsec >= 1000000000) due.tv_sec++, due.tv_nsec -= 1000000000;
+  pthread_mutex_lock(&lock);
+  s->in_gone = true;
+  note();
+  while (!s->replied && pthread_cond_timedwait(&changed, &lock, &due) == 0) {
+  }
+  s->replied_during_gone = s->replied;
+  s->gone_over = true;
+  note();
+  pthread_mutex_unlock(&lock);
+}
+
+static void a_reply_does_not_return_while_on_gone_runs(void **state) {
+  (void)state;
+  standoff s = {0};
+  tci_rpc *rpc = tci_rpc_open();
+  tci_rpc_handler handler = {&s, keep_call, linger_in_gone, NULL};
+  tci_rpc_server *server;
+  char text[300];
+  tci_status status = tci_rpc_server_open(rpc, &(tci_rpc_server_options){.address = "127.0.0.1:0"}, &handler, &server,
+                                          text, sizeof text);
+  assert_int_equal(status.code, TCI_OK);
+  tci_rpc_client *client = tci_rpc_client_open(rpc);
+  pthread_t replier;
+  assert_int_equal(pthread_create(&replier, NULL, reply_during_gone, &s), 0);
+  result r = {0};
+  tci_rpc_sink sink = sink_of(&r);
+  uint64_t handle = tci_rpc_start(client, tci_rpc_server_address(server), "/a/B", TCI_STR("x"), -1, false, &sink);
+  WAIT_FOR(s.call);
+  tci_rpc_cancel(client, handle);
+  WAIT_FOR(s.replied && s.gone_over && r.done);
+  assert_false(s.replied_during_gone);
+  pthread_join(replier, NULL);
+  assert_result(&r, TCI_CANCELLED, "", TCI_STR(""));
+  tci_rpc_client_close(client);
+  tci_rpc_server_close(server, PATIENCE_S * 1000);
+  tci_rpc_close(rpc);
+}
+
 static void more_targets_than_channels_are_kept_is_fine(void **state) {
   (void)state;
   enum { TARGETS = 1005 };
@@ -844,6 +922,7 @@ static void opening_and_closing_is_all_it_takes(void **state) {
 }
 
 int main(void) {
+  main_thread = pthread_self();
   snprintf(folder, sizeof folder, "/tmp/tci-rpc-XXXXXX");
   if (!mkdtemp(folder)) return 1;
   snprintf(socket_path, sizeof socket_path, "%s/engine.sock", folder);
@@ -875,6 +954,7 @@ int main(void) {
       cmocka_unit_test(a_unix_socket_in_use_is_refused),
       cmocka_unit_test(a_dead_servers_socket_is_replaced_and_a_live_ones_is_not),
       cmocka_unit_test(a_file_that_is_no_socket_is_left_alone),
+      cmocka_unit_test(a_reply_does_not_return_while_on_gone_runs),
       cmocka_unit_test(many_threads_call_cancel_and_reply),
       cmocka_unit_test(more_targets_than_channels_are_kept_is_fine),
   };

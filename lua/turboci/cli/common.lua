@@ -152,13 +152,15 @@ end
 
 ---At the first SIGINT or SIGTERM calls fn(name); at the second leaves at once, and nothing it started survives.
 ---@param fn fun(name: string)
+---@param on_leave fun()? last thing to do before leaving at once; must not wait
 ---@return fun() stop no more
-function M.on_interrupt(fn)
+function M.on_interrupt(fn, on_leave)
   local loop = require "turboci.loop"
   local seen = false
   local function handle(name)
     if seen then
       require("turboci.runner.shell").kill_all()
+      if on_leave then on_leave() end
       os.exit(3, false)
     end
     seen = true

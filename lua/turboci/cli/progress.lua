@@ -71,6 +71,17 @@ function Progress:close()
   self.out:flush()
 end
 
+-- The output of an attempt: the tail its runner reported, or what came as progress when it never could.
+local function output_of(attempt)
+  local output = attempt and attempt.details and attempt.details.output
+  if type(output) == "string" then return output end
+  local lines = {}
+  for _, entry in ipairs(attempt and attempt.progress or {}) do
+    lines[#lines + 1] = entry.message
+  end
+  return table.concat(lines, "\n")
+end
+
 local function failed_stage(self, stage)
   local attempt = model.attempt(stage)
   local style, out = self.style, self.out
@@ -79,8 +90,8 @@ local function failed_stage(self, stage)
     where = (" (attempt %d on %s)"):format(attempt.idx, attempt.process_uid)
   end
   out:write(style.bad(("%s FAILED"):format(stage.id)), ": ", text.plain(self.model:why(stage)), where, "\n")
-  local output = attempt and attempt.details and attempt.details.output
-  if type(output) == "string" and output ~= "" then
+  local output = output_of(attempt)
+  if output ~= "" then
     local lines = text.last_lines(output, TAIL_SHOWN)
     if lines.cut > 0 then out:write(style.dim(("  | ... %d lines before"):format(lines.cut)), "\n") end
     for _, line in ipairs(lines) do

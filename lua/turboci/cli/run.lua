@@ -89,6 +89,7 @@ local function run_in(folder, args, plan)
     timeout = 0,
     body_listen = "unix:" .. folder .. "/lua",
     on_stop = function() runner:stop { cancel = true } end,
+    on_leave = function() remove_folder(folder) end,
   })
   runner:stop { cancel = true }
   server:stop()

@@ -15,6 +15,7 @@ local M = {}
 ---@field body_listen string? where the runner of Lua bodies listens
 ---@field announce fun(plan_id: string)?
 ---@field on_stop fun()? first thing to do when the user interrupts
+---@field on_leave fun()? last thing to do when the user does so again
 
 local function start_bodies(options, notice)
   local lua = require "turboci.runner.lua"
@@ -37,7 +38,7 @@ function M.run(options)
   local forget = common.on_interrupt(function()
     interrupted = true
     following:stop()
-  end)
+  end, options.on_leave)
   local bodies
   local function stop()
     if bodies then bodies:stop { cancel = true } end

@@ -20,7 +20,8 @@ local function size(self)
     self.tty = tty
   end
   local width, height = self.tty:get_winsize()
-  return math.max(40, width or 80), math.max(5, height or 24)
+  if not width or width == 0 or height == 0 then return 80, 24 end -- a terminal that does not say
+  return math.max(40, width), math.max(5, height)
 end
 
 ---------------------------------------------------------------------------------------------------

@@ -26,7 +26,7 @@ local function show(value)
   for i, key in ipairs(keys) do
     parts[i] = (math.type(key) and "" or tostring(key) .. " = ") .. show(value[key])
   end
-  return "{ " .. table.concat(parts, ", ") .. " }"
+  return #parts == 0 and "{}" or "{ " .. table.concat(parts, ", ") .. " }"
 end
 
 -- Both: a text that contains the wanted one.

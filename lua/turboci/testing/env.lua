@@ -61,8 +61,8 @@ local function new(given)
 end
 
 -- What is wrong with a call belongs to the line of the spec that made it.
-local function must(response, err, what)
-  if not response then error(("%s: %s"):format(what, tostring(err)), 3) end
+local function must(response, err)
+  if not response then error(tostring(err), 3) end
   return response
 end
 
@@ -249,6 +249,12 @@ end
 ---@param duration number|string seconds, or "1h30m"
 function Env:advance(duration)
   self.world:advance(options.duration("advance", duration))
+end
+
+---Throws the engine away without a word and makes a new one of its journal; needs a db file. Open calls and watches
+---end, as they do when a server is killed. Virtual world only.
+function Env:restart()
+  self.world:restart()
 end
 
 ---Sends a request as bytes.

@@ -121,6 +121,10 @@ function Grpc.advance()
   error("env:advance exists in the virtual world only: real time passes by itself", 0)
 end
 
+function Grpc.restart()
+  error("env:restart exists in the virtual world only", 0)
+end
+
 function Grpc:spawn(fn)
   loop.spawn(function()
     local ok, err = xpcall(fn, debug.traceback)

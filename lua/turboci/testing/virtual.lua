@@ -296,6 +296,15 @@ function Virtual:advance(ms)
   end
 end
 
+---A new engine from the journal; calls and streams of the old one are gone.
+function Virtual:restart()
+  self:run_ready()
+  self.calls = {}
+  for _, stream in pairs(self.streams) do stream:finish(core.codes.UNAVAILABLE, "connection reset") end
+  assert(self.engine:restart())
+  self:after_turn()
+end
+
 -- Nobody sleeps here: conditions are looked at again after every step.
 function Virtual:wake() end -- luacheck: ignore 212/self
 

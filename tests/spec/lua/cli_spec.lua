@@ -206,6 +206,17 @@ describe("turboci run", function()
     assert.matches("^hello FAILED  2 stages in .*%(1 failed, 1 skipped%)$", last_line(process.out))
   end)
 
+  it("shows what a stage said that ran into its timeout", function()
+    local process = turboci("run", write("w.lua", [[
+      local plan = require("turboci").plan { name = "slow" }
+      plan:stage("s", { runner = "shell", args = { command = "echo still at it; sleep 1000" }, timeout = "300ms",
+        retry = { max_attempts = 1 } })
+      return plan
+    ]]))
+    assert.equal(1, process.code)
+    assert.matches("s FAILED: .-\n  | still at it\n", process.out)
+  end)
+
   it("writes JSON lines with --json, the end last", function()
     local process = turboci("run", "--json", write("w.lua", workflow), "--", "code=3")
     assert.equal(1, process.code)
@@ -278,12 +289,16 @@ describe("turboci run", function()
     assert.matches("exists already", again.err)
   end)
 
-  it("leaves no temporary folder behind", function()
-    assert.equal(0, spawn({ "run", write("w.lua", workflow) }, { TMPDIR = folder }):ended().code)
+  local function assert_no_folder_left()
     local scan = uv.fs_scandir(folder)
     for name in function() return uv.fs_scandir_next(scan) end do
       assert.is_nil(name:find("^turboci%-"), name)
     end
+  end
+
+  it("leaves no temporary folder behind", function()
+    assert.equal(0, spawn({ "run", write("w.lua", workflow) }, { TMPDIR = folder }):ended().code)
+    assert_no_folder_left()
   end)
 
   local forever = [[
@@ -310,13 +325,18 @@ describe("turboci run", function()
   end)
 
   it("leaves at once at the second Ctrl-C, and takes the commands with it", function()
-    local process = spawn { "run", write("w.lua", forever:format("trap '' TERM;")) }
+    local process = spawn({ "run", write("w.lua", forever:format("trap '' TERM;")) }, { TMPDIR = folder })
     local pid = process:wait_for("| (%d+) is up")
     uv.kill(process.pid, "sigint")
     process:await(function() return process.err:find("stopping", 1, true) end)
     uv.kill(process.pid, "sigint")
     assert.equal(3, process:ended().code)
-    process:await(function() return gone(pid) end)
+    for _ = 1, 500 do -- killed it is, but dying takes a moment
+      if gone(pid) then break end
+      loop.sleep(0.01)
+    end
+    assert.is_true(gone(pid))
+    assert_no_folder_left()
   end)
 end)
 

@@ -1,6 +1,7 @@
 -- The client and the host of turboci.core, against each other over real sockets: core.call, core.host, core.take.
 local core = require "turboci.core"
 local uv = require "luv"
+debug.getregistry()["turboci.luv"] = uv -- see turboci/loop.lua
 
 local WAIT_MS = 10000 -- nothing below takes long; this only ends a spec that would hang
 
@@ -55,7 +56,7 @@ describe("a call", function()
     assert.equal(host, call.host)
     assert.equal("/turboci.v1.StageRunner/Run", call.method)
     assert.equal(request, call.bytes)
-    assert.truthy(call.timeout > 3 and call.timeout <= 5, call.timeout)
+    assert.truthy(call.timeout > 3 and call.timeout < 5.1, call.timeout) -- gRPC rounds up
     local response = core.encode("RunResponse", { stage_state = "FINAL" })
     assert.is_true(host:reply(call.call, 0, nil, response))
     assert.same({ type = "done", handle = handle, code = 0, message = "", bytes = response }, wait "done")

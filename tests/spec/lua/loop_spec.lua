@@ -96,7 +96,7 @@ describe("loop.await", function()
   end)
 
   it("refuses to wait for what cannot come", function()
-    if package.loaded["turboci.core"] then return pending("a connection of another spec is open") end
+    if uv.loop_alive() then return pending("another spec left a handle open") end
     local ok, err = pcall(loop.await, function() end)
     assert.is_false(ok)
     assert.matches("cannot come", err)

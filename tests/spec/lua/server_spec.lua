@@ -1,5 +1,7 @@
 -- turboci.core's embedded server, called by its own client.
 local core = require "turboci.core"
+local uv = require "luv"
+debug.getregistry()["turboci.luv"] = uv -- see turboci/loop.lua
 
 local WAIT = 10
 
@@ -7,7 +9,6 @@ local seen = {} -- events that were taken and not asked for yet
 
 -- The next event that fits.
 local function wait(fits)
-  local uv = require "luv"
   local poll, timer, late = uv.new_poll(core.fd()), uv.new_timer(), false
   poll:start("r", function() end)
   timer:start(WAIT * 1000, 0, function() late = true end)
