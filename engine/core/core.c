@@ -175,25 +175,25 @@ static void wake_up(tci_core *core, bool calls_died) {
     core->runner_list.items[i]->passed_over_until_us = 0;
     tci_runner_arm(core, core->runner_list.items[i]);
   }
-  TCI_VEC(tci_attempt *) open = {0};
+  TCI_VEC(tci_attempt *) attempts = {0};
   for (size_t p = 0; p < core->plan_list.len; p++) {
     tci_plan *plan = core->plan_list.items[p];
     if (plan->live_attempts == 0) continue;
     for (size_t n = 0; n < plan->nodes.len; n++) {
       tci_node *node = plan->nodes.items[n];
       tci_attempt *a = node->kind == TCI_NODE_STAGE ? tci_stage_attempt(tci_node_stage(node)) : NULL;
-      if (a && a->execution != TCI_EXECUTION_NONE && tci_attempt_is_open(a)) tci_vec_push(&open, a);
+      if (a && a->execution != TCI_EXECUTION_NONE && tci_attempt_is_open(a)) tci_vec_push(&attempts, a);
     }
   }
-  if (open.len) qsort(open.items, open.len, sizeof *open.items, compare_ready);
-  for (size_t i = 0; i < open.len; i++) {
-    tci_attempt *a = open.items[i];
+  if (attempts.len) qsort(attempts.items, attempts.len, sizeof *attempts.items, compare_ready);
+  for (size_t i = 0; i < attempts.len; i++) {
+    tci_attempt *a = attempts.items[i];
     tci_attempt_restart(core, a);
     if (calls_died && tci_execution_is_live(a) && !(a->mode == TCI_MODE_ASYNC && a->accepted))
       tci_attempt_fail(core, a, TCI_FAILURE_ENGINE_RESTART, TCI_STR("the engine restarted while the call was in flight"),
                        NULL);
   }
-  tci_vec_free(&open);
+  tci_vec_free(&attempts);
 }
 
 static void on_command(tci_core *core, const tci_event *event) {

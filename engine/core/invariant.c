@@ -25,12 +25,12 @@ static const char *check_group(const tci_node *node, tci_arena *arena) {
 }
 
 static const char *check_attempts(const tci_stage *stage, tci_arena *arena) {
-  size_t open = 0;
+  size_t unfinished = 0;
   for (size_t i = 0; i < stage->attempts.len; i++) {
     const tci_attempt *a = stage->attempts.items[i];
     if (a->index != i + 1) BROKEN("3: attempts of '%.*s' have gaps", TCI_STR_ARG(stage->node.id));
     bool is_open = tci_attempt_is_open(a);
-    open += is_open;
+    unfinished += is_open;
     if (is_open && i + 1 != stage->attempts.len) BROKEN("4: '%.*s' has an old open attempt", TCI_STR_ARG(stage->node.id));
     if (a->execution && is_open != (a->execution < TCI_EXECUTION_COMPLETE))
       BROKEN("5: attempt and execution of '%.*s' disagree", TCI_STR_ARG(stage->node.id));
@@ -40,9 +40,9 @@ static const char *check_attempts(const tci_stage *stage, tci_arena *arena) {
     if (tci_link_in(&a->live) && !tci_execution_is_live(a)) BROKEN("6: '%.*s' holds a slot", TCI_STR_ARG(stage->node.id));
   }
   bool attempting = stage->state == TCI_STAGE_ATTEMPTING;
-  if (stage->runner_type.len && (open == 1) != attempting)
+  if (stage->runner_type.len && (unfinished == 1) != attempting)
     BROKEN("5: stage '%.*s' is %s with %zu open attempts", TCI_STR_ARG(stage->node.id),
-           tci_stage_state_name((int)stage->state), open);
+           tci_stage_state_name((int)stage->state), unfinished);
   return NULL;
 }
 
@@ -81,18 +81,18 @@ static const char *check_node(tci_node *node, tci_arena *arena) {
 }
 
 static const char *check_plan(const tci_plan *plan, tci_arena *arena) {
-  size_t open = 0, live = 0;
+  size_t unfinished = 0, live = 0;
   for (size_t i = 0; i < plan->nodes.len; i++) {
     tci_node *node = plan->nodes.items[i];
     const char *fault = check_node(node, arena);
     if (fault) return fault;
-    open += !tci_node_is_final(node);
+    unfinished += !tci_node_is_final(node);
     if (node->kind != TCI_NODE_STAGE) continue;
     const tci_attempt *a = tci_stage_attempt(tci_node_stage(node));
     live += a && a->execution && tci_attempt_is_open(a);
   }
-  if (open != plan->open_nodes || live != plan->live_attempts) BROKEN("19: plan '%.*s' counts wrongly", TCI_STR_ARG(plan->id));
-  if ((plan->state == TCI_PLAN_SETTLED) != (plan->nodes.len && !open)) BROKEN("16: plan '%.*s' settles wrongly", TCI_STR_ARG(plan->id));
+  if (unfinished != plan->open_nodes || live != plan->live_attempts) BROKEN("19: plan '%.*s' counts wrongly", TCI_STR_ARG(plan->id));
+  if ((plan->state == TCI_PLAN_SETTLED) != (plan->nodes.len && !unfinished)) BROKEN("16: plan '%.*s' settles wrongly", TCI_STR_ARG(plan->id));
   return NULL;
 }
 

@@ -278,13 +278,25 @@ static int attempt_target(const tci_attempt_write *aw, const tci_attempt *a) {
   return 0;
 }
 
-static bool details_change(const tci_attempt_write *aw, const tci_attempt *a) {
-  if (!aw->details.len) return false;
+/* The details as they would be; empty when none are given. */
+static tci_buf merged_details(const tci_attempt_write *aw, const tci_attempt *a) {
   tci_buf merged = {0};
-  tci_struct_merge(a->details, aw->details, &merged);
-  bool changes = !tci_str_eq(tci_buf_str(&merged), a->details);
+  if (aw->details.len) tci_struct_merge(a->details, aw->details, &merged);
+  return merged;
+}
+
+static bool details_change(const tci_attempt_write *aw, const tci_attempt *a) {
+  tci_buf merged = merged_details(aw, a);
+  bool changes = merged.len && !tci_str_eq(tci_buf_str(&merged), a->details);
   tci_buf_deinit(&merged);
   return changes;
+}
+
+static bool details_fit(const tci_write *w, const tci_attempt_write *aw, const tci_attempt *a) {
+  tci_buf merged = merged_details(aw, a);
+  bool fit = merged.len <= (size_t)w->core->limits.node_bytes_max;
+  tci_buf_deinit(&merged);
+  return fit;
 }
 
 static bool attempt_changes(const tci_attempt_write *aw, const tci_attempt *a) {
@@ -312,7 +324,7 @@ static bool stage_attempt(tci_write *w, tci_prepared *item, const tci_stage *sta
   if (progress > (size_t)w->core->limits.progress_bytes_max)
     return tci_write_fault(w, item, TCI_INVALID_ARGUMENT, "current_attempt.progress: %zu bytes, over the limit progress_bytes_max (%lld)",
                            progress, (long long)w->core->limits.progress_bytes_max);
-  if (a->details.len + aw->details.len > (size_t)w->core->limits.node_bytes_max)
+  if (!details_fit(w, aw, a))
     return tci_write_fault(w, item, TCI_INVALID_ARGUMENT, "current_attempt.details: larger than %lld bytes once merged (limit node_bytes_max)",
                            (long long)w->core->limits.node_bytes_max);
   if (!attempt_changes(aw, a)) return true;
@@ -323,8 +335,7 @@ static bool stage_attempt(tci_write *w, tci_prepared *item, const tci_stage *sta
     return tci_write_fault(w, item, TCI_FAILED_PRECONDITION,
                            "current_attempt.process_uid is empty and nobody has claimed the attempt; give one to claim it");
   int to = attempt_target(aw, a);
-  bool open = tci_attempt_is_open(a);
-  if (!open || (to && to < (int)a->state))
+  if (!tci_attempt_is_open(a) || (to && to < (int)a->state))
     return tci_write_fault(w, item, TCI_FAILED_PRECONDITION, "current_attempt: attempt %u is %s and cannot become %s", a->index,
                            tci_attempt_state_name((int)a->state), tci_attempt_state_name(to ? to : (int)a->state));
   return true;
@@ -391,8 +402,7 @@ void tci_write_apply_attempt(tci_core *core, tci_stage *stage, const tci_attempt
   }
   if (aw->has_progress)
     tci_attempt_progress(core, a, aw->progress_message, aw->progress_details, aw->progress_us);
-  tci_buf details = {0};
-  if (aw->details.len) tci_struct_merge(a->details, aw->details, &details);
+  tci_buf details = merged_details(aw, a);
   c.state = (uint64_t)to;
   c.process_uid = aw->process_uid;
   c.bytes = tci_buf_str(&details);

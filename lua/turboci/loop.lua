@@ -98,8 +98,20 @@ end
 -- returns before everything that was closed is gone.
 local closing, pumps = 0, 0
 
+local conditions = {} -- of loop.wait_until, oldest first
+
+-- Looks at them after whatever has happened: a condition changes only by what the loop runs.
+local function look()
+  local open = conditions
+  conditions = {}
+  for _, wait in ipairs(open) do
+    if wait.condition() then wait.resume() else table.insert(conditions, wait) end
+  end
+end
+
 local function pump_until(done)
   while not done() or closing > 0 do
+    if conditions[1] and ready_first > ready_last then look() end
     if ready_first <= ready_last then
       run_ready()
     elseif done() then
@@ -154,6 +166,13 @@ function loop.await(start)
     end
   end
   return table.unpack(values, 1, values.n)
+end
+
+---Waits until condition() is true, looking again after everything the loop does. It must not wait itself.
+---@param condition fun(): any
+function loop.wait_until(condition)
+  if condition() then return end
+  loop.await(function(resume) table.insert(conditions, { condition = condition, resume = resume }) end)
 end
 
 ---Runs fn in a task and pumps until it ends. Returns its results; raises its error.

@@ -54,6 +54,12 @@ local function release(ctx)
   process.wake()
 end
 
+-- Waits until the engine has heard of the work on an async stage: from then on it may outlive the engine.
+local function at_work(ctx, follower)
+  ctx:progress "at work"
+  follower:wait_stage(ctx.stage_id, function(s) return s.attempts[1] and s.attempts[1].state == "RUNNING" end)
+end
+
 -- All that clients can read of a plan and of the runners.
 local function visible(plan)
   local list = must(server.client:list_stage_runners {}).runners
@@ -147,7 +153,11 @@ describe("SIGTERM", function()
     server = process.serve { folder = folder, args = { "--log", "info" } }
     local calls, plan = host "SYNC", new_plan()
     local follower = process.follow(server, plan, 1)
-    must(write(plan, { { id = "s", runner_type = "test" } }, { { id = "c", state = "PLANNED" } }))
+    must(write(plan, {
+      { id = "s", runner_type = "test" },
+      { id = "next", runner_type = "test",
+        dependencies = { dependencies = { { target_type = "STAGE", target_id = "s" } } } },
+    }))
     process.wait(function() return calls[1] end, "the stage to run")
     server:signal "sigterm"
     server:wait_for("draining sync_calls=1", "err")
@@ -166,11 +176,17 @@ describe("SIGTERM", function()
     assert.same({ code = 0, signal = 0 }, server:ended())
     process.wait(function() return follower.ended end, "the watch to end")
     assert.equal("UNAVAILABLE", follower.problem.code)
-    local last = {}
-    for _, event in ipairs(follower.events) do last = event.stage_event or last end
-    assert.equal("FINAL", last.new_state)
+    local ends = {}
+    for _, event in ipairs(follower.events) do
+      local part = event.stage_event
+      if part and part.new_state == "FINAL" then ends[#ends + 1] = part.stage_id end
+    end
+    assert.same({ "s" }, ends)
+    assert.equal(1, #calls) -- what became ready meanwhile waits for the next server
 
     server = server:again()
+    process.wait(function() return calls[2] end, "the next stage to run")
+    assert.equal("next", calls[2].stage_id)
     local kept = stage(plan, "s")
     assert.equal("SUCCEEDED", kept.outcome)
     assert.equal(1, #kept.attempts)
@@ -219,10 +235,7 @@ describe("after a restart", function()
     calls[1]:progress "half"
     release(calls[1])
     process.wait(function() return calls[2] end, "b to run")
-    process.wait(function()
-      local last = first.events[#first.events]
-      return last.stage_event and last.stage_event.stage_id == "b"
-    end, "b to be seen")
+    at_work(calls[2], first)
     server:kill "sigkill"
     process.wait(function() return first.ended end, "the watch to break")
     server = server:again()
@@ -266,10 +279,7 @@ describe("after a restart", function()
     local calls, plan = host "ASYNC", new_plan()
     must(write(plan, { { id = "s", runner_type = "test", execution_mode = "ASYNC" } }))
     process.wait(function() return calls[1] end, "the stage to run")
-    calls[1]:progress "at work" -- comes after the runner's yes: now the stage may outlive the engine
-    process.follow(server, plan, 1):wait_stage("s", function(s)
-      return s.attempts[1] and s.attempts[1].state == "RUNNING"
-    end)
+    at_work(calls[1], process.follow(server, plan, 1))
     server:kill "sigkill"
     server = server:again()
     assert.equal("RUNNING", stage(plan, "s").attempts[1].state)

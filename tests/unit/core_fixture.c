@@ -227,6 +227,7 @@ void fx_deinit(fx *f) {
   for (int i = 0; i < FX_STREAMS; i++) tci_buf_deinit(&f->streams[i]);
   tci_buf_deinit(&f->dump);
   tci_buf_deinit(&f->other);
+  tci_buf_deinit(&f->before);
 }
 
 static tci_record record_of(const fx_stored *s) {
@@ -609,16 +610,14 @@ const tci_reply *fx_write(fx *f, const char *text) {
 }
 
 void fx_refuses_command(fx *f, tci_code code, const char *part, tci_command command) {
-  tci_buf before = {0};
-  fx_dump(f->core, true, &before);
+  fx_dump(f->core, true, &f->before);
   const tci_reply *reply = fx_command(f, command);
   if (!reply) fx_fail("no answer");
   if (reply->status.code != code)
     fx_fail("%s, not %s: %s", tci_code_name(reply->status.code), tci_code_name(code), reply->status.message);
   fx_contains(reply->status.message, part);
   fx_dump(f->core, true, &f->other);
-  fx_same(&before, &f->other, "a refused command changed something (before, after)");
-  tci_buf_deinit(&before);
+  fx_same(&f->before, &f->other, "a refused command changed something (before, after)");
 }
 
 void fx_refuses(fx *f, tci_code code, const char *part, const char *text) {

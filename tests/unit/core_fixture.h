@@ -35,7 +35,7 @@ typedef struct fx {
   TCI_VEC(fx_stored) journal;
   tci_buf told;               /* dispatches and cancels since fx_told: "stage->runner cancel:stage " */
   tci_buf streams[FX_STREAMS]; /* watch events by token: "sequence:id OLD>NEW " */
-  tci_buf dump, other;
+  tci_buf dump, other, before;
   void (*after_step)(struct fx *f, bool quiet, void *ctx); /* quiet: no timer was due, no work left over */
   void *ctx;
 } fx;

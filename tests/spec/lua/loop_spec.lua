@@ -3,6 +3,11 @@
 local loop = require "turboci.loop"
 local uv = require "luv"
 
+-- Lets everything else have its turn.
+local function turn()
+  loop.await(function(resume) loop.timer(0, resume) end)
+end
+
 describe("loop.run", function()
   it("returns what the function returns, nils included", function()
     assert.same({ 1, nil, 3, n = 3 }, table.pack(loop.run(function() return 1, nil, 3 end)))
@@ -32,7 +37,7 @@ describe("loop.spawn", function()
       for _, name in ipairs { "a", "b" } do
         tasks[#tasks + 1] = loop.spawn(function()
           log[#log + 1] = name .. 1
-          loop.sleep(0)
+          turn()
           log[#log + 1] = name .. 2
         end)
       end
@@ -45,7 +50,7 @@ describe("loop.spawn", function()
 
   it("never loses an error: the pump raises it when nobody waits for the task", function()
     loop.spawn(function() error("lost?") end)
-    local ok, err = pcall(loop.sleep, 0)
+    local ok, err = pcall(turn)
     assert.is_false(ok)
     assert.matches("lost%?", err)
   end)
@@ -103,13 +108,33 @@ describe("loop.await", function()
   end)
 end)
 
+describe("loop.wait_until", function()
+  it("looks again after whatever the loop did, in a task and outside of one", function()
+    local n = 0
+    loop.timer(0, function() n = n + 1 end)
+    loop.wait_until(function() return n == 1 end)
+    loop.run(function()
+      loop.spawn(function()
+        turn()
+        n = n + 1
+      end)
+      loop.wait_until(function() return n == 2 end)
+    end)
+    assert.equal(2, n)
+  end)
+
+  it("raises when nothing can come any more", function()
+    assert.has_error(function() loop.wait_until(function() return false end) end)
+  end)
+end)
+
 describe("loop.timer", function()
   it("does not ring once it is closed", function()
     local rung = false
     local timer = loop.timer(0.001, function() rung = true end)
     timer:close()
     timer:close()
-    loop.sleep(0.005)
+    loop.await(function(resume) loop.timer(0.005, resume) end)
     assert.is_false(rung)
   end)
 
@@ -143,7 +168,7 @@ describe("loop.queue", function()
       loop.spawn(function()
         queue:push("a")
         queue:push("b")
-        loop.sleep(0)
+        turn()
         queue:push("c")
         queue:close()
         queue:push("too late")

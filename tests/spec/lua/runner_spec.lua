@@ -168,9 +168,7 @@ describe("a runner's host", function()
     local made, release = waiting { max_concurrent = 1 }
     loop.run(function()
       local first = loop.spawn(function() return call_runner(made, "Run", { execution_id = "e1", stage_id = "s" }) end)
-      while made.running == 0 do
-        loop.sleep(0)
-      end
+      loop.wait_until(function() return made.running > 0 end)
       assert.equal("RESOURCE_EXHAUSTED", call_runner(made, "Run", { execution_id = "e2" }))
       local _, _, answer = call_runner(made, "RunAsync", { execution_id = "e3" })
       assert.is_false(answer.accepted)
@@ -200,9 +198,7 @@ describe("a runner's host", function()
     end }
     assert.equal("DEADLINE_EXCEEDED", call_runner(made, "Run", { execution_id = "e1" }, 0.1))
     loop.run(function()
-      while made.running > 0 do
-        loop.sleep(0.001)
-      end
+      loop.wait_until(function() return made.running == 0 end)
     end)
     assert.is_truthy(reason == "cancelled" or reason == "deadline")
   end)
@@ -223,18 +219,20 @@ end)
 describe("a runner's registration", function()
   it("ends with stop(), which waits for what runs", function()
     local c = server()
-    local finished = false
+    local finished, release = false, nil
     local made = start { client = c, type = "t", run = function()
-      loop.sleep(0.05)
+      loop.await(function(resume) release = resume end)
       finished = true
     end }
     assert.equal(made.id, assert(c:list_stage_runners {}).runners[1].runner_id)
     loop.run(function()
       local call = loop.spawn(function() return call_runner(made, "Run", { execution_id = "e1" }) end)
-      while made.running == 0 do
-        loop.sleep(0)
-      end
-      made:stop()
+      loop.wait_until(function() return release ~= nil end)
+      local stop = loop.spawn(function() made:stop() end)
+      while #assert(c:list_stage_runners {}).runners > 0 do end -- each look is a round trip
+      assert.is_false(finished)
+      release()
+      stop:wait()
       assert.is_true(finished)
       assert.equal("OK", (call:wait()))
     end)
@@ -250,9 +248,7 @@ describe("a runner's registration", function()
     end }
     start { client = counting, type = "t", ttl = 0.09, run = function() end }
     loop.run(function()
-      while calls.RegisterStageRunner < 3 do
-        loop.sleep(0.005)
-      end
+      loop.wait_until(function() return calls.RegisterStageRunner >= 3 end)
     end)
   end)
 
@@ -269,9 +265,7 @@ describe("a runner's registration", function()
     end }
     away = true
     loop.run(function()
-      while #notices < 2 do
-        loop.sleep(0.01)
-      end
+      loop.wait_until(function() return #notices >= 2 end)
     end)
     assert.matches("cannot register", notices[1])
     assert.equal("registered again", notices[2])
@@ -334,9 +328,7 @@ describe("an async completion", function()
         { execution_id = "e1", stage_id = "s", attempt_idx = 1, callback_address = address })
     end)
     loop.run(function()
-      while made.running > 0 do
-        loop.sleep(0.001)
-      end
+      loop.wait_until(function() return made.running == 0 end)
     end)
     return seen
   end
