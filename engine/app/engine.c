@@ -35,9 +35,10 @@ struct tci_engine {
   tci_update update;
   int64_t started_us; /* wall */
   bool draining, more;
-  bool asleep;          /* reloaded after a failed commit and not woken yet: only reads are served */
-  int64_t wake_at_us;   /* monotonic */
-  tci_arena held_arena; /* answers for the next turn: what could not be committed (the calls are over), or never called */
+  bool asleep;        /* reloaded after a failed commit and not woken yet: only reads are served */
+  int64_t wake_at_us; /* monotonic */
+  tci_arena
+      held_arena; /* answers for the next turn: what could not be committed (the calls are over), or never called */
   TCI_VEC(tci_answer) held;
   /* of the turn */
   tci_arena arena;
@@ -148,8 +149,8 @@ static void fill_counters(const tci_engine *e, tci_counter out[COUNTERS]) {
 static void collect_reply(tci_engine *e, const tci_effect *effect) {
   parcel *p = parcel_add(e, TCI_EFFECT_REPLY, effect->token);
   if (effect->reply.status.code != TCI_OK) {
-    p->status = (tci_status){effect->reply.status.code,
-                             tci_str_z(&e->arena, tci_str_from(effect->reply.status.message))};
+    p->status =
+        (tci_status){effect->reply.status.code, tci_str_z(&e->arena, tci_str_from(effect->reply.status.message))};
     return;
   }
   tci_counter counters[COUNTERS];
@@ -158,11 +159,12 @@ static void collect_reply(tci_engine *e, const tci_effect *effect) {
   tci_buf_clear(&e->scratch);
   tci_codec_reply(&effect->reply, &facts, &e->scratch);
   if (e->scratch.len > (size_t)e->options.limits.reply_bytes_max && effect->reply.command != TCI_COMMAND_WRITE_NODES) {
-    p->status = (tci_status){TCI_RESOURCE_EXHAUSTED,
-                             tci_fmt(&e->arena,
-                                     "the reply would be %zu bytes, over the limit reply_bytes_max (%lld); ask for less: "
-                                     "filter by ids or states",
-                                     e->scratch.len, (long long)e->options.limits.reply_bytes_max)};
+    p->status =
+        (tci_status){TCI_RESOURCE_EXHAUSTED,
+                     tci_fmt(&e->arena,
+                             "the reply would be %zu bytes, over the limit reply_bytes_max (%lld); ask for less: "
+                             "filter by ids or states",
+                             e->scratch.len, (long long)e->options.limits.reply_bytes_max)};
     return;
   }
   p->bytes = kept(e, tci_buf_str(&e->scratch));
@@ -173,7 +175,8 @@ static void collect_dispatch(tci_engine *e, const tci_effect *effect) {
   tci_str address;
   tci_status status = tci_address_resolve(effect->address, &e->options.allowed_addresses, &e->arena, &address);
   if (status.code != TCI_OK) { /* registered under another allow-list; it was checked at the door then */
-    hold(e, &(tci_answer){.execution_id = a->execution_id, .code = TCI_UNAVAILABLE, .message = tci_str_from(status.message)});
+    hold(e, &(tci_answer){
+                .execution_id = a->execution_id, .code = TCI_UNAVAILABLE, .message = tci_str_from(status.message)});
     return;
   }
   tci_buf_clear(&e->scratch);
@@ -214,7 +217,8 @@ static void collect_effects(tci_engine *e, const tci_update *update) {
 static void collect_records(tci_engine *e, const tci_update *update) {
   for (size_t i = 0; i < update->records.len; i++) {
     const tci_record *r = &update->records.items[i];
-    tci_vec_push(&e->records, ((tci_store_record){r->plan_key, r->sequence, kept(e, r->bytes), kept(e, r->plan_id), r->settled}));
+    tci_vec_push(&e->records,
+                 ((tci_store_record){r->plan_key, r->sequence, kept(e, r->bytes), kept(e, r->plan_id), r->settled}));
   }
 }
 
@@ -242,7 +246,8 @@ static tci_status replay_missed(tci_engine *e, const tci_event *event) {
   uint64_t upto = tci_core_watch_since(e->core, event->token);
   if (upto <= event->command.watch_plan.after_sequence) return TCI_STATUS_OK;
   uint64_t key = tci_core_plan(e->core, event->command.plan_id)->key;
-  replaying p = {.engine = e, .scratch = tci_core_new(&e->options.limits, &tci_policy_builtin), .event = event, .upto = upto};
+  replaying p = {
+      .engine = e, .scratch = tci_core_new(&e->options.limits, &tci_policy_builtin), .event = event, .upto = upto};
   tci_status status = tci_store_load(e->store, key, replay_one, &p);
   if (status.code == TCI_OK) status = p.status;
   for (size_t i = 0; status.code == TCI_OK && i < e->records.len; i++) {
@@ -271,10 +276,12 @@ static bool may_pass(tci_engine *e, const tci_event *event) {
                cmd->kind == TCI_COMMAND_GET_EXECUTION || cmd->kind == TCI_COMMAND_LIST_EXECUTIONS ||
                cmd->kind == TCI_COMMAND_GET_SERVER_INFO;
   if (e->asleep && !reads) {
-    refuse(e, event->token, (tci_status){TCI_UNAVAILABLE, "the store could not commit a moment ago; repeat in a second"});
+    refuse(e, event->token,
+           (tci_status){TCI_UNAVAILABLE, "the store could not commit a moment ago; repeat in a second"});
     return false;
   }
-  bool heartbeat = cmd->kind == TCI_COMMAND_REGISTER_RUNNER && tci_core_has_runner(e->core, cmd->register_runner.runner_id);
+  bool heartbeat =
+      cmd->kind == TCI_COMMAND_REGISTER_RUNNER && tci_core_has_runner(e->core, cmd->register_runner.runner_id);
   if (e->draining && starts_work && !heartbeat) {
     refuse(e, event->token, (tci_status){TCI_UNAVAILABLE, "the server is stopping; repeat when it is back"});
     return false;
@@ -350,8 +357,9 @@ static void forget_turn(tci_engine *e) {
 /* The commit failed: nothing of this turn happened, as far as anybody may know. */
 static tci_status start_over(tci_engine *e, tci_status why, tci_time now) {
   tci_log(TCI_LOG_ERROR, "commit_failed", "code=%s error=\"%s\"", tci_code_name(why.code), why.message);
-  tci_status unknown = {TCI_UNAVAILABLE,
-                        tci_fmt(&e->arena, "the store could not commit (%s); the outcome is unknown: read, then repeat", why.message)};
+  tci_status unknown = {
+      TCI_UNAVAILABLE,
+      tci_fmt(&e->arena, "the store could not commit (%s); the outcome is unknown: read, then repeat", why.message)};
   for (size_t i = 0; i < e->parcels.len; i++)
     if (e->parcels.items[i].kind == TCI_EFFECT_REPLY)
       e->sink.reply(e->sink.ctx, e->parcels.items[i].token, unknown, (tci_str){0});

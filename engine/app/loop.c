@@ -18,10 +18,10 @@ typedef struct tci_stream {
   uint64_t token;
   tci_rpc_call *call;
   uint64_t last_sequence;
-  size_t position;   /* in stream_list */
+  size_t position;            /* in stream_list */
   uint64_t opened_turn, turn; /* the one that opened it; the last one that sent something */
-  size_t sent_bytes; /* handed to rpc in all */
-  size_t opening;    /* of them by the turn that opened it: the plan as it was, or what the watcher had missed */
+  size_t sent_bytes;          /* handed to rpc in all */
+  size_t opening; /* of them by the turn that opened it: the plan as it was, or what the watcher had missed */
 } tci_stream;
 
 /* A runner's RPC in flight. */
@@ -78,8 +78,10 @@ static void unwatch(tci_loop *loop, uint64_t token) {
 
 static void sink_reply(void *ctx, uint64_t token, tci_status status, tci_str message) {
   tci_loop *loop = ctx;
-  if (tci_token_is_stream(token)) stream_end(loop, token, status); /* a watch that was refused */
-  else tci_rpc_reply((tci_rpc_call *)(uintptr_t)token, status, message);
+  if (tci_token_is_stream(token))
+    stream_end(loop, token, status); /* a watch that was refused */
+  else
+    tci_rpc_reply((tci_rpc_call *)(uintptr_t)token, status, message);
 }
 
 static void on_runner_done(void *ctx, tci_status status, tci_str message) {
@@ -145,9 +147,10 @@ static void sink_watch(void *ctx, uint64_t token, uint64_t sequence, tci_str mes
                   (unsigned long long)sequence, message.len, (unsigned long long)stream->last_sequence,
                   (unsigned long long)sequence);
   else if (is_too_slow(loop, stream, message, tci_rpc_send(stream->call, message)))
-    why = tci_fmt(&scratch,
-                  "the watcher is too slow: more than watch_buffer_bytes_max wait for it; resume with after_sequence=%llu",
-                  (unsigned long long)sequence);
+    why = tci_fmt(
+        &scratch,
+        "the watcher is too slow: more than watch_buffer_bytes_max wait for it; resume with after_sequence=%llu",
+        (unsigned long long)sequence);
   if (why) {
     stream_end(loop, token, (tci_status){TCI_RESOURCE_EXHAUSTED, why});
     unwatch(loop, token);
@@ -162,8 +165,10 @@ static void end_all_streams(tci_loop *loop, tci_status status) {
 }
 
 static void sink_watch_end(void *ctx, uint64_t token, tci_status status) {
-  if (token) stream_end(ctx, token, status);
-  else end_all_streams(ctx, status);
+  if (token)
+    stream_end(ctx, token, status);
+  else
+    end_all_streams(ctx, status);
 }
 
 const tci_sink tci_loop_sink = {NULL, sink_reply, sink_dispatch, sink_cancel, sink_watch, sink_watch_end};
@@ -194,7 +199,8 @@ static void take(tci_loop *loop, tci_item *item, tci_time now) {
   }
   const tci_event *event = &item->event;
   if (event->kind == TCI_EVENT_COMMAND) atomic_fetch_sub(&loop->queued, 1);
-  if (event->kind == TCI_EVENT_COMMAND && tci_token_is_stream(event->token)) stream_open(loop, event->token, item->call);
+  if (event->kind == TCI_EVENT_COMMAND && tci_token_is_stream(event->token))
+    stream_open(loop, event->token, item->call);
   if (event->kind == TCI_EVENT_ANSWER) {
     runner_call *call = tci_map_remove(&loop->calls, event->answer.execution_id);
     if (call) call_free(call);
@@ -261,7 +267,8 @@ void *tci_loop_run(void *arg) {
     if (loop->draining) due = min64(due, loop->drain_by_us);
     turn(loop, tci_queue_take(&loop->queue, (size_t)loop->limits.turn_events_max, due));
   }
-  end_all_streams(loop, (tci_status){TCI_UNAVAILABLE, "the server is stopping; resume with after_sequence when it is back"});
+  end_all_streams(loop,
+                  (tci_status){TCI_UNAVAILABLE, "the server is stopping; resume with after_sequence when it is back"});
   turn_away_the_rest(loop);
   return NULL;
 }

@@ -38,7 +38,8 @@ static const tci_method *find_method(tci_rpc_call *call) {
   if (method && method->service == TCI_SERVICE_ORCHESTRATOR) return method;
   tci_arena arena = {0};
   refuse(call, TCI_UNIMPLEMENTED,
-         tci_fmt(&arena, "method '%.*s' is not served here; this is %s", TCI_STR_ARG(path), "turboci.v1.TurboCIOrchestrator"));
+         tci_fmt(&arena, "method '%.*s' is not served here; this is %s", TCI_STR_ARG(path),
+                 "turboci.v1.TurboCIOrchestrator"));
   tci_arena_deinit(&arena);
   return NULL;
 }
@@ -56,8 +57,8 @@ static void on_call(void *ctx, tci_rpc_call *call) {
   item->call = call;
   item->event.kind = TCI_EVENT_COMMAND;
   /* The command points into the payload, which lives until the call is answered; the answer comes after the turn. */
-  tci_status status = tci_codec_command(method, tci_rpc_call_payload(call), &server->loop.limits, &item->arena,
-                                        &item->event.command);
+  tci_status status =
+      tci_codec_command(method, tci_rpc_call_payload(call), &server->loop.limits, &item->arena, &item->event.command);
   if (status.code != TCI_OK) {
     tci_rpc_reply(call, status, (tci_str){0});
     tci_item_free(item);
@@ -98,8 +99,10 @@ static tci_ids allowed_addresses(tci_server *server, const tci_server_options *o
   ids.items[ids.len++] = TCI_STR("loopback");
   const char *slash = strncmp(options->listen, "unix:", 5) == 0 ? strrchr(options->listen, '/') : NULL;
   if (slash)
-    ids.items[ids.len++] = tci_str_copy(&server->arena, (tci_str){options->listen, (size_t)(slash - options->listen) + 1});
-  for (size_t i = 0; i < n; i++) ids.items[ids.len++] = tci_str_copy(&server->arena, options->allowed_addresses.items[i]);
+    ids.items[ids.len++] =
+        tci_str_copy(&server->arena, (tci_str){options->listen, (size_t)(slash - options->listen) + 1});
+  for (size_t i = 0; i < n; i++)
+    ids.items[ids.len++] = tci_str_copy(&server->arena, options->allowed_addresses.items[i]);
   return ids;
 }
 
@@ -119,7 +122,8 @@ static tci_status start_engine(tci_server *server, const tci_server_options *opt
 
 /* The address is known: runners can be told where to call back. */
 static tci_status start_work(tci_server *server, const tci_server_options *options, char *message, size_t size) {
-  const char *callback = options->callback_address ? options->callback_address : tci_rpc_server_address(server->listener);
+  const char *callback =
+      options->callback_address ? options->callback_address : tci_rpc_server_address(server->listener);
   tci_engine_set_callback_address(server->loop.engine, tci_str_z(&server->arena, tci_str_from(callback)));
   uint8_t random[32];
   tci_rng_bytes(&server->loop.rng, random, sizeof random);

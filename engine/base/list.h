@@ -9,7 +9,7 @@ typedef struct tci_link {
   struct tci_link *prev, *next; /* both NULL: in no list */
 } tci_link;
 
-#define tci_container(link, type, member) ((type *)((char *)(link) - offsetof(type, member)))
+#define tci_container(link, type, member) ((type *)((char *)(link)-offsetof(type, member)))
 
 static inline void tci_list_init(tci_link *list) { list->prev = list->next = list; }
 static inline bool tci_list_empty(const tci_link *list) { return list->next == list; }

@@ -8,9 +8,9 @@
 typedef struct {
   struct tci_map_slot *slots;
   size_t len, cap; /* cap is 0 or a power of two */
-} tci_map; /* `{0}` is empty */
+} tci_map;         /* `{0}` is empty */
 
-void tci_map_deinit(tci_map *map); /* frees the table, not the values */
+void tci_map_deinit(tci_map *map);                  /* frees the table, not the values */
 void *tci_map_get(const tci_map *map, tci_str key); /* NULL when absent */
 /* Adds or replaces; returns the value that was there before, or NULL. `value` is not NULL. */
 void *tci_map_put(tci_map *map, tci_str key, void *value);

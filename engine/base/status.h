@@ -36,9 +36,9 @@ typedef struct {
 #define TCI_STATUS_OK ((tci_status){TCI_OK, 0})
 
 /* Returns from the calling function when `expr` is not OK. The only macro that hides a return. */
-#define TCI_TRY(expr)                          \
-  do {                                         \
-    tci_status tci_try_status = (expr);        \
+#define TCI_TRY(expr)                                         \
+  do {                                                        \
+    tci_status tci_try_status = (expr);                       \
     if (tci_try_status.code != TCI_OK) return tci_try_status; \
   } while (0)
 

@@ -15,7 +15,7 @@
 
 void *tci_vec_grow(void *items, size_t *cap, size_t want, size_t item_bytes);
 
-#define tci_vec_reserve(v, n)                                                                    \
+#define tci_vec_reserve(v, n) \
   ((n) > (v)->cap ? (void)((v)->items = tci_vec_grow((v)->items, &(v)->cap, (n), sizeof *(v)->items)) : (void)0)
 #define tci_vec_push(v, value) (tci_vec_reserve((v), (v)->len + 1), (void)((v)->items[(v)->len++] = (value)))
 /* Order is not kept. */

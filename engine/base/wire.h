@@ -33,8 +33,8 @@ bool tci_wire_next(tci_wire_reader *reader, tci_wire_field *out);
 bool tci_wire_varint(tci_wire_reader *reader, uint64_t *out);
 
 void tci_wire_put_varint(tci_buf *buf, uint64_t value);
-void tci_wire_put_uint(tci_buf *buf, uint32_t number, uint64_t value);   /* tag + varint, zero included */
-void tci_wire_put_bytes(tci_buf *buf, uint32_t number, tci_str bytes);   /* tag + length + bytes, empty included */
+void tci_wire_put_uint(tci_buf *buf, uint32_t number, uint64_t value); /* tag + varint, zero included */
+void tci_wire_put_bytes(tci_buf *buf, uint32_t number, tci_str bytes); /* tag + length + bytes, empty included */
 
 /* An encoded google.protobuf.Struct, its entries in key order. */
 /* Appends the canonical form of `s` to out: entries sorted by key at every level, of equal keys the last one

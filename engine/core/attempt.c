@@ -82,9 +82,9 @@ static void attempt_create(tci_core *core, tci_stage *stage, int64_t after_us) {
 }
 
 void tci_stage_start(tci_core *core, tci_stage *stage) {
-  tci_emit(core, stage->node.plan,
-           &(tci_change){
-               .type = TCI_CHANGE_STAGE_STATE, .node = stage->node.index + 1u, .state = TCI_STAGE_ATTEMPTING});
+  tci_emit(
+      core, stage->node.plan,
+      &(tci_change){.type = TCI_CHANGE_STAGE_STATE, .node = stage->node.index + 1u, .state = TCI_STAGE_ATTEMPTING});
   attempt_create(core, stage, 0);
 }
 
@@ -153,8 +153,10 @@ static bool answers_late(const tci_attempt *a) { return a->mode == TCI_MODE_ASYN
 
 static void arm(tci_core *core, tci_attempt *a) {
   int64_t due = a->deadline_mono_us;
-  if (answers_late(a)) due = min64(due, a->accept_mono_us);
-  else if (a->mode == TCI_MODE_ASYNC) due = min64(due, a->heard_mono_us + a->stale_ms * 1000);
+  if (answers_late(a))
+    due = min64(due, a->accept_mono_us);
+  else if (a->mode == TCI_MODE_ASYNC)
+    due = min64(due, a->heard_mono_us + a->stale_ms * 1000);
   a->timer.kind = TCI_TIMER_ATTEMPT;
   tci_heap_set(&core->timers, &a->timer, due);
 }
@@ -202,8 +204,10 @@ static void pass_over(tci_core *core, tci_attempt *a) {
 void tci_attempt_place(tci_core *core, tci_attempt *a) {
   if (a->execution == TCI_EXECUTION_NONE) return;
   if (core->loading) {
-    if (tci_execution_is_live(a)) join_runner(core, a);
-    else leave_runner(core, a);
+    if (tci_execution_is_live(a))
+      join_runner(core, a);
+    else
+      leave_runner(core, a);
     return;
   }
   if (!tci_attempt_is_open(a)) {
@@ -241,8 +245,10 @@ void tci_attempt_restart(tci_core *core, tci_attempt *a) {
     wait = clamp(wait, 0, a->not_before_us ? a->not_before_us - a->created_us : 0);
     a->ready_mono_us = core->now.mono_us + wait;
     a->timer.kind = TCI_TIMER_ATTEMPT;
-    if (wait > 0) tci_heap_set(&core->timers, &a->timer, a->ready_mono_us);
-    else enqueue(core, a);
+    if (wait > 0)
+      tci_heap_set(&core->timers, &a->timer, a->ready_mono_us);
+    else
+      enqueue(core, a);
     return;
   }
   int64_t left = clamp(a->deadline_us - core->now.wall_us, 0, a->execution_ms * 1000);
@@ -271,8 +277,7 @@ void tci_attempt_timer(tci_core *core, tci_attempt *a) {
     tci_attempt_abort(core, a, TCI_FAILURE_TIMEOUT,
                       seconds(core, "RunAsync was not answered within", core->limits.accept_timeout_ms));
   } else if (!answers_late(a) && a->mode == TCI_MODE_ASYNC && now >= a->heard_mono_us + a->stale_ms * 1000) {
-    tci_attempt_abort(core, a, TCI_FAILURE_STALE,
-                      seconds(core, "nothing was heard from the runner for", a->stale_ms));
+    tci_attempt_abort(core, a, TCI_FAILURE_STALE, seconds(core, "nothing was heard from the runner for", a->stale_ms));
   } else {
     arm(core, a);
   }

@@ -12,20 +12,59 @@ typedef struct {
   size_t offset;
 } field;
 
-#define U(number, member) {number, 0, offsetof(tci_change, member)}
-#define S(number, member) {number, 1, offsetof(tci_change, member)}
-enum { FIELDS_MAX = 64 };
+#define U(number, member) \
+  { number, 0, offsetof(tci_change, member) }
+#define S(number, member) \
+  { number, 1, offsetof(tci_change, member) }
 static const field fields[] = {
-    U(1, type),          U(2, node),          U(3, version),        U(4, state),        U(5, outcome),
-    U(6, reason),        S(7, id),            S(8, kind),           S(9, bytes),        S(10, dependencies),
-    S(11, assignments),  U(12, mode),         U(13, priority),      U(14, retry_max),   U(15, backoff_ms),
-    U(16, backoff_ms_max), U(17, execution_ms), U(18, stale_ms),    U(19, attempt),     U(20, execution),
-    S(21, execution_id), S(22, process_uid),  S(23, runner_id),     S(24, registration_id),
-    S(25, runner_execution_id), U(26, not_before_us), U(27, deadline_us), U(28, accepted), U(29, failed),
-    U(30, failure_kind), S(31, failure_message), U(32, failure_us), U(33, has_digest),  U(34, digest0),
-    U(35, digest1),      S(36, message),      U(37, result),        S(38, owner_type),  S(39, owner_id),
-    U(40, finalized),    S(41, address),      U(42, max_concurrent), U(43, ttl_ms),     S(44, metadata),
-    U(45, at_us),        U(46, edges_follow), U(47, created),    U(48, move_follows),
+    U(1, type),
+    U(2, node),
+    U(3, version),
+    U(4, state),
+    U(5, outcome),
+    U(6, reason),
+    S(7, id),
+    S(8, kind),
+    S(9, bytes),
+    S(10, dependencies),
+    S(11, assignments),
+    U(12, mode),
+    U(13, priority),
+    U(14, retry_max),
+    U(15, backoff_ms),
+    U(16, backoff_ms_max),
+    U(17, execution_ms),
+    U(18, stale_ms),
+    U(19, attempt),
+    U(20, execution),
+    S(21, execution_id),
+    S(22, process_uid),
+    S(23, runner_id),
+    S(24, registration_id),
+    S(25, runner_execution_id),
+    U(26, not_before_us),
+    U(27, deadline_us),
+    U(28, accepted),
+    U(29, failed),
+    U(30, failure_kind),
+    S(31, failure_message),
+    U(32, failure_us),
+    U(33, has_digest),
+    U(34, digest0),
+    U(35, digest1),
+    S(36, message),
+    U(37, result),
+    S(38, owner_type),
+    S(39, owner_id),
+    U(40, finalized),
+    S(41, address),
+    U(42, max_concurrent),
+    U(43, ttl_ms),
+    S(44, metadata),
+    U(45, at_us),
+    U(46, edges_follow),
+    U(47, created),
+    U(48, move_follows),
 };
 #undef U
 #undef S

@@ -11,20 +11,20 @@
 #include "core/types.h"
 
 typedef enum { /* written to disk: numbers are for ever */
-  TCI_CHANGE_PLAN_CREATED = 1,
-  TCI_CHANGE_PLAN_STATE = 2,
-  TCI_CHANGE_CHECK_CREATED = 3,
-  TCI_CHANGE_CHECK_UPDATED = 4, /* kind, options */
-  TCI_CHANGE_CHECK_STATE = 5,
-  TCI_CHANGE_CHECK_RESULT = 6, /* added, or replaced whole */
-  TCI_CHANGE_STAGE_CREATED = 7,
-  TCI_CHANGE_STAGE_UPDATED = 8, /* args, mode, runner_type, priority, retry, timeouts */
-  TCI_CHANGE_STAGE_STATE = 9,
-  TCI_CHANGE_EDGES = 10,   /* dependencies and assignments of a node, each replaced whole when given */
-  TCI_CHANGE_ATTEMPT = 11, /* created, or moved: fields not given stay */
-  TCI_CHANGE_PROGRESS = 12,
-  TCI_CHANGE_RUNNER = 13, /* registered, or its heartbeat: all fields */
-  TCI_CHANGE_RUNNER_GONE = 14,
+               TCI_CHANGE_PLAN_CREATED = 1,
+               TCI_CHANGE_PLAN_STATE = 2,
+               TCI_CHANGE_CHECK_CREATED = 3,
+               TCI_CHANGE_CHECK_UPDATED = 4, /* kind, options */
+               TCI_CHANGE_CHECK_STATE = 5,
+               TCI_CHANGE_CHECK_RESULT = 6, /* added, or replaced whole */
+               TCI_CHANGE_STAGE_CREATED = 7,
+               TCI_CHANGE_STAGE_UPDATED = 8, /* args, mode, runner_type, priority, retry, timeouts */
+               TCI_CHANGE_STAGE_STATE = 9,
+               TCI_CHANGE_EDGES = 10,   /* dependencies and assignments of a node, each replaced whole when given */
+               TCI_CHANGE_ATTEMPT = 11, /* created, or moved: fields not given stay */
+               TCI_CHANGE_PROGRESS = 12,
+               TCI_CHANGE_RUNNER = 13, /* registered, or its heartbeat: all fields */
+               TCI_CHANGE_RUNNER_GONE = 14,
 } tci_change_type;
 
 /* One flat struct for all types; a zero is 'not given' and is not written. */
@@ -38,7 +38,7 @@ typedef struct {
   tci_str bytes;        /* options, args, result data, details */
   tci_str dependencies; /* tci_edges_… below */
   tci_str assignments;
-  uint64_t mode; /* of a runner: a bit per mode */
+  uint64_t mode;     /* of a runner: a bit per mode */
   uint64_t priority; /* zigzag */
   uint64_t retry_max, backoff_ms, backoff_ms_max;
   uint64_t execution_ms, stale_ms;
@@ -94,8 +94,8 @@ bool tci_pairs_decode(tci_str bytes, tci_arena *arena, tci_pairs *out);
 
 /* The record: header, then changes. */
 typedef struct {
-  uint64_t format; /* 1 */
-  int64_t wall_us; /* of the step */
+  uint64_t format;  /* 1 */
+  int64_t wall_us;  /* of the step */
   uint64_t version; /* of the plan after it */
   size_t changes;
   tci_wire_reader reader;

@@ -21,8 +21,8 @@ void tci_check_put_result(tci_core *core, tci_check *check, tci_str owner_type, 
                           bool finalize, const tci_failure *failure) {
   tci_stage *stage = tci_str_eq(owner_type, TCI_STR("stage")) ? tci_plan_stage(check->node.plan, owner_id) : NULL;
   const tci_assignment *a = stage ? tci_stage_assignment(stage, check) : NULL;
-  tci_result *old = a ? (a->result ? &check->results.items[a->result - 1] : NULL)
-                      : tci_check_result(check, owner_type, owner_id);
+  tci_result *old =
+      a ? (a->result ? &check->results.items[a->result - 1] : NULL) : tci_check_result(check, owner_type, owner_id);
   bool counts = a && tci_goal_counts(a->goal) && !a->done;
   tci_change c = {.type = TCI_CHANGE_CHECK_RESULT,
                   .node = check->node.index + 1u,
@@ -62,9 +62,12 @@ static tci_failure missing_result(tci_core *core, const tci_stage *stage) {
   const tci_attempt *last = tci_stage_attempt(stage);
   tci_failure failure = {.present = true, .occurred_us = core->now.wall_us};
   const char *why = "no result reported";
-  if (stage->node.reason == TCI_REASON_DEPENDENCIES_UNSATISFIED) why = "skipped: dependencies unsatisfied";
-  else if (stage->node.reason == TCI_REASON_WRITTEN && !last) why = "made final by a client before it ran";
-  else if (stage->node.outcome == TCI_OUTCOME_CANCELLED) why = "cancelled";
+  if (stage->node.reason == TCI_REASON_DEPENDENCIES_UNSATISFIED)
+    why = "skipped: dependencies unsatisfied";
+  else if (stage->node.reason == TCI_REASON_WRITTEN && !last)
+    why = "made final by a client before it ran";
+  else if (stage->node.outcome == TCI_OUTCOME_CANCELLED)
+    why = "cancelled";
   else if (last && last->failure.present) {
     failure.kind = last->failure.kind;
     why = tci_fmt(arena, "no retries left: %.*s", TCI_STR_ARG(last->failure.message));
@@ -118,7 +121,8 @@ const char *tci_completion_fault(tci_core *core, const tci_attempt *attempt, con
   if (completion->failure.present || completion->stage_state == TCI_STAGE_FINAL ||
       completion->stage_state == TCI_STAGE_AWAITING_GROUP)
     return NULL;
-  return tci_fmt(arena, "stage_state: %s ends no stage; give STAGE_STATE_FINAL or STAGE_STATE_AWAITING_GROUP, or a failure",
+  return tci_fmt(arena,
+                 "stage_state: %s ends no stage; give STAGE_STATE_FINAL or STAGE_STATE_AWAITING_GROUP, or a failure",
                  tci_stage_state_name(completion->stage_state));
 }
 
@@ -161,7 +165,8 @@ static void keep(tci_core *core, tci_attempt *a, tci_str details, const tci_buf 
     details = tci_buf_str(&merged);
   }
   if (details.len) {
-    tci_change c = {.type = TCI_CHANGE_ATTEMPT, .node = a->stage->node.index + 1u, .attempt = a->index, .bytes = details};
+    tci_change c = {
+        .type = TCI_CHANGE_ATTEMPT, .node = a->stage->node.index + 1u, .attempt = a->index, .bytes = details};
     tci_emit(core, a->stage->node.plan, &c);
   }
   tci_buf_deinit(&merged);
@@ -216,8 +221,10 @@ void tci_complete(tci_core *core, tci_attempt *a, const tci_completion *completi
     tci_emit(core, stage->node.plan,
              &(tci_change){
                  .type = TCI_CHANGE_STAGE_STATE, .node = stage->node.index + 1u, .state = TCI_STAGE_AWAITING_GROUP});
-  if (tci_stage_failed_a_check(stage)) tci_stage_finish(core, stage, TCI_OUTCOME_FAILED, TCI_REASON_CHECK_FAILED);
-  else tci_stage_finish(core, stage, TCI_OUTCOME_SUCCEEDED, TCI_REASON_ATTEMPT_COMPLETE);
+  if (tci_stage_failed_a_check(stage))
+    tci_stage_finish(core, stage, TCI_OUTCOME_FAILED, TCI_REASON_CHECK_FAILED);
+  else
+    tci_stage_finish(core, stage, TCI_OUTCOME_SUCCEEDED, TCI_REASON_ATTEMPT_COMPLETE);
 }
 
 /* ---- events ---- */
@@ -247,7 +254,8 @@ static void on_rpc_error(tci_core *core, tci_attempt *a, const tci_answer *answe
     case TCI_DEADLINE_EXCEEDED: kind = TCI_FAILURE_TIMEOUT; break;
     default: break;
   }
-  const char *text = tci_fmt(&core->update->arena, "%s: %.*s", tci_code_name(answer->code), TCI_STR_ARG(answer->message));
+  const char *text =
+      tci_fmt(&core->update->arena, "%s: %.*s", tci_code_name(answer->code), TCI_STR_ARG(answer->message));
   tci_attempt_fail(core, a, kind, tci_str_from(text), NULL);
 }
 
@@ -262,9 +270,12 @@ void tci_on_answer(tci_core *core, const tci_event *event) {
   }
   const char *fault = answer->unreadable ? tci_str_z(&core->update->arena, answer->message) : NULL;
   if (!fault && a->mode == TCI_MODE_SYNC) fault = tci_completion_fault(core, a, &answer->completion);
-  if (fault) tci_attempt_fail(core, a, TCI_FAILURE_PROTOCOL, tci_str_from(fault), NULL);
-  else if (a->mode == TCI_MODE_SYNC) tci_complete(core, a, &answer->completion);
-  else on_async_answer(core, a, answer);
+  if (fault)
+    tci_attempt_fail(core, a, TCI_FAILURE_PROTOCOL, tci_str_from(fault), NULL);
+  else if (a->mode == TCI_MODE_SYNC)
+    tci_complete(core, a, &answer->completion);
+  else
+    on_async_answer(core, a, answer);
 }
 
 /* Refuses what comes for an execution that is no longer (or not yet) with a runner. */
@@ -277,9 +288,10 @@ static bool refuse_not_live(tci_core *core, const tci_event *event, const tci_at
                "execution_id: attempt %u of stage '%.*s' was superseded by attempt %u", a->index,
                TCI_STR_ARG(stage->node.id), last->index);
   else
-    tci_refuse(core, event, TCI_FAILED_PRECONDITION, "execution_id: the execution of stage '%.*s' (attempt %u) is %s%s%.*s",
-               TCI_STR_ARG(stage->node.id), a->index, tci_execution_state_name(a->execution),
-               a->failure.present ? ": " : "", TCI_STR_ARG(a->failure.message));
+    tci_refuse(core, event, TCI_FAILED_PRECONDITION,
+               "execution_id: the execution of stage '%.*s' (attempt %u) is %s%s%.*s", TCI_STR_ARG(stage->node.id),
+               a->index, tci_execution_state_name(a->execution), a->failure.present ? ": " : "",
+               TCI_STR_ARG(a->failure.message));
   return true;
 }
 
@@ -301,7 +313,8 @@ void tci_on_update_execution(tci_core *core, const tci_event *event) {
     return;
   }
   if (a->mode == TCI_MODE_ASYNC && (a->state == TCI_ATTEMPT_SCHEDULED || !a->accepted)) {
-    tci_change c = {.type = TCI_CHANGE_ATTEMPT, .node = a->stage->node.index + 1u, .attempt = a->index, .accepted = true};
+    tci_change c = {
+        .type = TCI_CHANGE_ATTEMPT, .node = a->stage->node.index + 1u, .attempt = a->index, .accepted = true};
     c.state = TCI_ATTEMPT_RUNNING;
     c.execution = TCI_EXECUTION_RUNNING;
     tci_emit(core, a->stage->node.plan, &c);

@@ -42,7 +42,8 @@ void tci_core_free(tci_core *core) {
   empty_garbage(core);
   for (size_t i = 0; i < core->buffers.len; i++) tci_buf_deinit(&core->buffers.items[i]);
   tci_buf_deinit(&core->scratch);
-  tci_map *maps[] = {&core->plans, &core->plans_by_key, &core->runners, &core->registrations, &core->pools, &core->watchers};
+  tci_map *maps[] = {&core->plans,         &core->plans_by_key, &core->runners,
+                     &core->registrations, &core->pools,        &core->watchers};
   for (size_t i = 0; i < sizeof maps / sizeof maps[0]; i++) tci_map_deinit(maps[i]);
   tci_heap_deinit(&core->timers);
   tci_vec_free(&core->plan_list);
@@ -112,8 +113,10 @@ void tci_emit(tci_core *core, tci_plan *plan, tci_change *change) {
     if (change->node) old_state = node_state(plan->nodes.items[change->node - 1]);
   }
   tci_record_put_change(buf, change, &core->scratch);
-  if (plan) plan->sequence++;
-  else core->sequence++;
+  if (plan)
+    plan->sequence++;
+  else
+    core->sequence++;
   const char *fault = tci_evolve(core, plan, change, core->now.wall_us);
   tci_assert(fault == NULL);
   if (plan && !tci_list_empty(&plan->watchers)) tci_watch_notify(core, plan, change, old_state);
@@ -151,14 +154,18 @@ static void fire_timers(tci_core *core) {
     tci_timer *timer = tci_heap_first(&core->timers);
     if (!timer || timer->due_us > core->now.mono_us) return;
     tci_heap_clear(&core->timers, timer);
-    if (timer->kind == TCI_TIMER_ATTEMPT) tci_attempt_timer(core, tci_container(timer, tci_attempt, timer));
-    else tci_runner_timer(core, tci_container(timer, tci_runner, timer));
+    if (timer->kind == TCI_TIMER_ATTEMPT)
+      tci_attempt_timer(core, tci_container(timer, tci_attempt, timer));
+    else
+      tci_runner_timer(core, tci_container(timer, tci_runner, timer));
   }
   const tci_timer *timer = tci_heap_first(&core->timers);
   if (timer && timer->due_us <= core->now.mono_us) core->update->more = true;
 }
 
-static int64_t ready_us(const tci_attempt *a) { return a->not_before_us > a->created_us ? a->not_before_us : a->created_us; }
+static int64_t ready_us(const tci_attempt *a) {
+  return a->not_before_us > a->created_us ? a->not_before_us : a->created_us;
+}
 
 /* First ready first, as before the restart. */
 static int compare_ready(const void *x, const void *y) {
@@ -190,8 +197,8 @@ static void wake_up(tci_core *core, bool calls_died) {
     tci_attempt *a = attempts.items[i];
     tci_attempt_restart(core, a);
     if (calls_died && tci_execution_is_live(a) && !(a->mode == TCI_MODE_ASYNC && a->accepted))
-      tci_attempt_fail(core, a, TCI_FAILURE_ENGINE_RESTART, TCI_STR("the engine restarted while the call was in flight"),
-                       NULL);
+      tci_attempt_fail(core, a, TCI_FAILURE_ENGINE_RESTART,
+                       TCI_STR("the engine restarted while the call was in flight"), NULL);
   }
   tci_vec_free(&attempts);
 }
@@ -224,8 +231,7 @@ static void settle_plans(tci_core *core) {
     tci_outcome outcome = plan->nodes_failed      ? TCI_OUTCOME_FAILED
                           : plan->nodes_cancelled ? TCI_OUTCOME_CANCELLED
                                                   : TCI_OUTCOME_SUCCEEDED;
-    tci_emit(core, plan,
-             &(tci_change){.type = TCI_CHANGE_PLAN_STATE, .state = TCI_PLAN_SETTLED, .outcome = outcome});
+    tci_emit(core, plan, &(tci_change){.type = TCI_CHANGE_PLAN_STATE, .state = TCI_PLAN_SETTLED, .outcome = outcome});
   }
 }
 
@@ -306,9 +312,8 @@ static tci_status apply_record(tci_core *core, const tci_record *record, uint64_
   tci_change change;
   int more;
   while ((more = tci_record_next(&reader, &change)) > 0) {
-    int old_state = plan && change.node && change.node <= plan->nodes.len
-                        ? node_state(plan->nodes.items[change.node - 1])
-                        : -1;
+    int old_state =
+        plan && change.node && change.node <= plan->nodes.len ? node_state(plan->nodes.items[change.node - 1]) : -1;
     ++*sequence;
     const char *fault = tci_evolve(core, plan, &change, reader.wall_us);
     if (fault) return (tci_status){TCI_DATA_LOSS, fault};
@@ -355,7 +360,9 @@ uint64_t tci_core_next_plan_key(const tci_core *core) { return core->next_plan_k
 void tci_core_set_next_plan_key(tci_core *core, uint64_t key) {
   if (key > core->next_plan_key) core->next_plan_key = key;
 }
-bool tci_core_has_runner(const tci_core *core, tci_str runner_id) { return tci_map_get(&core->runners, runner_id) != NULL; }
+bool tci_core_has_runner(const tci_core *core, tci_str runner_id) {
+  return tci_map_get(&core->runners, runner_id) != NULL;
+}
 size_t tci_core_sync_calls(const tci_core *core) { return core->sync_live; }
 
 void tci_plan_touch(tci_core *core, tci_plan *plan) {

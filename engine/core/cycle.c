@@ -62,8 +62,10 @@ static size_t added_at(const search *s, uint64_t check) {
   size_t low = 0, high = s->added_len;
   while (low < high) {
     size_t mid = (low + high) / 2;
-    if (s->added[mid].check < check) low = mid + 1;
-    else high = mid;
+    if (s->added[mid].check < check)
+      low = mid + 1;
+    else
+      high = mid;
   }
   return low;
 }
@@ -102,8 +104,10 @@ static uint64_t mark_of(const search *s, uint64_t index) {
 
 static void set_mark(search *s, uint64_t index, uint8_t colour) {
   tci_node *node = existing(s, index);
-  if (node) node->mark = s->write->core->mark + colour;
-  else s->new_marks[index - s->write->plan->nodes.len] = colour;
+  if (node)
+    node->mark = s->write->core->mark + colour;
+  else
+    s->new_marks[index - s->write->plan->nodes.len] = colour;
 }
 
 static const char *node_text(const search *s, uint64_t index) {

@@ -18,8 +18,10 @@ void tci_group_count(tci_core *core, tci_edge *edge) {
   tci_group *group = &edge->owner->group;
   if (edge->counted) return;
   edge->counted = true;
-  if (tci_edge_satisfied(edge)) group->satisfied++;
-  else group->unsatisfied++;
+  if (tci_edge_satisfied(edge))
+    group->satisfied++;
+  else
+    group->unsatisfied++;
   /* While a group is being linked its length still grows: set_dependencies' caller resolves at the end. */
   if (group->state == TCI_GROUP_OPEN) tci_group_resolve(core, edge->owner);
 }
@@ -28,9 +30,12 @@ void tci_group_resolve(tci_core *core, tci_node *node) {
   tci_group *group = &node->group;
   if (group->state != TCI_GROUP_OPEN) return;
   size_t needed = group->predicate == TCI_PREDICATE_OR && group->len ? 1 : group->len;
-  if (group->satisfied >= needed) group->state = TCI_GROUP_SATISFIED;
-  else if (group->len - group->unsatisfied < needed) group->state = TCI_GROUP_UNSATISFIED;
-  else return;
+  if (group->satisfied >= needed)
+    group->state = TCI_GROUP_SATISFIED;
+  else if (group->len - group->unsatisfied < needed)
+    group->state = TCI_GROUP_UNSATISFIED;
+  else
+    return;
   if (!core->loading) tci_vec_push(&core->resolved, node);
 }
 
@@ -63,8 +68,10 @@ void tci_react(tci_core *core) {
     }
     tci_node *node = core->resolved.items[r++];
     if (node->group.state == TCI_GROUP_OPEN) continue; /* its dependencies were replaced meanwhile */
-    if (node->kind == TCI_NODE_CHECK) react_check(core, tci_node_check(node));
-    else react_stage(core, tci_node_stage(node));
+    if (node->kind == TCI_NODE_CHECK)
+      react_check(core, tci_node_check(node));
+    else
+      react_stage(core, tci_node_stage(node));
   }
   core->resolved.len = core->finished.len = 0;
 }

@@ -184,8 +184,10 @@ void tci_dispatch(tci_core *core) {
       left |= pool->ready[mode].awake;
     }
     pool->listed = left;
-    if (left) core->awake.items[kept++] = pool;
-    else tci_pool_trim(core, pool);
+    if (left)
+      core->awake.items[kept++] = pool;
+    else
+      tci_pool_trim(core, pool);
   }
   core->awake.len = kept;
   if (kept) core->update->more = true;

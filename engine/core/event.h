@@ -120,7 +120,7 @@ typedef struct {
 
 typedef struct {
   bool include_checks, include_stages;
-  tci_ids check_ids, stage_ids;         /* empty: all */
+  tci_ids check_ids, stage_ids;          /* empty: all */
   tci_states check_states, stage_states; /* empty: all */
 } tci_filter;
 
@@ -142,13 +142,13 @@ typedef struct {
     tci_filter query_nodes;
     struct {
       tci_filter filter;
-      bool include_current;  /* first the matching nodes as they are */
-      bool include_progress; /* attempt and progress changes too */
+      bool include_current;    /* first the matching nodes as they are */
+      bool include_progress;   /* attempt and progress changes too */
       uint64_t after_sequence; /* 0: from now on */
     } watch_plan;
     struct {
       tci_str runner_id, runner_type, address;
-      bool modes[TCI_MODES]; /* none: SYNC */
+      bool modes[TCI_MODES];  /* none: SYNC */
       int64_t max_concurrent; /* 0: unlimited */
       int64_t ttl_ms;         /* 0: runner_ttl_ms */
       tci_pairs metadata;     /* empty: keep what was known */
@@ -178,22 +178,22 @@ typedef struct {
 /* ---- events ---- */
 
 typedef enum {
-  TCI_EVENT_TICK,        /* time has passed, or work was left over */
-  TCI_EVENT_COMMAND,     /* a client asks */
-  TCI_EVENT_ANSWER,      /* a runner's RPC ended */
-  TCI_EVENT_UNWATCH,     /* a watch stream is gone */
-  TCI_EVENT_RESTARTED,   /* first event after the journal was loaded: no call survived */
-  TCI_EVENT_RELOADED,    /* first event after a failed commit: calls in flight are still there */
+  TCI_EVENT_TICK,      /* time has passed, or work was left over */
+  TCI_EVENT_COMMAND,   /* a client asks */
+  TCI_EVENT_ANSWER,    /* a runner's RPC ended */
+  TCI_EVENT_UNWATCH,   /* a watch stream is gone */
+  TCI_EVENT_RESTARTED, /* first event after the journal was loaded: no call survived */
+  TCI_EVENT_RELOADED,  /* first event after a failed commit: calls in flight are still there */
 } tci_event_kind;
 
 typedef struct {
   tci_str execution_id;
-  tci_code code;     /* how the RPC ended */
-  tci_str message;   /* of the status, when not OK */
-  bool accepted;     /* RunAsync, when OK */
+  tci_code code;   /* how the RPC ended */
+  tci_str message; /* of the status, when not OK */
+  bool accepted;   /* RunAsync, when OK */
   tci_str runner_execution_id;
   tci_completion completion; /* Run, when OK */
-  bool unreadable;   /* OK, but the bytes made no sense: PROTOCOL */
+  bool unreadable;           /* OK, but the bytes made no sense: PROTOCOL */
 } tci_answer;
 
 typedef struct {

@@ -54,8 +54,8 @@ static void attempt_free(tci_core *core, tci_attempt *a) {
     tci_str_free(&a->progress.items[i].details);
   }
   tci_vec_free(&a->progress);
-  tci_str *strings[] = {&a->process_uid, &a->details, &a->failure.message, &a->execution_id,
-                        &a->runner_id, &a->registration_id, &a->runner_execution_id};
+  tci_str *strings[] = {&a->process_uid, &a->details,         &a->failure.message,    &a->execution_id,
+                        &a->runner_id,   &a->registration_id, &a->runner_execution_id};
   for (size_t i = 0; i < sizeof strings / sizeof strings[0]; i++) tci_str_free(strings[i]);
   free(a);
 }
@@ -101,8 +101,7 @@ void tci_plan_free(tci_core *core, tci_plan *plan) {
   tci_map_remove(&core->plans_by_key, TCI_U64_KEY(&plan->key));
   for (size_t i = 0; i < core->plan_list.len; i++) {
     if (core->plan_list.items[i] != plan) continue;
-    memmove(&core->plan_list.items[i], &core->plan_list.items[i + 1],
-            (--core->plan_list.len - i) * sizeof(tci_plan *));
+    memmove(&core->plan_list.items[i], &core->plan_list.items[i + 1], (--core->plan_list.len - i) * sizeof(tci_plan *));
     break;
   }
   tci_arena_deinit(&plan->arena);
@@ -185,8 +184,8 @@ static const char *set_dependencies(tci_core *core, tci_plan *plan, tci_node *no
   while (tci_edges_next(&reader)) {
     if (reader.node == 0 || reader.node > plan->nodes.len) return "a dependency leads nowhere";
     tci_edge *edge = &node->group.edges[node->group.len++];
-    *edge = (tci_edge){.owner = node, .target = plan->nodes.items[reader.node - 1],
-                       .condition = (tci_condition)reader.number};
+    *edge = (tci_edge){
+        .owner = node, .target = plan->nodes.items[reader.node - 1], .condition = (tci_condition)reader.number};
     edge->position = edge->target->dependents.len;
     tci_vec_push(&edge->target->dependents, edge);
   }
@@ -254,8 +253,10 @@ static void finished(tci_core *core, tci_plan *plan, tci_node *node, const tci_c
   node->outcome = (tci_outcome)c->outcome;
   node->reason = (tci_reason)c->reason;
   plan->open_nodes--;
-  if (node->kind == TCI_NODE_CHECK) plan->checks_final++;
-  else plan->stages_final++;
+  if (node->kind == TCI_NODE_CHECK)
+    plan->checks_final++;
+  else
+    plan->stages_final++;
   plan->nodes_failed += node->outcome == TCI_OUTCOME_FAILED;
   plan->nodes_cancelled += node->outcome == TCI_OUTCOME_CANCELLED;
   for (size_t i = 0; i < node->dependents.len; i++) tci_group_count(core, node->dependents.items[i]);
@@ -282,7 +283,8 @@ static const char *stage_state(tci_core *core, tci_plan *plan, tci_stage *stage,
   return NULL;
 }
 
-static const char *check_result(tci_core *core, tci_plan *plan, tci_check *check, const tci_change *c, int64_t wall_us) {
+static const char *check_result(tci_core *core, tci_plan *plan, tci_check *check, const tci_change *c,
+                                int64_t wall_us) {
   if (c->result == 0 || c->result > check->results.len + 1) return "a result's id is out of order";
   if (c->result == check->results.len + 1)
     tci_vec_push(&check->results, ((tci_result){.id = (int64_t)c->result, .created_us = wall_us}));

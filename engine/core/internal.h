@@ -28,7 +28,7 @@ typedef struct {
 
 /* Runners and queues of one runner type. */
 typedef struct tci_pool {
-  tci_str type; /* heap */
+  tci_str type;                  /* heap */
   TCI_VEC(tci_runner *) runners; /* in order of registration */
   tci_ready ready[TCI_MODES];
   bool listed; /* in core->awake */
@@ -84,7 +84,7 @@ struct tci_core {
 /* ---- core.c ---- */
 /* Applies a change to the model, writes it to the plan's record, tells watchers. `plan` NULL: plan 0. Fills version. */
 void tci_emit(tci_core *core, tci_plan *plan, tci_change *change);
-void tci_discard(tci_core *core, void *ptr); /* freed when the update is over */
+void tci_discard(tci_core *core, void *ptr);         /* freed when the update is over */
 void tci_plan_touch(tci_core *core, tci_plan *plan); /* it goes to the end of the idle list, or off it */
 tci_effect *tci_effect_add(tci_core *core, tci_effect_kind kind);
 tci_policy_context tci_context(tci_core *core);

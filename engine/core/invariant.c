@@ -10,14 +10,17 @@ static const char *check_group(const tci_node *node, tci_arena *arena) {
   for (size_t i = 0; i < g->len; i++) {
     const tci_edge *e = &g->edges[i];
     if (e->owner != node) BROKEN("22: an edge of '%.*s' has another owner", TCI_STR_ARG(node->id));
-    if (e->counted != tci_node_is_final(e->target)) BROKEN("19: an edge of '%.*s' is miscounted", TCI_STR_ARG(node->id));
+    if (e->counted != tci_node_is_final(e->target))
+      BROKEN("19: an edge of '%.*s' is miscounted", TCI_STR_ARG(node->id));
     if (!e->counted) continue;
-    if (tci_edge_satisfied(e)) yes++;
-    else no++;
+    if (tci_edge_satisfied(e))
+      yes++;
+    else
+      no++;
   }
   if (yes != g->satisfied || no != g->unsatisfied) BROKEN("19: the counters of '%.*s' are off", TCI_STR_ARG(node->id));
   size_t need = g->predicate == TCI_PREDICATE_OR && g->len ? 1 : g->len;
-  tci_group_state want = yes >= need              ? TCI_GROUP_SATISFIED
+  tci_group_state want = yes >= need          ? TCI_GROUP_SATISFIED
                          : g->len - no < need ? TCI_GROUP_UNSATISFIED
                                               : TCI_GROUP_OPEN;
   if (g->state != want) BROKEN("19: the group of '%.*s' is resolved wrongly", TCI_STR_ARG(node->id));
@@ -31,13 +34,16 @@ static const char *check_attempts(const tci_stage *stage, tci_arena *arena) {
     if (a->index != i + 1) BROKEN("3: attempts of '%.*s' have gaps", TCI_STR_ARG(stage->node.id));
     bool is_open = tci_attempt_is_open(a);
     unfinished += is_open;
-    if (is_open && i + 1 != stage->attempts.len) BROKEN("4: '%.*s' has an old open attempt", TCI_STR_ARG(stage->node.id));
+    if (is_open && i + 1 != stage->attempts.len)
+      BROKEN("4: '%.*s' has an old open attempt", TCI_STR_ARG(stage->node.id));
     if (a->execution && is_open != (a->execution < TCI_EXECUTION_COMPLETE))
       BROKEN("5: attempt and execution of '%.*s' disagree", TCI_STR_ARG(stage->node.id));
     if (tci_link_in(&a->queued) != (a->execution == TCI_EXECUTION_PENDING && is_open && !a->timer.position))
       BROKEN("11: '%.*s' is neither queued nor backing off", TCI_STR_ARG(stage->node.id));
-    if (tci_execution_is_live(a) && !a->timer.position) BROKEN("12: '%.*s' has no deadline", TCI_STR_ARG(stage->node.id));
-    if (tci_link_in(&a->live) && !tci_execution_is_live(a)) BROKEN("6: '%.*s' holds a slot", TCI_STR_ARG(stage->node.id));
+    if (tci_execution_is_live(a) && !a->timer.position)
+      BROKEN("12: '%.*s' has no deadline", TCI_STR_ARG(stage->node.id));
+    if (tci_link_in(&a->live) && !tci_execution_is_live(a))
+      BROKEN("6: '%.*s' holds a slot", TCI_STR_ARG(stage->node.id));
   }
   bool attempting = stage->state == TCI_STAGE_ATTEMPTING;
   if (stage->runner_type.len && (unfinished == 1) != attempting)
@@ -91,8 +97,10 @@ static const char *check_plan(const tci_plan *plan, tci_arena *arena) {
     const tci_attempt *a = tci_stage_attempt(tci_node_stage(node));
     live += a && a->execution && tci_attempt_is_open(a);
   }
-  if (unfinished != plan->open_nodes || live != plan->live_attempts) BROKEN("19: plan '%.*s' counts wrongly", TCI_STR_ARG(plan->id));
-  if ((plan->state == TCI_PLAN_SETTLED) != (plan->nodes.len && !unfinished)) BROKEN("16: plan '%.*s' settles wrongly", TCI_STR_ARG(plan->id));
+  if (unfinished != plan->open_nodes || live != plan->live_attempts)
+    BROKEN("19: plan '%.*s' counts wrongly", TCI_STR_ARG(plan->id));
+  if ((plan->state == TCI_PLAN_SETTLED) != (plan->nodes.len && !unfinished))
+    BROKEN("16: plan '%.*s' settles wrongly", TCI_STR_ARG(plan->id));
   return NULL;
 }
 
@@ -105,7 +113,8 @@ static const char *check_runner(const tci_core *core, const tci_runner *r, tci_a
   }
   if (load != r->load) BROKEN("6: the load of runner '%.*s' is miscounted", TCI_STR_ARG(r->runner_id));
   if (!r->timer.position) BROKEN("20: runner '%.*s' never expires", TCI_STR_ARG(r->runner_id));
-  if (tci_map_get(&core->registrations, r->registration_id) != r) BROKEN("6: runner '%.*s' is lost", TCI_STR_ARG(r->runner_id));
+  if (tci_map_get(&core->registrations, r->registration_id) != r)
+    BROKEN("6: runner '%.*s' is lost", TCI_STR_ARG(r->runner_id));
   return NULL;
 }
 

@@ -9,42 +9,42 @@
 #include "base/str.h"
 
 /* X(name, default, what it bounds). Units are last in the name; 0 is not allowed unless said. */
-#define TCI_LIMITS(X)                                                                                       \
-  X(id_bytes_max, 256, "a plan, check, stage, runner id or runner type")                                    \
-  X(text_bytes_max, 65536, "any other string: a kind, an address, a failure message")                       \
-  X(message_bytes_max, 4194304, "a request, as it arrives")                                                 \
-  X(message_depth_max, 64, "nesting of a message")                                                          \
-  X(message_arena_bytes_max, 67108864, "memory that one request may take once it is unpacked")              \
-  X(reply_bytes_max, 4194304, "a reply")                                                                    \
+#define TCI_LIMITS(X)                                                                                              \
+  X(id_bytes_max, 256, "a plan, check, stage, runner id or runner type")                                           \
+  X(text_bytes_max, 65536, "any other string: a kind, an address, a failure message")                              \
+  X(message_bytes_max, 4194304, "a request, as it arrives")                                                        \
+  X(message_depth_max, 64, "nesting of a message")                                                                 \
+  X(message_arena_bytes_max, 67108864, "memory that one request may take once it is unpacked")                     \
+  X(reply_bytes_max, 4194304, "a reply")                                                                           \
   X(node_bytes_max, 1048576, "the options of a check, the args of a stage, one result, the details of an attempt") \
-  X(metadata_bytes_max, 65536, "the metadata of a plan or runner")                                          \
-  X(nodes_per_plan_max, 1000000, "nodes of one plan")                                                       \
-  X(dependencies_per_node_max, 100000, "dependencies of one node")                                          \
-  X(assignments_per_stage_max, 1000, "checks that one stage is assigned to")                                \
-  X(attempts_per_stage_max, 1000, "attempts of one stage, whatever its own retry or a policy says")         \
-  X(results_per_check_max, 10000, "results that clients write into one check")                              \
-  X(priority_max, 100, "priorities go from minus this to this")                                             \
-  X(duration_ms_max, 2592000000, "any timeout or backoff: 30 days")                                         \
-  X(plans_in_memory_max, 10000, "plans kept in memory besides those with work under way or a watcher")                       \
-  X(runners_max, 10000, "registered runners")                                                               \
-  X(watchers_max, 10000, "open WatchWorkPlan streams")                                                      \
-  X(watch_buffer_bytes_max, 4194304, "events that wait for one slow watcher")                               \
-  X(queue_requests_max, 10000, "requests that wait for the engine")                                         \
-  X(turn_events_max, 256, "events taken in one turn")                                                       \
-  X(turn_timers_max, 256, "timers fired in one step")                                                       \
-  X(policy_asks_per_turn, 256, "queued executions looked at in one step")                                   \
-  X(progress_entries_max, 100, "progress entries kept per attempt")                                         \
-  X(progress_bytes_max, 65536, "bytes of progress kept per attempt")                                        \
-  X(accept_timeout_ms, 10000, "how long a runner may take to answer RunAsync")                              \
-  X(execution_timeout_ms, 3600000, "deadline of an execution when its stage gives none")                    \
-  X(stale_timeout_ms, 300000, "silence of an async execution when its stage gives no limit")                \
-  X(runner_ttl_ms, 300000, "life of a registration that gives no ttl")                                      \
-  X(runner_ttl_ms_max, 86400000, "the longest ttl of a registration")                                       \
-  X(pass_over_ms, 5000, "how long a runner that refused or could not be reached is passed over")            \
-  X(attempts_max, 3, "attempts of a stage that says nothing of retries")                                    \
-  X(delivery_attempts_max, 20, "attempts that never got through to a runner")                               \
-  X(backoff_ms, 1000, "the first backoff; each further one is twice as long")                               \
-  X(backoff_ms_max, 60000, "the longest backoff")                                                           \
+  X(metadata_bytes_max, 65536, "the metadata of a plan or runner")                                                 \
+  X(nodes_per_plan_max, 1000000, "nodes of one plan")                                                              \
+  X(dependencies_per_node_max, 100000, "dependencies of one node")                                                 \
+  X(assignments_per_stage_max, 1000, "checks that one stage is assigned to")                                       \
+  X(attempts_per_stage_max, 1000, "attempts of one stage, whatever its own retry or a policy says")                \
+  X(results_per_check_max, 10000, "results that clients write into one check")                                     \
+  X(priority_max, 100, "priorities go from minus this to this")                                                    \
+  X(duration_ms_max, 2592000000, "any timeout or backoff: 30 days")                                                \
+  X(plans_in_memory_max, 10000, "plans kept in memory besides those with work under way or a watcher")             \
+  X(runners_max, 10000, "registered runners")                                                                      \
+  X(watchers_max, 10000, "open WatchWorkPlan streams")                                                             \
+  X(watch_buffer_bytes_max, 4194304, "events that wait for one slow watcher")                                      \
+  X(queue_requests_max, 10000, "requests that wait for the engine")                                                \
+  X(turn_events_max, 256, "events taken in one turn")                                                              \
+  X(turn_timers_max, 256, "timers fired in one step")                                                              \
+  X(policy_asks_per_turn, 256, "queued executions looked at in one step")                                          \
+  X(progress_entries_max, 100, "progress entries kept per attempt")                                                \
+  X(progress_bytes_max, 65536, "bytes of progress kept per attempt")                                               \
+  X(accept_timeout_ms, 10000, "how long a runner may take to answer RunAsync")                                     \
+  X(execution_timeout_ms, 3600000, "deadline of an execution when its stage gives none")                           \
+  X(stale_timeout_ms, 300000, "silence of an async execution when its stage gives no limit")                       \
+  X(runner_ttl_ms, 300000, "life of a registration that gives no ttl")                                             \
+  X(runner_ttl_ms_max, 86400000, "the longest ttl of a registration")                                              \
+  X(pass_over_ms, 5000, "how long a runner that refused or could not be reached is passed over")                   \
+  X(attempts_max, 3, "attempts of a stage that says nothing of retries")                                           \
+  X(delivery_attempts_max, 20, "attempts that never got through to a runner")                                      \
+  X(backoff_ms, 1000, "the first backoff; each further one is twice as long")                                      \
+  X(backoff_ms_max, 60000, "the longest backoff")                                                                  \
   X(drain_timeout_ms, 30000, "how long a stopping server waits for sync calls")
 
 typedef struct {

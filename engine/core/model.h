@@ -27,7 +27,7 @@ typedef struct {
   tci_node *owner, *target;
   tci_condition condition;
   size_t position; /* in target->dependents */
-  bool counted; /* its target is FINAL and the group knows it */
+  bool counted;    /* its target is FINAL and the group knows it */
 } tci_edge;
 
 /* Counters make finishing a node cost its out-degree. */
@@ -55,7 +55,7 @@ struct tci_node {
 };
 
 typedef struct {
-  int64_t id; /* 1.. within the check */
+  int64_t id;                   /* 1.. within the check */
   tci_str owner_type, owner_id; /* a stage's result: "stage", the stage's id */
   tci_str data;
   int64_t created_us, finalized_us; /* wall; 0: not finalised */
@@ -105,10 +105,10 @@ struct tci_attempt {
   uint64_t digest[2];                             /* of the completion that ended it */
   bool has_digest;
   /* rebuilt, never stored */
-  tci_runner *runner;  /* NULL: none, or gone */
-  tci_link live;       /* in runner->live */
-  tci_link queued;     /* in a bucket of its queue */
-  tci_timer timer;     /* backoff, accept, stale or deadline, whichever is next */
+  tci_runner *runner; /* NULL: none, or gone */
+  tci_link live;      /* in runner->live */
+  tci_link queued;    /* in a bucket of its queue */
+  tci_timer timer;    /* backoff, accept, stale or deadline, whichever is next */
   int64_t deadline_mono_us, accept_mono_us, heard_mono_us, ready_mono_us;
   bool calling; /* a sync call is in flight: counted in core->sync_live */
 };
@@ -119,7 +119,7 @@ struct tci_stage {
   tci_str args;
   tci_assignment *assignments; /* heap array */
   size_t assignments_len;
-  tci_mode mode; /* SYNC or ASYNC */
+  tci_mode mode;       /* SYNC or ASYNC */
   tci_str runner_type; /* empty: pulled */
   int64_t priority;
   tci_retry retry;
@@ -136,8 +136,8 @@ struct tci_plan {
   uint64_t touched_step;
   uint64_t sequence; /* of the last change */
   tci_plan_state state;
-  tci_outcome outcome; /* when settled */
-  tci_pairs metadata;  /* in the arena */
+  tci_outcome outcome;       /* when settled */
+  tci_pairs metadata;        /* in the arena */
   TCI_VEC(tci_node *) nodes; /* in order of creation */
   tci_map checks, stages;    /* id -> node */
   size_t open_nodes;         /* not FINAL */
@@ -153,14 +153,14 @@ struct tci_runner {
   bool modes[TCI_MODES];
   int64_t max_concurrent;
   int64_t ttl_ms;
-  tci_pairs metadata; /* one heap block behind items */
+  tci_pairs metadata;                              /* one heap block behind items */
   int64_t registered_us, heartbeat_us, expires_us; /* wall */
   /* rebuilt */
   struct tci_pool *pool; /* of its type */
   tci_link live;         /* list of tci_attempt: its length is the load */
   int64_t load;
   int64_t expires_mono_us, passed_over_until_us; /* monotonic; 0: not passed over */
-  uint64_t last_used; /* order of its last dispatch */
+  uint64_t last_used;                            /* order of its last dispatch */
   tci_timer timer;
 };
 

@@ -41,8 +41,10 @@ static tci_retry_answer builtin_retry(void *self, tci_policy_context *context, c
   const tci_attempt *last = tci_stage_attempt(stage);
   size_t delivery = 0, other = 0;
   for (size_t i = 0; i < stage->attempts.len; i++) {
-    if (is_delivery(stage->attempts.items[i])) delivery++;
-    else other++;
+    if (is_delivery(stage->attempts.items[i]))
+      delivery++;
+    else
+      other++;
   }
   int64_t first_ms = stage->retry.backoff_ms ? stage->retry.backoff_ms : limits->backoff_ms;
   int64_t max_ms = stage->retry.backoff_ms_max ? stage->retry.backoff_ms_max : limits->backoff_ms_max;
@@ -50,9 +52,12 @@ static tci_retry_answer builtin_retry(void *self, tci_policy_context *context, c
   bool own = stage->retry.max_attempts || stage->retry.backoff_ms || stage->retry.backoff_ms_max;
   size_t own_max = (size_t)(stage->retry.max_attempts ? stage->retry.max_attempts : limits->attempts_max);
   bool again;
-  if (own) again = stage->attempts.len < own_max; /* covers every kind */
-  else if (is_delivery(last)) again = delivery < (size_t)limits->delivery_attempts_max;
-  else again = last->failure.kind != TCI_FAILURE_REPORTED && other < (size_t)limits->attempts_max;
+  if (own)
+    again = stage->attempts.len < own_max; /* covers every kind */
+  else if (is_delivery(last))
+    again = delivery < (size_t)limits->delivery_attempts_max;
+  else
+    again = last->failure.kind != TCI_FAILURE_REPORTED && other < (size_t)limits->attempts_max;
   if (!again) return (tci_retry_answer){false, 0};
   size_t failures = own ? stage->attempts.len : is_delivery(last) ? delivery : other;
   return (tci_retry_answer){true, backoff_us(context, first_ms, max_ms, failures)};

@@ -80,8 +80,10 @@ void tci_on_get_execution(tci_core *core, const tci_event *event) {
   if (cmd->get_execution.execution_id.len) {
     tci_status status;
     tci_attempt *a = tci_attempt_by_id(core, cmd->get_execution.execution_id, &status);
-    if (a) answer_execution(core, event, a);
-    else tci_refuse(core, event, status.code, "%s", status.message);
+    if (a)
+      answer_execution(core, event, a);
+    else
+      tci_refuse(core, event, status.code, "%s", status.message);
     return;
   }
   if (!cmd->plan_id.len && !cmd->get_execution.stage_id.len) {

@@ -32,7 +32,8 @@ static void lose(tci_core *core, tci_runner *r) {
     tci_attempt *a = tci_container(l, tci_attempt, live);
     if (a->mode == TCI_MODE_ASYNC) lost[n++] = a;
   }
-  const char *text = tci_fmt(&core->update->arena, "the registration of runner '%.*s' expired", TCI_STR_ARG(r->runner_id));
+  const char *text =
+      tci_fmt(&core->update->arena, "the registration of runner '%.*s' expired", TCI_STR_ARG(r->runner_id));
   tci_emit(core, NULL, &(tci_change){.type = TCI_CHANGE_RUNNER_GONE, .registration_id = r->registration_id});
   for (size_t i = 0; i < n; i++) tci_attempt_abort(core, lost[i], TCI_FAILURE_RUNNER_LOST, tci_str_from(text));
 }
@@ -99,7 +100,8 @@ void tci_on_register_runner(tci_core *core, const tci_event *event) {
 void tci_on_unregister_runner(tci_core *core, const tci_event *event) {
   tci_str id = event->command.registration_id;
   if (!id.len) {
-    tci_refuse(core, event, TCI_INVALID_ARGUMENT, "UnregisterStageRunnerRequest.registration_id is empty; it is required");
+    tci_refuse(core, event, TCI_INVALID_ARGUMENT,
+               "UnregisterStageRunnerRequest.registration_id is empty; it is required");
     return;
   }
   tci_runner *r = tci_map_get(&core->registrations, id);

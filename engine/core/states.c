@@ -13,10 +13,10 @@ enum { STATES = 7 };
  */
 static const bool check_moves[STATES][STATES] = {
     /*                -  PLANNING PLANNED WAITING FINAL */
-    /* new */      {0, 1, 1, 0, 0},
+    /* new */ {0, 1, 1, 0, 0},
     /* PLANNING */ {0, 0, 1, 0, 1},
-    /* PLANNED */  {0, 0, 0, 1, 1},
-    /* WAITING */  {0, 0, 0, 0, 1},
+    /* PLANNED */ {0, 0, 0, 1, 1},
+    /* WAITING */ {0, 0, 0, 0, 1},
 };
 
 /*  stage      ┌────────────────────────────────────────┐
@@ -25,9 +25,9 @@ static const bool check_moves[STATES][STATES] = {
  */
 static const bool stage_moves[STATES][STATES] = {
     /*                      -  PLANNED ATTEMPTING AWAITING FINAL */
-    /* new */            {0, 1, 0, 0, 0},
-    /* PLANNED */        {0, 0, 1, 0, 1},
-    /* ATTEMPTING */     {0, 0, 0, 1, 1},
+    /* new */ {0, 1, 0, 0, 0},
+    /* PLANNED */ {0, 0, 1, 0, 1},
+    /* ATTEMPTING */ {0, 0, 0, 1, 1},
     /* AWAITING_GROUP */ {0, 0, 0, 0, 1},
 };
 
@@ -37,10 +37,10 @@ static const bool stage_moves[STATES][STATES] = {
  */
 static const bool attempt_moves[STATES][STATES] = {
     /*                 -  PENDING SCHEDULED RUNNING COMPLETE INCOMPLETE */
-    /* new */       {0, 1, 0, 0, 0, 0},
-    /* PENDING */   {0, 0, 1, 1, 0, 1},
+    /* new */ {0, 1, 0, 0, 0, 0},
+    /* PENDING */ {0, 0, 1, 1, 0, 1},
     /* SCHEDULED */ {0, 0, 0, 1, 0, 1},
-    /* RUNNING */   {0, 0, 0, 0, 1, 1},
+    /* RUNNING */ {0, 0, 0, 0, 1, 1},
 };
 
 /*  execution
@@ -49,10 +49,10 @@ static const bool attempt_moves[STATES][STATES] = {
  */
 static const bool execution_moves[STATES][STATES] = {
     /*                  -  PENDING DISPATCHED RUNNING COMPLETE FAILED CANCELLED */
-    /* new */        {0, 1, 0, 0, 0, 0, 0},
-    /* PENDING */    {0, 0, 1, 0, 0, 1, 1},
+    /* new */ {0, 1, 0, 0, 0, 0, 0},
+    /* PENDING */ {0, 0, 1, 0, 0, 1, 1},
     /* DISPATCHED */ {0, 0, 0, 1, 0, 1, 1},
-    /* RUNNING */    {0, 0, 0, 0, 1, 1, 1},
+    /* RUNNING */ {0, 0, 0, 0, 1, 1, 1},
 };
 
 static bool may_move(const bool table[STATES][STATES], int from, int to) {

@@ -6,10 +6,10 @@ static const char *name_of(const char *const *names, size_t len, int state, int 
   return names[state / step];
 }
 
-#define NAMES(function, step, ...)                                          \
-  const char *function(int state) {                                         \
-    static const char *const names[] = {__VA_ARGS__};                       \
-    return name_of(names, sizeof names / sizeof names[0], state, (step));   \
+#define NAMES(function, step, ...)                                        \
+  const char *function(int state) {                                       \
+    static const char *const names[] = {__VA_ARGS__};                     \
+    return name_of(names, sizeof names / sizeof names[0], state, (step)); \
   }
 
 NAMES(tci_check_state_name, 10, "UNKNOWN", "PLANNING", "PLANNED", "WAITING", "FINAL")

@@ -63,10 +63,10 @@ typedef enum {
   TCI_REASON_NO_RETRIES_LEFT = 3,          /* stage: its last attempt failed and retry gave up */
   TCI_REASON_DEPENDENCIES_UNSATISFIED = 4, /* stage or check: skipped */
   TCI_REASON_CANCELLED = 5,
-  TCI_REASON_NO_RESULT = 6,         /* check: a stage ended without the result it owed */
-  TCI_REASON_RESULTS_FINAL = 7,     /* check: all results are in and none is a failure */
-  TCI_REASON_RESULT_FAILED = 8,     /* check: a result carries a failure */
-  TCI_REASON_WRITTEN = 9,           /* a client wrote FINAL */
+  TCI_REASON_NO_RESULT = 6,     /* check: a stage ended without the result it owed */
+  TCI_REASON_RESULTS_FINAL = 7, /* check: all results are in and none is a failure */
+  TCI_REASON_RESULT_FAILED = 8, /* check: a result carries a failure */
+  TCI_REASON_WRITTEN = 9,       /* a client wrote FINAL */
 } tci_reason;
 
 typedef enum {

@@ -12,17 +12,17 @@
 
 /* The changes of one step to one plan (or to plan 0: the runners), encoded. One row of the journal. */
 typedef struct {
-  uint64_t plan_key;  /* 0: what has no plan */
-  uint64_t sequence;  /* of its last change */
+  uint64_t plan_key; /* 0: what has no plan */
+  uint64_t sequence; /* of its last change */
   tci_str bytes;
-  tci_str plan_id;    /* not empty: the record creates this plan */
-  bool settled;       /* the plan is settled after it */
+  tci_str plan_id; /* not empty: the record creates this plan */
+  bool settled;    /* the plan is settled after it */
 } tci_record;
 
 typedef enum {
-  TCI_REPLY_STATUS,      /* nothing but the status (not OK), or an empty message of the command's reply type */
-  TCI_REPLY_PLAN,        /* CreateWorkPlanResponse, GetWorkPlanResponse */
-  TCI_REPLY_NODES,       /* WriteNodesResponse, QueryNodesResponse */
+  TCI_REPLY_STATUS, /* nothing but the status (not OK), or an empty message of the command's reply type */
+  TCI_REPLY_PLAN,   /* CreateWorkPlanResponse, GetWorkPlanResponse */
+  TCI_REPLY_NODES,  /* WriteNodesResponse, QueryNodesResponse */
   TCI_REPLY_REGISTERED,
   TCI_REPLY_RUNNERS,
   TCI_REPLY_ACKNOWLEDGED, /* CompleteStageExecutionResponse */
@@ -49,7 +49,7 @@ typedef struct {
 /* One watch event. The node is a copy made at the moment of the change (arrays in the update's arena). */
 typedef struct {
   uint64_t sequence;
-  int64_t at_us; /* wall */
+  int64_t at_us;          /* wall */
   const tci_check *check; /* one of check, stage, or neither: the plan is complete */
   const tci_stage *stage;
   int old_state, new_state;
@@ -79,7 +79,7 @@ typedef struct {
   tci_arena arena;
   TCI_VEC(tci_record) records;
   TCI_VEC(tci_effect) effects;
-  bool more; /* work was left over: step again with a TICK in the next turn */
+  bool more;  /* work was left over: step again with a TICK in the next turn */
 } tci_update; /* `{0}` to start with; reused from step to step */
 
 void tci_update_deinit(tci_update *update);

@@ -48,11 +48,11 @@ void tci_watcher_free(tci_core *core, tci_watcher *w) {
 
 /* ---- copies ---- */
 
-#define COPY_VEC(arena, vec)                                                                  \
-  do {                                                                                        \
-    void *copy_ = tci_arena_alloc((arena), (vec).len * sizeof *(vec).items + 1);              \
-    if ((vec).len) memcpy(copy_, (vec).items, (vec).len * sizeof *(vec).items);               \
-    (vec).items = copy_;                                                                      \
+#define COPY_VEC(arena, vec)                                                     \
+  do {                                                                           \
+    void *copy_ = tci_arena_alloc((arena), (vec).len * sizeof *(vec).items + 1); \
+    if ((vec).len) memcpy(copy_, (vec).items, (vec).len * sizeof *(vec).items);  \
+    (vec).items = copy_;                                                         \
   } while (0)
 
 /* Bytes are shared: what a later change of the step replaces is freed only after the update (tci_discard). */
@@ -118,8 +118,10 @@ void tci_watch_notify(tci_core *core, tci_plan *plan, const tci_change *c, int o
   bool busy = c->type == TCI_CHANGE_ATTEMPT || c->type == TCI_CHANGE_PROGRESS || c->move_follows;
   tci_node *node = NULL;
   bool created = c->type == TCI_CHANGE_CHECK_CREATED || c->type == TCI_CHANGE_STAGE_CREATED;
-  if (created) node = plan->nodes.items[plan->nodes.len - 1];
-  else if (c->node) node = plan->nodes.items[c->node - 1];
+  if (created)
+    node = plan->nodes.items[plan->nodes.len - 1];
+  else if (c->node)
+    node = plan->nodes.items[c->node - 1];
   for (tci_link *l = plan->watchers.next; l != &plan->watchers; l = l->next) {
     const tci_watcher *w = tci_container(l, tci_watcher, link);
     if (node && (!busy || w->include_progress)) node_event(core, w, node, created || c->created ? 0 : old_state);

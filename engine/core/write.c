@@ -21,7 +21,8 @@ void tci_on_create_plan(tci_core *core, const tci_event *event) {
   tci_plan *plan = tci_plan_new(core, core->next_plan_key, tci_str_from(id), core->now.wall_us);
   tci_buf metadata = {0};
   tci_pairs_encode(event->command.create_plan.metadata, &metadata);
-  tci_emit(core, plan, &(tci_change){.type = TCI_CHANGE_PLAN_CREATED, .id = plan->id, .metadata = tci_buf_str(&metadata)});
+  tci_emit(core, plan,
+           &(tci_change){.type = TCI_CHANGE_PLAN_CREATED, .id = plan->id, .metadata = tci_buf_str(&metadata)});
   tci_buf_deinit(&metadata);
   tci_answer_ok(core, event, TCI_REPLY_PLAN)->plan = plan;
 }
@@ -39,7 +40,8 @@ static bool take(tci_write *w, tci_prepared *item) {
   tci_map_put(map, item->id, item);
   tci_map_put(&w->by_index, TCI_U64_KEY(&item->index), item);
   if (w->plan->nodes.len + w->created <= (size_t)w->core->limits.nodes_per_plan_max) return true;
-  return tci_write_fault(w, item, TCI_RESOURCE_EXHAUSTED, "the plan would have more than %lld nodes (limit nodes_per_plan_max)",
+  return tci_write_fault(w, item, TCI_RESOURCE_EXHAUSTED,
+                         "the plan would have more than %lld nodes (limit nodes_per_plan_max)",
                          (long long)w->core->limits.nodes_per_plan_max);
 }
 
@@ -52,8 +54,10 @@ static bool prepare(tci_write *w, const tci_command *cmd) {
     bool is_check = i < checks;
     item->kind = is_check ? TCI_NODE_CHECK : TCI_NODE_STAGE;
     item->position = is_check ? i : i - checks;
-    if (is_check) item->check = &cmd->write_nodes.checks[i];
-    else item->stage = &cmd->write_nodes.stages[i - checks];
+    if (is_check)
+      item->check = &cmd->write_nodes.checks[i];
+    else
+      item->stage = &cmd->write_nodes.stages[i - checks];
     item->id = is_check ? item->check->id : item->stage->id;
     if (!take(w, item)) return false;
   }
@@ -74,14 +78,15 @@ static size_t reply_size(const tci_write *w) {
   for (size_t i = 0; i < w->len; i++) {
     const tci_prepared *item = &w->items[i];
     size += 400 + item->id.len + item->merged.len;
-    size += item->check ? item->check->kind.len : item->stage->runner_type.len + item->stage->attempt.process_uid.len +
-                                                      item->stage->attempt.details.len +
-                                                      item->stage->attempt.progress_message.len +
-                                                      item->stage->attempt.progress_details.len;
+    size += item->check ? item->check->kind.len
+                        : item->stage->runner_type.len + item->stage->attempt.process_uid.len +
+                              item->stage->attempt.details.len + item->stage->attempt.progress_message.len +
+                              item->stage->attempt.progress_details.len;
     size_t edges = (item->edges_changed || !item->node ? item->targets_len : item->node->group.len) + item->checks_len;
     size += edges * (size_t)(16 + w->core->limits.id_bytes_max);
-    if (item->check) size += result_size(item->check->result.owner_type, item->check->result.owner_id,
-                                         item->check->result.data, item->check->result.failure.message);
+    if (item->check)
+      size += result_size(item->check->result.owner_type, item->check->result.owner_id, item->check->result.data,
+                          item->check->result.failure.message);
     if (!item->node) continue;
     if (item->kind == TCI_NODE_CHECK) {
       const tci_check *check = tci_node_check(item->node);
@@ -105,9 +110,10 @@ static size_t reply_size(const tci_write *w) {
 
 static bool fits(tci_write *w, const tci_command *cmd) {
   if (cmd->write_nodes.omit_nodes || reply_size(w) <= (size_t)w->core->limits.reply_bytes_max) return true;
-  return tci_write_fault(w, NULL, TCI_RESOURCE_EXHAUSTED,
-                         "the reply would be larger than %lld bytes (limit reply_bytes_max); set omit_nodes or write fewer nodes",
-                         (long long)w->core->limits.reply_bytes_max);
+  return tci_write_fault(
+      w, NULL, TCI_RESOURCE_EXHAUSTED,
+      "the reply would be larger than %lld bytes (limit reply_bytes_max); set omit_nodes or write fewer nodes",
+      (long long)w->core->limits.reply_bytes_max);
 }
 
 static bool expected(tci_write *w, const tci_command *cmd) {
@@ -212,14 +218,15 @@ static void move_check(tci_write *w, const tci_prepared *item) {
 
 static void move_stage(tci_write *w, const tci_prepared *item) {
   tci_stage *stage = tci_node_stage(item->node);
-  if (item->stage->has_attempt && tci_stage_attempt(stage)) tci_write_apply_attempt(w->core, stage, &item->stage->attempt);
+  if (item->stage->has_attempt && tci_stage_attempt(stage))
+    tci_write_apply_attempt(w->core, stage, &item->stage->attempt);
   if (!item->to_state || (int)stage->state == item->to_state) return;
   const tci_attempt *a = tci_stage_attempt(stage);
   if (item->to_state == TCI_STAGE_AWAITING_GROUP) /* it has no children: FINAL at once */
     tci_emit(w->core, w->plan,
-             &(tci_change){
-                 .type = TCI_CHANGE_STAGE_STATE, .node = item->index + 1, .state = TCI_STAGE_AWAITING_GROUP});
-  if (!a) tci_stage_finish(w->core, stage, TCI_OUTCOME_SKIPPED, TCI_REASON_WRITTEN);
+             &(tci_change){.type = TCI_CHANGE_STAGE_STATE, .node = item->index + 1, .state = TCI_STAGE_AWAITING_GROUP});
+  if (!a)
+    tci_stage_finish(w->core, stage, TCI_OUTCOME_SKIPPED, TCI_REASON_WRITTEN);
   else if (a->state == TCI_ATTEMPT_INCOMPLETE)
     tci_stage_finish(w->core, stage, TCI_OUTCOME_FAILED, TCI_REASON_NO_RETRIES_LEFT);
   else if (tci_stage_failed_a_check(stage))
@@ -251,15 +258,19 @@ static void apply(tci_write *w) {
   bool *is_new = tci_arena_array(w->arena, bool, w->len + 1);
   for (size_t i = 0; i < w->len; i++) {
     is_new[i] = w->items[i].node == NULL;
-    if (is_new[i]) create(w, &w->items[i]);
-    else update(w, &w->items[i]);
+    if (is_new[i])
+      create(w, &w->items[i]);
+    else
+      update(w, &w->items[i]);
   }
   for (size_t i = 0; i < w->len; i++) link_edges(w, &w->items[i], is_new[i]);
   for (size_t i = 0; i < left_len; i++) /* one that no stage is left for waits for a client, like every such check */
     if (left[i]->stages.len) tci_check_settle(w->core, left[i]);
   for (size_t i = 0; i < w->len; i++) {
-    if (w->items[i].kind == TCI_NODE_CHECK) move_check(w, &w->items[i]);
-    else move_stage(w, &w->items[i]);
+    if (w->items[i].kind == TCI_NODE_CHECK)
+      move_check(w, &w->items[i]);
+    else
+      move_stage(w, &w->items[i]);
   }
 }
 
@@ -270,8 +281,10 @@ static void answer(tci_write *w) {
   reply->checks = tci_arena_array(w->arena, const tci_check *, cmd->write_nodes.checks_len + 1);
   reply->stages = tci_arena_array(w->arena, const tci_stage *, cmd->write_nodes.stages_len + 1);
   for (size_t i = 0; i < w->len; i++) {
-    if (w->items[i].kind == TCI_NODE_CHECK) reply->checks[reply->checks_len++] = tci_node_check(w->items[i].node);
-    else reply->stages[reply->stages_len++] = tci_node_stage(w->items[i].node);
+    if (w->items[i].kind == TCI_NODE_CHECK)
+      reply->checks[reply->checks_len++] = tci_node_check(w->items[i].node);
+    else
+      reply->stages[reply->stages_len++] = tci_node_stage(w->items[i].node);
   }
 }
 

@@ -14,13 +14,13 @@ typedef struct {
   tci_str id;
   const tci_check_write *check;
   const tci_stage_write *stage;
-  tci_str merged;       /* options or args as they will be */
+  tci_str merged; /* options or args as they will be */
   bool merged_changed, fields_changed;
   bool edges_changed, assignments_changed, result_changed;
-  int to_state;         /* 0: stays (a new node: its first state) */
-  uint64_t *targets;    /* node indexes of the dependencies, when edges_changed */
+  int to_state;      /* 0: stays (a new node: its first state) */
+  uint64_t *targets; /* node indexes of the dependencies, when edges_changed */
   size_t targets_len;
-  uint64_t *checks;     /* node indexes of the assignments, when assignments_changed */
+  uint64_t *checks; /* node indexes of the assignments, when assignments_changed */
   size_t checks_len;
 } tci_prepared;
 

@@ -56,8 +56,9 @@ static bool merge(tci_write *w, tci_prepared *item, tci_str old, tci_str given, 
   item->merged_changed = !tci_str_eq(old, tci_buf_str(&merged));
   item->merged = fits ? tci_str_copy(w->arena, tci_buf_str(&merged)) : (tci_str){0};
   tci_buf_deinit(&merged);
-  return fits || tci_write_fault(w, item, TCI_INVALID_ARGUMENT, "%s: larger than %lld bytes once merged (limit node_bytes_max)",
-                                 field, (long long)w->core->limits.node_bytes_max);
+  return fits ||
+         tci_write_fault(w, item, TCI_INVALID_ARGUMENT, "%s: larger than %lld bytes once merged (limit node_bytes_max)",
+                         field, (long long)w->core->limits.node_bytes_max);
 }
 
 /* Index of a node that exists or is created by this write; false when there is none. */
@@ -82,29 +83,33 @@ static bool same_dependencies(const tci_prepared *item, const tci_dependencies *
 static bool dependencies(tci_write *w, tci_prepared *item, const tci_dependencies *deps, bool may_change) {
   if (!deps->given) return true;
   if (deps->len > (size_t)w->core->limits.dependencies_per_node_max)
-    return tci_write_fault(w, item, TCI_INVALID_ARGUMENT, "dependencies: more than %lld (limit dependencies_per_node_max)",
+    return tci_write_fault(w, item, TCI_INVALID_ARGUMENT,
+                           "dependencies: more than %lld (limit dependencies_per_node_max)",
                            (long long)w->core->limits.dependencies_per_node_max);
   item->targets = tci_arena_array(w->arena, uint64_t, deps->len + 1);
   item->targets_len = deps->len;
   for (size_t i = 0; i < deps->len; i++) {
     const tci_dependency *d = &deps->items[i];
     if (d->target_kind == TCI_NODE_UNKNOWN)
-      return tci_write_fault(w, item, TCI_INVALID_ARGUMENT,
-                             "dependencies.dependencies[%zu].target_type is missing; give NODE_TYPE_CHECK or NODE_TYPE_STAGE", i);
+      return tci_write_fault(
+          w, item, TCI_INVALID_ARGUMENT,
+          "dependencies.dependencies[%zu].target_type is missing; give NODE_TYPE_CHECK or NODE_TYPE_STAGE", i);
     if (!d->target_id.len)
       return tci_write_fault(w, item, TCI_INVALID_ARGUMENT, "dependencies.dependencies[%zu].target_id is empty", i);
     if (!find(w, d->target_kind, d->target_id, &item->targets[i]))
-      return tci_write_fault(w, item, TCI_INVALID_ARGUMENT,
-                             "dependencies.dependencies[%zu].target_id: %s '%.*s' neither exists nor is created by this write",
-                             i, tci_node_kind_name((int)d->target_kind), TCI_STR_ARG(d->target_id));
+      return tci_write_fault(
+          w, item, TCI_INVALID_ARGUMENT,
+          "dependencies.dependencies[%zu].target_id: %s '%.*s' neither exists nor is created by this write", i,
+          tci_node_kind_name((int)d->target_kind), TCI_STR_ARG(d->target_id));
   }
   tci_predicate predicate = deps->predicate ? deps->predicate : TCI_PREDICATE_AND;
   item->edges_changed = !same_dependencies(item, deps, predicate);
   if (!item->edges_changed) item->targets_len = 0;
   if (item->edges_changed && item->node && !may_change) {
     if (tci_node_is_final(item->node)) return refuse_final(w, item, "dependencies");
-    return tci_write_fault(w, item, TCI_FAILED_PRECONDITION, "dependencies: %s '%.*s' is %s; they may change only before that",
-                           tci_node_kind_name((int)item->kind), TCI_STR_ARG(item->id), state_name(item, state_now(item)));
+    return tci_write_fault(
+        w, item, TCI_FAILED_PRECONDITION, "dependencies: %s '%.*s' is %s; they may change only before that",
+        tci_node_kind_name((int)item->kind), TCI_STR_ARG(item->id), state_name(item, state_now(item)));
   }
   return true;
 }
@@ -112,7 +117,8 @@ static bool dependencies(tci_write *w, tci_prepared *item, const tci_dependencie
 static bool version(tci_write *w, const tci_prepared *item, int64_t expected) {
   int64_t actual = item->node ? item->node->version : 0;
   if (expected == 0 || expected == actual) return true;
-  return tci_write_fault(w, item, TCI_ABORTED, "expected_version is %lld, but the %s is at version %lld; read it again and repeat",
+  return tci_write_fault(w, item, TCI_ABORTED,
+                         "expected_version is %lld, but the %s is at version %lld; read it again and repeat",
                          (long long)expected, tci_node_kind_name((int)item->kind), (long long)actual);
 }
 
@@ -135,11 +141,12 @@ static bool check_result(tci_write *w, tci_prepared *item, tci_check *check) {
                          (r->failure.present && !same_failure(&r->failure, &old->failure));
   if (!item->result_changed) return true;
   if (!old && check && check->results.len >= (size_t)w->core->limits.results_per_check_max)
-    return tci_write_fault(w, item, TCI_RESOURCE_EXHAUSTED, "result: the check has %zu results (limit results_per_check_max)",
-                           check->results.len);
+    return tci_write_fault(w, item, TCI_RESOURCE_EXHAUSTED,
+                           "result: the check has %zu results (limit results_per_check_max)", check->results.len);
   if (check && check->state == TCI_CHECK_FINAL) return refuse_final(w, item, "result");
   if (old && old->finalized_us)
-    return tci_write_fault(w, item, TCI_FAILED_PRECONDITION, "result: the result of %.*s '%.*s' is finalized and cannot change",
+    return tci_write_fault(w, item, TCI_FAILED_PRECONDITION,
+                           "result: the result of %.*s '%.*s' is finalized and cannot change",
                            TCI_STR_ARG(r->owner_type), TCI_STR_ARG(r->owner_id));
   return true;
 }
@@ -155,7 +162,8 @@ static bool check_state(tci_write *w, tci_prepared *item) {
   if (from == TCI_CHECK_FINAL) return refuse_state(w, item, to, "FINAL is immutable");
   if (!tci_check_may_move((tci_check_state)from, (tci_check_state)to))
     return refuse_state(w, item, to, "a check moves forward by one state, or straight to FINAL");
-  if (to == TCI_CHECK_WAITING) return refuse_state(w, item, to, "the engine does that when its dependencies are satisfied");
+  if (to == TCI_CHECK_WAITING)
+    return refuse_state(w, item, to, "the engine does that when its dependencies are satisfied");
   item->to_state = to;
   return true;
 }
@@ -202,7 +210,8 @@ static bool assignments(tci_write *w, tci_prepared *item, const tci_stage *stage
   const tci_stage_write *sw = item->stage;
   if (!sw->assignments_len) return true;
   if (sw->assignments_len > (size_t)w->core->limits.assignments_per_stage_max)
-    return tci_write_fault(w, item, TCI_INVALID_ARGUMENT, "assignments: more than %lld (limit assignments_per_stage_max)",
+    return tci_write_fault(w, item, TCI_INVALID_ARGUMENT,
+                           "assignments: more than %lld (limit assignments_per_stage_max)",
                            (long long)w->core->limits.assignments_per_stage_max);
   item->checks = tci_arena_array(w->arena, uint64_t, sw->assignments_len);
   item->checks_len = sw->assignments_len;
@@ -210,9 +219,10 @@ static bool assignments(tci_write *w, tci_prepared *item, const tci_stage *stage
     tci_str id = sw->assignments[i].check_id;
     if (!id.len) return tci_write_fault(w, item, TCI_INVALID_ARGUMENT, "assignments[%zu].target_check_id is empty", i);
     if (!find(w, TCI_NODE_CHECK, id, &item->checks[i]))
-      return tci_write_fault(w, item, TCI_INVALID_ARGUMENT,
-                             "assignments[%zu].target_check_id: check '%.*s' neither exists nor is created by this write", i,
-                             TCI_STR_ARG(id));
+      return tci_write_fault(
+          w, item, TCI_INVALID_ARGUMENT,
+          "assignments[%zu].target_check_id: check '%.*s' neither exists nor is created by this write", i,
+          TCI_STR_ARG(id));
   }
   if (has_twice(w, item->checks, item->checks_len))
     return tci_write_fault(w, item, TCI_INVALID_ARGUMENT, "assignments: the same check is assigned twice");
@@ -260,11 +270,17 @@ static bool early_fields(tci_write *w, tci_prepared *item, const tci_stage *stag
   item->fields_changed = mode || type || fields_differ(sw, stage);
   if (stage->state == TCI_STAGE_FINAL) {
     if (item->fields_changed || item->merged_changed || item->assignments_changed)
-      return refuse_final(w, item, item->merged_changed ? "args" : item->assignments_changed ? "assignments" : "settings");
+      return refuse_final(w, item,
+                          item->merged_changed        ? "args"
+                          : item->assignments_changed ? "assignments"
+                                                      : "settings");
   } else if (stage->state != TCI_STAGE_PLANNED && (mode || type || item->assignments_changed)) {
-    return tci_write_fault(w, item, TCI_FAILED_PRECONDITION, "%s: stage '%.*s' is %s; this may change only while it is PLANNED",
-                           mode ? "execution_mode" : type ? "runner_type" : "assignments", TCI_STR_ARG(item->id),
-                           tci_stage_state_name((int)stage->state));
+    return tci_write_fault(w, item, TCI_FAILED_PRECONDITION,
+                           "%s: stage '%.*s' is %s; this may change only while it is PLANNED",
+                           mode   ? "execution_mode"
+                           : type ? "runner_type"
+                                  : "assignments",
+                           TCI_STR_ARG(item->id), tci_stage_state_name((int)stage->state));
   }
   return true;
 }
@@ -314,30 +330,36 @@ static bool stage_attempt(tci_write *w, tci_prepared *item, const tci_stage *sta
                            "current_attempt: the stage has a runner_type, so the engine drives its attempts");
   const tci_attempt *a = stage ? tci_stage_attempt(stage) : NULL;
   if (!a)
-    return tci_write_fault(w, item, TCI_FAILED_PRECONDITION, "current_attempt: stage '%.*s' is %s and has no attempt yet",
-                           TCI_STR_ARG(item->id), tci_stage_state_name(stage ? (int)stage->state : TCI_STAGE_PLANNED));
+    return tci_write_fault(w, item, TCI_FAILED_PRECONDITION,
+                           "current_attempt: stage '%.*s' is %s and has no attempt yet", TCI_STR_ARG(item->id),
+                           tci_stage_state_name(stage ? (int)stage->state : TCI_STAGE_PLANNED));
   if (aw->failure.present && aw->state && aw->state != TCI_ATTEMPT_INCOMPLETE)
     return tci_write_fault(w, item, TCI_INVALID_ARGUMENT,
                            "current_attempt.failure: an attempt that is %s has none; give ATTEMPT_STATE_INCOMPLETE",
                            tci_attempt_state_name((int)aw->state));
   size_t progress = aw->progress_message.len + aw->progress_details.len;
   if (progress > (size_t)w->core->limits.progress_bytes_max)
-    return tci_write_fault(w, item, TCI_INVALID_ARGUMENT, "current_attempt.progress: %zu bytes, over the limit progress_bytes_max (%lld)",
-                           progress, (long long)w->core->limits.progress_bytes_max);
+    return tci_write_fault(w, item, TCI_INVALID_ARGUMENT,
+                           "current_attempt.progress: %zu bytes, over the limit progress_bytes_max (%lld)", progress,
+                           (long long)w->core->limits.progress_bytes_max);
   if (!details_fit(w, aw, a))
-    return tci_write_fault(w, item, TCI_INVALID_ARGUMENT, "current_attempt.details: larger than %lld bytes once merged (limit node_bytes_max)",
+    return tci_write_fault(w, item, TCI_INVALID_ARGUMENT,
+                           "current_attempt.details: larger than %lld bytes once merged (limit node_bytes_max)",
                            (long long)w->core->limits.node_bytes_max);
   if (!attempt_changes(aw, a)) return true;
   if (aw->process_uid.len && a->process_uid.len && !tci_str_eq(aw->process_uid, a->process_uid))
-    return tci_write_fault(w, item, TCI_FAILED_PRECONDITION, "current_attempt.process_uid: the attempt belongs to '%.*s' already",
+    return tci_write_fault(w, item, TCI_FAILED_PRECONDITION,
+                           "current_attempt.process_uid: the attempt belongs to '%.*s' already",
                            TCI_STR_ARG(a->process_uid));
   if (!aw->process_uid.len && !a->process_uid.len)
-    return tci_write_fault(w, item, TCI_FAILED_PRECONDITION,
-                           "current_attempt.process_uid is empty and nobody has claimed the attempt; give one to claim it");
+    return tci_write_fault(
+        w, item, TCI_FAILED_PRECONDITION,
+        "current_attempt.process_uid is empty and nobody has claimed the attempt; give one to claim it");
   int to = attempt_target(aw, a);
   if (!tci_attempt_is_open(a) || (to && to < (int)a->state))
-    return tci_write_fault(w, item, TCI_FAILED_PRECONDITION, "current_attempt: attempt %u is %s and cannot become %s", a->index,
-                           tci_attempt_state_name((int)a->state), tci_attempt_state_name(to ? to : (int)a->state));
+    return tci_write_fault(w, item, TCI_FAILED_PRECONDITION, "current_attempt: attempt %u is %s and cannot become %s",
+                           a->index, tci_attempt_state_name((int)a->state),
+                           tci_attempt_state_name(to ? to : (int)a->state));
   return true;
 }
 
@@ -366,7 +388,8 @@ static bool stage_state(tci_write *w, tci_prepared *item, const tci_stage *stage
   if (from == TCI_STAGE_FINAL) return refuse_state(w, item, to, "FINAL is immutable");
   if (!tci_stage_may_move((tci_stage_state)from, (tci_stage_state)to))
     return refuse_state(w, item, to, "that is no legal move");
-  if (to == TCI_STAGE_ATTEMPTING) return refuse_state(w, item, to, "the engine does that when its dependencies are satisfied");
+  if (to == TCI_STAGE_ATTEMPTING)
+    return refuse_state(w, item, to, "the engine does that when its dependencies are satisfied");
   if (from == TCI_STAGE_PLANNED) {
     item->to_state = to;
     return true;
@@ -400,8 +423,7 @@ void tci_write_apply_attempt(tci_core *core, tci_stage *stage, const tci_attempt
     claim.process_uid = aw->process_uid;
     tci_emit(core, stage->node.plan, &claim);
   }
-  if (aw->has_progress)
-    tci_attempt_progress(core, a, aw->progress_message, aw->progress_details, aw->progress_us);
+  if (aw->has_progress) tci_attempt_progress(core, a, aw->progress_message, aw->progress_details, aw->progress_us);
   tci_buf details = merged_details(aw, a);
   c.state = (uint64_t)to;
   c.process_uid = aw->process_uid;

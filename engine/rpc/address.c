@@ -114,8 +114,8 @@ static bool is_scheme(tci_str name) {
 static bool is_name(tci_str name) {
   for (size_t i = 0; i < name.len; i++) {
     char c = name.ptr[i];
-    bool ok = (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '.' || c == '-' ||
-              c == '_';
+    bool ok =
+        (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '.' || c == '-' || c == '_';
     if (!ok) return false;
   }
   return name.len > 0 && !is_scheme(name);
@@ -169,10 +169,10 @@ static tci_status invalid(tci_str address, const char *why, tci_arena *arena) {
   tci_str shown = {address.ptr, address.len < 200 ? address.len : 200};
   for (size_t i = 0; i < shown.len; i++)
     if ((uint8_t)shown.ptr[i] < ' ' || (uint8_t)shown.ptr[i] >= 0x7f) shown.len = i; /* gRPC cuts texts there, too */
-  return (tci_status){TCI_INVALID_ARGUMENT,
-                      tci_fmt(arena,
-                              "address \"%.*s\": %s; give host:port, [ipv6]:port or unix:/path, without a scheme",
-                              TCI_STR_ARG(shown), why)};
+  return (tci_status){
+      TCI_INVALID_ARGUMENT,
+      tci_fmt(arena, "address \"%.*s\": %s; give host:port, [ipv6]:port or unix:/path, without a scheme",
+              TCI_STR_ARG(shown), why)};
 }
 
 static tci_status denied(tci_str address, const tci_ids *allowed, tci_arena *arena) {

@@ -187,7 +187,7 @@ static void channel_free(channel *unused) {
 
 static grpc_channel *dial(const char *target, bool stream) {
   grpc_arg args[] = {
-      tci_rpc_arg(GRPC_ARG_ENABLE_HTTP_PROXY, 0), /* http_proxy of the environment is not for us */
+      tci_rpc_arg(GRPC_ARG_ENABLE_HTTP_PROXY, 0),                 /* http_proxy of the environment is not for us */
       tci_rpc_arg(GRPC_ARG_SERVICE_CONFIG_DISABLE_RESOLUTION, 1), /* nor are settings out of a target's DNS */
       tci_rpc_arg(GRPC_ARG_MAX_RECEIVE_MESSAGE_LENGTH, TCI_RPC_MESSAGE_BYTES_MAX),
       tci_rpc_arg(GRPC_ARG_MAX_METADATA_SIZE, TCI_RPC_METADATA_BYTES_MAX),

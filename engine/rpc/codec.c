@@ -20,13 +20,13 @@ enum { MS_PER_SECOND = 1000 };
 #define SERVICE_NAME_STAGE_RUNNER "StageRunner"
 
 const tci_method tci_methods[] = {
-#define METHOD(service_, name_, snake, response_, command_, stream_)                                          \
-  {#name_,                                                                                                    \
-   "/turboci.v1." SERVICE_NAME_##service_ "/" #name_,                                                         \
-   "turboci.v1." #name_ "Request",                                                                            \
-   "turboci.v1." #response_,                                                                                  \
-   TCI_SERVICE_##service_,                                                                                    \
-   TCI_COMMAND_##command_,                                                                                    \
+#define METHOD(service_, name_, snake, response_, command_, stream_) \
+  {#name_,                                                           \
+   "/turboci.v1." SERVICE_NAME_##service_ "/" #name_,                \
+   "turboci.v1." #name_ "Request",                                   \
+   "turboci.v1." #response_,                                         \
+   TCI_SERVICE_##service_,                                           \
+   TCI_COMMAND_##command_,                                           \
    stream_},
 #include "rpc/methods.def"
 #undef METHOD
@@ -173,8 +173,7 @@ static tci_status get_execution_read(tci_codec_reader *r, const Tci__Wire__V1__G
   return tci_codec_read_natural(r, NULL, "attempt_idx", m->attempt_idx, &out->get_execution.attempt);
 }
 
-static tci_status list_executions_read(const Tci__Wire__V1__ListStageExecutionsRequest *m,
-                                       tci_command *out) {
+static tci_status list_executions_read(const Tci__Wire__V1__ListStageExecutionsRequest *m, tci_command *out) {
   out->plan_id = tci_str_from(m->work_plan_id);
   out->list_executions.stage_id = tci_str_from(m->stage_id);
   out->list_executions.states = states_read(m->n_states, m->states);
@@ -184,9 +183,7 @@ static tci_status list_executions_read(const Tci__Wire__V1__ListStageExecutionsR
 static tci_status command_read(tci_codec_reader *r, const ProtobufCMessage *message, tci_command *out) {
   switch (out->kind) {
     case TCI_COMMAND_CREATE_PLAN: return create_plan_read(r, AS(message, CreateWorkPlanRequest), out);
-    case TCI_COMMAND_GET_PLAN:
-      out->plan_id = tci_str_from(AS(message, GetWorkPlanRequest)->id);
-      return TCI_STATUS_OK;
+    case TCI_COMMAND_GET_PLAN: out->plan_id = tci_str_from(AS(message, GetWorkPlanRequest)->id); return TCI_STATUS_OK;
     case TCI_COMMAND_WRITE_NODES: return tci_codec_read_write_nodes(r, AS(message, WriteNodesRequest), out);
     case TCI_COMMAND_QUERY_NODES: return query_read(r, AS(message, QueryNodesRequest), out);
     case TCI_COMMAND_WATCH_PLAN: return watch_read(r, AS(message, WatchWorkPlanRequest), out);
@@ -197,8 +194,7 @@ static tci_status command_read(tci_codec_reader *r, const ProtobufCMessage *mess
     case TCI_COMMAND_LIST_RUNNERS:
       out->runner_type = tci_str_from(AS(message, ListStageRunnersRequest)->runner_type);
       return TCI_STATUS_OK;
-    case TCI_COMMAND_UPDATE_EXECUTION:
-      return update_execution_read(r, AS(message, UpdateStageExecutionRequest), out);
+    case TCI_COMMAND_UPDATE_EXECUTION: return update_execution_read(r, AS(message, UpdateStageExecutionRequest), out);
     case TCI_COMMAND_COMPLETE_EXECUTION:
       return complete_execution_read(r, AS(message, CompleteStageExecutionRequest), out);
     case TCI_COMMAND_GET_EXECUTION: return get_execution_read(r, AS(message, GetStageExecutionRequest), out);

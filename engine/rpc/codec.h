@@ -15,8 +15,8 @@ typedef enum { TCI_SERVICE_ORCHESTRATOR, TCI_SERVICE_STAGE_RUNNER } tci_service;
 
 /* One line of methods.def. */
 typedef struct {
-  const char *name;    /* "WriteNodes" */
-  const char *path;    /* "/turboci.v1.TurboCIOrchestrator/WriteNodes" */
+  const char *name;               /* "WriteNodes" */
+  const char *path;               /* "/turboci.v1.TurboCIOrchestrator/WriteNodes" */
   const char *request, *response; /* full message names, "turboci.v1.WriteNodesRequest" */
   tci_service service;
   tci_command_kind command; /* ORCHESTRATOR */

@@ -68,8 +68,8 @@ static size_t path_add(char *path, const tci_codec_place *place) {
 tci_status tci_codec_refuse(tci_codec_reader *r, const tci_codec_place *place, const char *field, const char *what) {
   char path[PATH_BYTES_MAX] = "";
   path_add(path, place);
-  return (tci_status){TCI_INVALID_ARGUMENT, tci_fmt(r->arena, "%s%s%s%s: %s", r->message, path, field ? "." : "",
-                                                    field ? field : "", what)};
+  return (tci_status){TCI_INVALID_ARGUMENT,
+                      tci_fmt(r->arena, "%s%s%s%s: %s", r->message, path, field ? "." : "", field ? field : "", what)};
 }
 
 tci_status tci_codec_full(tci_codec_reader *r) {
@@ -128,7 +128,7 @@ tci_status tci_codec_read_failure(tci_codec_reader *r, const tci_codec_place *pl
   TCI_TRY(tci_codec_read_time(r, &here, "occurred_at", value->occurred_at, &out->occurred_us));
   out->message = tci_str_from(value->message);
   out->present = out->message.len || out->occurred_us || value->kind; /* an empty message is 'not given' */
-  if (out->present) out->kind = TCI_FAILURE_REPORTED; /* the other kinds are the engine's to give */
+  if (out->present) out->kind = TCI_FAILURE_REPORTED;                 /* the other kinds are the engine's to give */
   return TCI_STATUS_OK;
 }
 

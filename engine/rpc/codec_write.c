@@ -41,8 +41,8 @@ static tci_status check_read(tci_codec_reader *r, const tci_codec_place *here, c
   if (!m->result) return TCI_STATUS_OK;
   const tci_result_write *result = &out->result;
   TCI_TRY(result_read(r, here, m->result, &out->result));
-  out->has_result = result->owner_type.len || result->owner_id.len || result->data.len || result->finalize ||
-                    result->failure.present;
+  out->has_result =
+      result->owner_type.len || result->owner_id.len || result->data.len || result->finalize || result->failure.present;
   return TCI_STATUS_OK;
 }
 

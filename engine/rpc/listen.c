@@ -42,8 +42,7 @@ static int add_port(grpc_server *server, const char *address);
 static tci_status refuse(tci_code code, char *message, size_t size, const char *format, ...)
     __attribute__((format(printf, 4, 5)));
 
-tci_status tci_rpc_listen(grpc_server *server, const char *address, tci_rpc_listener *out, char *message,
-                          size_t size) {
+tci_status tci_rpc_listen(grpc_server *server, const char *address, tci_rpc_listener *out, char *message, size_t size) {
   *out = (tci_rpc_listener){.lock_fd = -1};
   tci_status status = strncmp(address, "unix:", 5) == 0 ? listen_unix(server, address + 5, out, message, size)
                                                         : listen_tcp(server, address, out, message, size);
@@ -154,7 +153,7 @@ static tci_status listen_tcp(grpc_server *server, const char *address, tci_rpc_l
     if (error < 0)
       return refuse(TCI_INVALID_ARGUMENT, message, size, "cannot listen on \"%s\": %s", address, gai_strerror(error));
     return refuse(TCI_UNAVAILABLE, message, size, "cannot listen on \"%s\": %s", address,
-                  error == 0 ? "the address could not be bound"
+                  error == 0            ? "the address could not be bound"
                   : error == EADDRINUSE ? "the port is taken, perhaps by another server"
                                         : strerror(error));
   }

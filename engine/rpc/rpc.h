@@ -38,8 +38,8 @@ typedef struct {
 } tci_rpc_handler;
 
 typedef struct {
-  const char *address;          /* "127.0.0.1:50051", "127.0.0.1:0", "unix:/path"; port 0 picks one */
-  int64_t message_bytes_max;    /* 0: 4 MiB */
+  const char *address;       /* "127.0.0.1:50051", "127.0.0.1:0", "unix:/path"; port 0 picks one */
+  int64_t message_bytes_max; /* 0: 4 MiB */
 } tci_rpc_server_options;
 
 /* Refuses an address that is taken (SO_REUSEPORT is off; a unix path is guarded by a lock file beside it, a stale socket
@@ -56,8 +56,8 @@ void tci_rpc_server_stop(tci_rpc_server *server);
 void tci_rpc_server_close(tci_rpc_server *server, int64_t grace_ms);
 
 /* Facts of a call; borrowed until its reply. */
-tci_str tci_rpc_call_method(const tci_rpc_call *call);  /* "/turboci.v1.TurboCIOrchestrator/WriteNodes" */
-tci_str tci_rpc_call_payload(const tci_rpc_call *call); /* the request message's bytes */
+tci_str tci_rpc_call_method(const tci_rpc_call *call);      /* "/turboci.v1.TurboCIOrchestrator/WriteNodes" */
+tci_str tci_rpc_call_payload(const tci_rpc_call *call);     /* the request message's bytes */
 int64_t tci_rpc_call_deadline_us(const tci_rpc_call *call); /* monotonic; INT64_MAX: none */
 void tci_rpc_call_set_user(tci_rpc_call *call, void *user);
 void *tci_rpc_call_user(const tci_rpc_call *call);
@@ -94,8 +94,8 @@ typedef struct {
 /* Starts a call. `target` is dialled as it stands ("127.0.0.1:50061", "localhost:50061", "unix:/path"): what may be dialled is the
  * caller's decision. No proxy is ever used. timeout_us < 0: no deadline. `stream`: many messages may come. Returns a handle for
  * tci_rpc_cancel, valid (as a number) for ever. (any thread) */
-uint64_t tci_rpc_start(tci_rpc_client *client, const char *target, const char *method, tci_str request, int64_t timeout_us,
-                       bool stream, const tci_rpc_sink *sink);
+uint64_t tci_rpc_start(tci_rpc_client *client, const char *target, const char *method, tci_str request,
+                       int64_t timeout_us, bool stream, const tci_rpc_sink *sink);
 /* on_done follows with CANCELLED, unless the call has ended already. (any thread) */
 void tci_rpc_cancel(tci_rpc_client *client, uint64_t handle);
 

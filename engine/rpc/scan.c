@@ -148,10 +148,10 @@ static tci_status push(scan *s, const field_desc *field, tci_str bytes) {
   /* Two bytes on the wire become a struct and a pointer to it in memory. */
   s->unpacked_bytes += message->sizeof_message + sizeof(void *);
   if (s->unpacked_bytes > (uint64_t)s->limits->message_arena_bytes_max)
-    return (tci_status){TCI_RESOURCE_EXHAUSTED,
-                        tci_fmt(s->arena,
-                                "%s: would take more than %" PRId64 " bytes unpacked (message_arena_bytes_max)",
-                                s->frames[0].message->short_name, s->limits->message_arena_bytes_max)};
+    return (tci_status){
+        TCI_RESOURCE_EXHAUSTED,
+        tci_fmt(s->arena, "%s: would take more than %" PRId64 " bytes unpacked (message_arena_bytes_max)",
+                s->frames[0].message->short_name, s->limits->message_arena_bytes_max)};
   const frame *top = &s->frames[s->depth - 1];
   tci_wire_reader reader = tci_wire_read(bytes);
   s->frames[s->depth] = (frame){

@@ -16,8 +16,8 @@
 typedef struct tci_store tci_store;
 
 typedef struct {
-  const char *path;          /* a file, or ":memory:" (no lock, no watermark) */
-  int64_t free_bytes_min;    /* appends are refused (RESOURCE_EXHAUSTED) below this much free disk; 0: 16 MiB */
+  const char *path;       /* a file, or ":memory:" (no lock, no watermark) */
+  int64_t free_bytes_min; /* appends are refused (RESOURCE_EXHAUSTED) below this much free disk; 0: 16 MiB */
 } tci_store_options;
 
 /* One row of the journal; the fields mean what they mean in core/update.h's tci_record. */

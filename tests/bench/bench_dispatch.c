@@ -27,8 +27,8 @@ enum { BATCH = 500 };
 
 typedef struct {
   pid_t pid;
-  int stop;            /* closing it stops the server */
-  int facts;           /* its CPU time comes here at the end */
+  int stop;  /* closing it stops the server */
+  int facts; /* its CPU time comes here at the end */
   char address[256];
 } server_process;
 
@@ -47,7 +47,8 @@ static void serve(const char *folder, bool unix_socket, int ready, int stop, int
   while (read(stop, &byte, 1) > 0) {}
   struct rusage usage;
   getrusage(RUSAGE_SELF, &usage);
-  int64_t cpu_us = (usage.ru_utime.tv_sec + usage.ru_stime.tv_sec) * 1000000LL + usage.ru_utime.tv_usec + usage.ru_stime.tv_usec;
+  int64_t cpu_us =
+      (usage.ru_utime.tv_sec + usage.ru_stime.tv_sec) * 1000000LL + usage.ru_utime.tv_usec + usage.ru_stime.tv_usec;
   tci_assert(write(facts, &cpu_us, sizeof cpu_us) == sizeof cpu_us);
   tci_server_stop(server);
   exit(0);
@@ -114,9 +115,7 @@ static void on_settled(void *ctx, tci_str message) {
   pthread_mutex_unlock(&w->lock);
 }
 
-static void on_watch_done(void *ctx, tci_status status, tci_str message) {
-  (void)ctx, (void)status, (void)message;
-}
+static void on_watch_done(void *ctx, tci_status status, tci_str message) { (void)ctx, (void)status, (void)message; }
 
 static void start(tci_rpc_client *client, const char *target, const char *method, tci_buf *request, waiter *w) {
   const tci_rpc_sink sink = {.ctx = w, .on_done = on_done};
@@ -132,7 +131,9 @@ static void wait_for(waiter *w, int pending, bool settled) {
   pthread_mutex_unlock(&w->lock);
 }
 
-static void put_string(tci_buf *buf, uint32_t number, const char *text) { tci_wire_put_bytes(buf, number, tci_str_from(text)); }
+static void put_string(tci_buf *buf, uint32_t number, const char *text) {
+  tci_wire_put_bytes(buf, number, tci_str_from(text));
+}
 
 /* CreateWorkPlanResponse { work_plan { id } } */
 static void read_plan_id(const waiter *w, char *out, size_t size) {
@@ -196,7 +197,8 @@ static double run(const server_process *s, int stages, int concurrent, const cha
   tci_buf watch = {0};
   put_string(&watch, 1, plan);
   const tci_rpc_sink sink = {.ctx = &w, .on_done = on_watch_done, .on_message = on_settled};
-  uint64_t stream = tci_rpc_start(client, s->address, ORCHESTRATOR "WatchWorkPlan", tci_buf_str(&watch), -1, true, &sink);
+  uint64_t stream =
+      tci_rpc_start(client, s->address, ORCHESTRATOR "WatchWorkPlan", tci_buf_str(&watch), -1, true, &sink);
 
   int64_t from = tci_clock_mono_us();
   write_stages(client, s->address, plan, stages, &w);

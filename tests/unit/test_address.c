@@ -10,8 +10,8 @@
 
 #include "rpc/codec.h"
 
-static tci_str allowed_items[] = {{"loopback", 8},          {"10.1.2.3", 8},      {"build-7.example", 15},
-                                  {"[fd00::7]", 9},         {"unix:/run/turboci/", 18}};
+static tci_str allowed_items[] = {
+    {"loopback", 8}, {"10.1.2.3", 8}, {"build-7.example", 15}, {"[fd00::7]", 9}, {"unix:/run/turboci/", 18}};
 static const tci_ids usual = {allowed_items, sizeof allowed_items / sizeof allowed_items[0]};
 static const tci_ids nobody = {NULL, 0};
 
@@ -101,7 +101,9 @@ static void nonsense_is_refused(void **state) {
   invalid("user@localhost:50061");
   invalid("local host:50061");
   invalid("localhost:50061\n");
-  invalid("b\xc3\xbc" "cher.example:80");
+  invalid(
+      "b\xc3\xbc"
+      "cher.example:80");
   invalid("localhost%00:50061");
 }
 
@@ -136,8 +138,9 @@ static void tricky_unix_paths_are_refused(void **state) {
   invalid("unix:/run/turboci/..");
   invalid("unix:/run/turboci/%2e%2e/docker.sock"); /* gRPC core decodes that */
   invalid("unix:/run/turboci/x?y");
-  invalid("unix:/run/turboci/"
-          "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa");
+  invalid(
+      "unix:/run/turboci/"
+      "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa");
 }
 
 int main(void) {

@@ -14,8 +14,7 @@
 #include "base/wire.h"
 #include "rpc/codec.h"
 
-static const char create_hex[] =
-    "0a060a01611201310a060a0162120132";
+static const char create_hex[] = "0a060a01611201310a060a0162120132";
 static const char write_hex[] =
     "0a0270311287010a05746573747310141a02676f22270a150a01611210320e0a0220010a0208000a041a02c3a90a0e0a017a1209110000"
     "00000000f03f2a100802120c080212056275696c64a00601323a0a05737461676512056275696c641a100a0e0a016e1209110000000000"
@@ -23,12 +22,9 @@ static const char write_hex[] =
     "1a046d616b6522090a05746573747310282a003231081e12026d651a090a070a016412022a00221c0a0468616c66120208051a100a0e0a"
     "017012091100000000000049402a00380242057368656c6ca00609b806fcffffffffffffffff01c206070805106418d00fca060708e0d4"
     "0310dc0ba80607b00601";
-static const char query_hex[] =
-    "0a0270311201611201621a0163220214282a012830013801";
-static const char watch_hex[] =
-    "0a027031180122011e2a0214283201613a01623a0163a00663a80601b00601";
-static const char register_hex[] =
-    "0a02723112057368656c6c1a063a3530303631220200022803303c3a0b0a026f7312056c696e7578";
+static const char query_hex[] = "0a0270311201611201621a0163220214282a012830013801";
+static const char watch_hex[] = "0a027031180122011e2a0214283201613a01623a0163a00663a80601b00601";
+static const char register_hex[] = "0a02723112057368656c6c1a063a3530303631220200022803303c3a0b0a026f7312056c696e7578";
 static const char update_hex[] =
     "0a2770313a323a313a3030313132323333343435353636373738383939616162626363646465656666120868616c66207761791832220a"
     "0a080a016b12031a0176";
@@ -39,12 +35,9 @@ static const char complete_hex[] =
 static const char run_response_hex[] =
     "082812390a05746573747310281a200a0e0a0161120911000000000000f03f0a0e0a0162120911000000000000004020012a0a0a083220"
     "6661696c6564220c0a0a0a036c6f6712031a0178";
-static const char run_async_response_hex[] =
-    "0801120208091a056a6f622d37";
-static const char get_execution_hex[] =
-    "120270311a056275696c642002";
-static const char list_executions_hex[] =
-    "0a02703112056275696c641a020a3c";
+static const char run_async_response_hex[] = "0801120208091a056a6f622d37";
+static const char get_execution_hex[] = "120270311a056275696c642002";
+static const char list_executions_hex[] = "0a02703112056275696c641a020a3c";
 
 /* ---- help ---- */
 
@@ -165,8 +158,7 @@ static void write_reads_every_field_of_a_check(void **state) {
   assert_str(c->id, "tests");
   assert_int_equal(c->state, TCI_CHECK_PLANNED);
   assert_str(c->kind, "go");
-  assert_hex(c->options,
-             "0a150a01611210320e0a0220010a0208000a041a02c3a90a0e0a017a120911000000000000f03f");
+  assert_hex(c->options, "0a150a01611210320e0a0220010a0208000a041a02c3a90a0e0a017a120911000000000000f03f");
   assert_int_equal(c->expected_version, 3);
   assert_true(c->dependencies.given);
   assert_int_equal(c->dependencies.predicate, TCI_PREDICATE_OR);
@@ -452,18 +444,18 @@ static void digest_of(const char *hex, uint64_t out[2]) {
 static void digests_ignore_the_order_of_map_entries_and_nothing_else(void **state) {
   (void)state;
   static const char *const all_different[] = {
-      "1028",                                           /* FINAL */
-      "101e",                                           /* AWAITING_GROUP */
-      "10282a0b0a090a016112041a020162",                 /* ... details {a: "\1b"} */
-      "10282a0a0a080a016112031a0162",                   /* ... details {a: "b"} */
-      "102822030a0161",                                 /* ... failure {message: a} */
-      "102822041202080a",                               /* ... failure {occurred_at: 10 s} */
-      "10281a00",                                       /* ... one empty update */
-      "10281a001a00",                                   /* ... two */
-      "10281a022001",                                   /* ... one, finalize */
-      "10281a021028",                                   /* ... one, FINAL */
-      "10281a030a0161",                                 /* ... one, of check a */
-      "10281a052a030a0178",                             /* ... one, failed */
+      "1028",                           /* FINAL */
+      "101e",                           /* AWAITING_GROUP */
+      "10282a0b0a090a016112041a020162", /* ... details {a: "\1b"} */
+      "10282a0a0a080a016112031a0162",   /* ... details {a: "b"} */
+      "102822030a0161",                 /* ... failure {message: a} */
+      "102822041202080a",               /* ... failure {occurred_at: 10 s} */
+      "10281a00",                       /* ... one empty update */
+      "10281a001a00",                   /* ... two */
+      "10281a022001",                   /* ... one, finalize */
+      "10281a021028",                   /* ... one, FINAL */
+      "10281a030a0161",                 /* ... one, of check a */
+      "10281a052a030a0178",             /* ... one, failed */
   };
   enum { LEN = sizeof all_different / sizeof all_different[0] };
   uint64_t digests[LEN][2], one[2], other[2];

@@ -36,21 +36,41 @@ static void world_init(world *w) {
   memset(w, 0, sizeof *w);
   tci_failure failure = {true, TCI_FAILURE_TIMEOUT, TCI_STR("too slow"), AT(9)};
   w->metadata[0] = (tci_pair){TCI_STR("branch"), TCI_STR("main")};
-  w->plan = (tci_plan){.id = TCI_STR("p1"), .created_us = AT(0), .updated_us = AT(1), .version = 5,
-                       .state = TCI_PLAN_SETTLED, .outcome = TCI_OUTCOME_FAILED, .metadata = {w->metadata, 1}};
-  w->check.node = (tci_node){.kind = TCI_NODE_CHECK, .plan = &w->plan, .id = TCI_STR("tests"), .created_us = AT(2),
-                             .updated_us = AT(3), .version = 4, .outcome = TCI_OUTCOME_FAILED,
+  w->plan = (tci_plan){.id = TCI_STR("p1"),
+                       .created_us = AT(0),
+                       .updated_us = AT(1),
+                       .version = 5,
+                       .state = TCI_PLAN_SETTLED,
+                       .outcome = TCI_OUTCOME_FAILED,
+                       .metadata = {w->metadata, 1}};
+  w->check.node = (tci_node){.kind = TCI_NODE_CHECK,
+                             .plan = &w->plan,
+                             .id = TCI_STR("tests"),
+                             .created_us = AT(2),
+                             .updated_us = AT(3),
+                             .version = 4,
+                             .outcome = TCI_OUTCOME_FAILED,
                              .reason = TCI_REASON_RESULT_FAILED};
   w->check.state = TCI_CHECK_FINAL;
   w->check.kind = TCI_STR("go");
   w->check.options = DETAILS;
-  w->result = (tci_result){.id = 1, .owner_type = TCI_STR("stage"), .owner_id = TCI_STR("build"), .data = DETAILS,
-                           .created_us = AT(4), .finalized_us = AT(5), .failure = failure};
+  w->result = (tci_result){.id = 1,
+                           .owner_type = TCI_STR("stage"),
+                           .owner_id = TCI_STR("build"),
+                           .data = DETAILS,
+                           .created_us = AT(4),
+                           .finalized_us = AT(5),
+                           .failure = failure};
   w->check.results.items = &w->result;
   w->check.results.len = 1;
   w->other.node = (tci_node){.kind = TCI_NODE_CHECK, .plan = &w->plan, .id = TCI_STR("lint")};
-  w->stage.node = (tci_node){.kind = TCI_NODE_STAGE, .plan = &w->plan, .id = TCI_STR("build"), .created_us = AT(6),
-                             .version = 2, .outcome = TCI_OUTCOME_FAILED, .reason = TCI_REASON_NO_RETRIES_LEFT};
+  w->stage.node = (tci_node){.kind = TCI_NODE_STAGE,
+                             .plan = &w->plan,
+                             .id = TCI_STR("build"),
+                             .created_us = AT(6),
+                             .version = 2,
+                             .outcome = TCI_OUTCOME_FAILED,
+                             .reason = TCI_REASON_NO_RETRIES_LEFT};
   w->edge = (tci_edge){.owner = &w->stage.node, .target = &w->other.node, .condition = TCI_ON_FAILURE};
   w->stage.node.group = (tci_group){.predicate = TCI_PREDICATE_AND, .edges = &w->edge, .len = 1};
   w->stage.state = TCI_STAGE_ATTEMPTING;
@@ -66,22 +86,39 @@ static void world_init(world *w) {
   w->stage.retry = (tci_retry){3, 100, 900};
   w->stage.timeouts = (tci_timeouts){5000, 0};
   w->progress = (tci_progress){TCI_STR("half"), DETAILS, AT(7)};
-  w->attempt = (tci_attempt){.stage = &w->stage, .index = 1, .state = TCI_ATTEMPT_INCOMPLETE,
-                             .process_uid = TCI_STR("r1"), .details = DETAILS, .created_us = AT(6),
-                             .updated_us = AT(8), .failure = failure, .execution = TCI_EXECUTION_FAILED,
-                             .execution_id = TCI_STR("p1:1:1:secret"), .mode = TCI_MODE_ASYNC,
-                             .runner_id = TCI_STR("r1"), .runner_execution_id = TCI_STR("job-7"),
-                             .dispatched_us = AT(7), .started_us = AT(8), .finished_us = AT(9), .deadline_us = AT(10),
+  w->attempt = (tci_attempt){.stage = &w->stage,
+                             .index = 1,
+                             .state = TCI_ATTEMPT_INCOMPLETE,
+                             .process_uid = TCI_STR("r1"),
+                             .details = DETAILS,
+                             .created_us = AT(6),
+                             .updated_us = AT(8),
+                             .failure = failure,
+                             .execution = TCI_EXECUTION_FAILED,
+                             .execution_id = TCI_STR("p1:1:1:secret"),
+                             .mode = TCI_MODE_ASYNC,
+                             .runner_id = TCI_STR("r1"),
+                             .runner_execution_id = TCI_STR("job-7"),
+                             .dispatched_us = AT(7),
+                             .started_us = AT(8),
+                             .finished_us = AT(9),
+                             .deadline_us = AT(10),
                              .not_before_us = AT(6)};
   w->attempt.progress.items = &w->progress;
   w->attempt.progress.len = 1;
   w->attempts[0] = &w->attempt;
   w->stage.attempts.items = w->attempts;
   w->stage.attempts.len = 1;
-  w->runner = (tci_runner){.runner_id = TCI_STR("r1"), .registration_id = TCI_STR("reg"),
-                           .runner_type = TCI_STR("shell"), .address = TCI_STR(":50061"),
-                           .modes = {false, true, true}, .max_concurrent = 4, .load = 2,
-                           .metadata = {w->metadata, 1}, .registered_us = AT(1), .heartbeat_us = AT(2),
+  w->runner = (tci_runner){.runner_id = TCI_STR("r1"),
+                           .registration_id = TCI_STR("reg"),
+                           .runner_type = TCI_STR("shell"),
+                           .address = TCI_STR(":50061"),
+                           .modes = {false, true, true},
+                           .max_concurrent = 4,
+                           .load = 2,
+                           .metadata = {w->metadata, 1},
+                           .registered_us = AT(1),
+                           .heartbeat_us = AT(2),
                            .expires_us = AT(3)};
 }
 
@@ -315,8 +352,8 @@ static void server_info_lists_every_limit(void **state) {
   (void)state;
   tci_limits limits = tci_limits_default();
   tci_counter counters[] = {{TCI_STR("turns"), 12}};
-  tci_server_facts facts = {.version = "1.2.3", .started_us = AT(0), .limits = &limits, .counters = counters,
-                            .counters_len = 1};
+  tci_server_facts facts = {
+      .version = "1.2.3", .started_us = AT(0), .limits = &limits, .counters = counters, .counters_len = 1};
   tci_buf buf = {0};
   tci_codec_reply(&(tci_reply){.kind = TCI_REPLY_SERVER_INFO}, &facts, &buf);
   Turboci__V1__GetServerInfoResponse *m = parse(&turboci__v1__get_server_info_response__descriptor, &buf);

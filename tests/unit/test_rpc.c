@@ -297,9 +297,9 @@ static void a_call_without_a_message_is_refused(void **state) {
   grpc_channel_credentials *credentials = grpc_insecure_credentials_create();
   grpc_channel *channel = grpc_channel_create(tci_rpc_server_address(w.server), credentials, NULL);
   grpc_completion_queue *cq = grpc_completion_queue_create_for_next(NULL);
-  grpc_call *call = grpc_channel_create_call(channel, NULL, GRPC_PROPAGATE_DEFAULTS, cq,
-                                             grpc_slice_from_static_string("/test/Echo"), NULL,
-                                             gpr_inf_future(GPR_CLOCK_MONOTONIC), NULL);
+  grpc_call *call =
+      grpc_channel_create_call(channel, NULL, GRPC_PROPAGATE_DEFAULTS, cq, grpc_slice_from_static_string("/test/Echo"),
+                               NULL, gpr_inf_future(GPR_CLOCK_MONOTONIC), NULL);
   grpc_metadata_array initial, trailing;
   grpc_metadata_array_init(&initial);
   grpc_metadata_array_init(&trailing);
@@ -657,8 +657,17 @@ static void a_taken_port_is_refused(void **state) {
 static void an_address_that_is_none_is_refused(void **state) {
   (void)state;
   world w = {.rpc = tci_rpc_open()};
-  const char *bad[] = {"",     "127.0.0.1", ":50051",           "127.0.0.1:",  "127.0.0.1:port", "127.0.0.1:65536",
-                       "::1:5", "[::1:5",   "unix:/tmp/a b.sock", "unix:/tmp/100%", "http://127.0.0.1:1"};
+  const char *bad[] = {"",
+                       "127.0.0.1",
+                       ":50051",
+                       "127.0.0.1:",
+                       "127.0.0.1:port",
+                       "127.0.0.1:65536",
+                       "::1:5",
+                       "[::1:5",
+                       "unix:/tmp/a b.sock",
+                       "unix:/tmp/100%",
+                       "http://127.0.0.1:1"};
   for (size_t i = 0; i < sizeof bad / sizeof *bad; i++)
     assert_refused(&w, bad[i], TCI_INVALID_ARGUMENT, "cannot listen on");
   assert_refused(&w, "unix:", TCI_INVALID_ARGUMENT, "missing");
@@ -859,8 +868,7 @@ static void linger_in_gone(void *ctx, tci_rpc_call *call) {
   pthread_mutex_lock(&lock);
   s->in_gone = true;
   note();
-  while (!s->replied && pthread_cond_timedwait(&changed, &lock, &due) == 0) {
-  }
+  while (!s->replied && pthread_cond_timedwait(&changed, &lock, &due) == 0) {}
   s->replied_during_gone = s->replied;
   s->gone_over = true;
   note();
