@@ -53,7 +53,6 @@ static void stream_open(tci_loop *loop, uint64_t token, tci_rpc_call *call) {
   stream->opened_turn = stream->turn = loop->turn_no;
   tci_vec_push(&loop->stream_list, stream);
   tci_map_put(&loop->streams, KEY(&stream->token), stream);
-  tci_rpc_call_set_stream(call);
 }
 
 static void stream_end(tci_loop *loop, uint64_t token, tci_status status) {
@@ -64,6 +63,12 @@ static void stream_end(tci_loop *loop, uint64_t token, tci_status status) {
   tci_vec_swap_remove(&loop->stream_list, stream->position);
   tci_rpc_reply(stream->call, status, (tci_str){0});
   free(stream);
+}
+
+/* From now on nothing that happens is missed: the watcher hears of it even when it has nothing to tell yet. */
+static void stream_accepted(tci_loop *loop, uint64_t token) {
+  const tci_stream *stream = tci_token_is_stream(token) ? tci_map_get(&loop->streams, KEY(&token)) : NULL;
+  if (stream) tci_rpc_call_set_stream(stream->call);
 }
 
 /* The engine still has the watcher: tell it. */
@@ -213,6 +218,7 @@ static void after_turn(tci_loop *loop) {
     tci_item *item = loop->items.items[i];
     if (item->kind == TCI_ITEM_EVENT && item->event.kind == TCI_EVENT_UNWATCH)
       stream_end(loop, item->event.token, (tci_status){TCI_CANCELLED, "the watcher went away"});
+    if (item->kind == TCI_ITEM_EVENT && item->event.kind == TCI_EVENT_COMMAND) stream_accepted(loop, item->event.token);
     tci_item_free(item);
   }
   loop->items.len = loop->events.len = 0;

@@ -62,8 +62,8 @@ int64_t tci_rpc_call_deadline_us(const tci_rpc_call *call); /* monotonic; INT64_
 void tci_rpc_call_set_user(tci_rpc_call *call, void *user);
 void *tci_rpc_call_user(const tci_rpc_call *call);
 
-/* The answer is a stream, even if nothing will be sent before an OK: without this (or a tci_rpc_send) an OK reply carries a
- * message, an empty one included, as a unary client expects it. */
+/* The answer is a stream, and it is open: the peer gets its initial metadata now. Without this (or a tci_rpc_send) an
+ * OK reply carries a message, an empty one included, as a unary client expects it. (any thread) */
 void tci_rpc_call_set_stream(tci_rpc_call *call);
 
 /* Ends the call: a message (unary, when OK) and the status. The status text is cut at 1,024 bytes and stays valid UTF-8.

@@ -180,6 +180,7 @@ void *tci_rpc_call_user(const tci_rpc_call *call) { return call->user; }
 void tci_rpc_call_set_stream(tci_rpc_call *call) {
   pthread_mutex_lock(&call->lock);
   call->stream = true;
+  pump(call);
   pthread_mutex_unlock(&call->lock);
 }
 
@@ -452,6 +453,8 @@ static void pump(tci_rpc_call *call) {
     ops[n].data.send_status_from_server.status = call->code;
     if (call->code != GRPC_STATUS_OK) ops[n].data.send_status_from_server.status_details = &call->text;
     send_batch(call, ops, n + 1);
+  } else if (call->stream && !call->opened) {
+    send_batch(call, ops, n);
   }
 }
 
