@@ -97,10 +97,8 @@ static tci_status load_all(tci_engine *e, tci_core **out) {
 
 /* ---- answers kept for the next turn ---- */
 
-static tci_str copied(tci_arena *arena, tci_str s) { return tci_str_copy(arena, s); }
-
 static tci_failure copied_failure(tci_arena *arena, tci_failure f) {
-  f.message = copied(arena, f.message);
+  f.message = tci_str_copy(arena, f.message);
   return f;
 }
 
@@ -108,17 +106,17 @@ static tci_failure copied_failure(tci_arena *arena, tci_failure f) {
 static void hold(tci_engine *e, const tci_answer *answer) {
   tci_arena *arena = &e->held_arena;
   tci_answer copy = *answer;
-  copy.execution_id = copied(arena, answer->execution_id);
-  copy.message = copied(arena, answer->message);
-  copy.runner_execution_id = copied(arena, answer->runner_execution_id);
+  copy.execution_id = tci_str_copy(arena, answer->execution_id);
+  copy.message = tci_str_copy(arena, answer->message);
+  copy.runner_execution_id = tci_str_copy(arena, answer->runner_execution_id);
   tci_completion *c = &copy.completion;
   c->failure = copied_failure(arena, c->failure);
-  c->details = copied(arena, c->details);
+  c->details = tci_str_copy(arena, c->details);
   c->updates = tci_arena_array(arena, tci_check_update, c->updates_len + 1);
   for (size_t i = 0; i < c->updates_len; i++) {
     tci_check_update u = answer->completion.updates[i];
-    u.check_id = copied(arena, u.check_id);
-    u.data = copied(arena, u.data);
+    u.check_id = tci_str_copy(arena, u.check_id);
+    u.data = tci_str_copy(arena, u.data);
     u.failure = copied_failure(arena, u.failure);
     c->updates[i] = u;
   }

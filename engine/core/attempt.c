@@ -241,6 +241,7 @@ void tci_attempt_place(tci_core *core, tci_attempt *a) {
 void tci_attempt_restart(tci_core *core, tci_attempt *a) {
   if (!tci_attempt_is_open(a) || a->execution == TCI_EXECUTION_NONE) return;
   if (a->execution == TCI_EXECUTION_PENDING) {
+    if (tci_link_in(&a->queued) || a->timer.position) return; /* born between the load and this: placed already */
     int64_t wait = a->not_before_us ? a->not_before_us - core->now.wall_us : 0;
     wait = clamp(wait, 0, a->not_before_us ? a->not_before_us - a->created_us : 0);
     a->ready_mono_us = core->now.mono_us + wait;
@@ -255,8 +256,8 @@ void tci_attempt_restart(tci_core *core, tci_attempt *a) {
   a->deadline_mono_us = core->now.mono_us + left;
   a->accept_mono_us = core->now.mono_us + core->limits.accept_timeout_ms * 1000;
   a->heard_mono_us = core->now.mono_us;
+  core->sync_live += a->mode == TCI_MODE_SYNC && !a->calling;
   a->calling = a->mode == TCI_MODE_SYNC;
-  core->sync_live += a->calling;
   arm(core, a);
 }
 

@@ -128,6 +128,15 @@ static bool expected(tci_write *w, const tci_command *cmd) {
 
 static bool has_edges(const tci_prepared *item) { return item->edges_changed || item->assignments_changed; }
 
+static void put_settings(tci_change *c, const tci_stage_write *sw) {
+  c->priority = tci_zigzag(sw->priority);
+  c->retry_max = (uint64_t)sw->retry.max_attempts;
+  c->backoff_ms = (uint64_t)sw->retry.backoff_ms;
+  c->backoff_ms_max = (uint64_t)sw->retry.backoff_ms_max;
+  c->execution_ms = (uint64_t)sw->timeouts.execution_ms;
+  c->stale_ms = (uint64_t)sw->timeouts.stale_ms;
+}
+
 static void create(tci_write *w, tci_prepared *item) {
   tci_change c = {.id = item->id, .bytes = item->merged, .edges_follow = has_edges(item)};
   if (item->kind == TCI_NODE_CHECK) {
@@ -141,12 +150,7 @@ static void create(tci_write *w, tci_prepared *item) {
     c.state = TCI_STAGE_PLANNED;
     c.kind = sw->runner_type;
     c.mode = sw->mode ? sw->mode : TCI_MODE_SYNC;
-    c.priority = tci_zigzag(sw->priority);
-    c.retry_max = (uint64_t)sw->retry.max_attempts;
-    c.backoff_ms = (uint64_t)sw->retry.backoff_ms;
-    c.backoff_ms_max = (uint64_t)sw->retry.backoff_ms_max;
-    c.execution_ms = (uint64_t)sw->timeouts.execution_ms;
-    c.stale_ms = (uint64_t)sw->timeouts.stale_ms;
+    put_settings(&c, sw);
   }
   tci_emit(w->core, w->plan, &c);
   item->node = w->plan->nodes.items[item->index];
@@ -164,12 +168,7 @@ static void update(tci_write *w, const tci_prepared *item) {
     c.type = TCI_CHANGE_STAGE_UPDATED;
     c.kind = sw->runner_type;
     c.mode = sw->mode;
-    c.priority = tci_zigzag(sw->priority);
-    c.retry_max = (uint64_t)sw->retry.max_attempts;
-    c.backoff_ms = (uint64_t)sw->retry.backoff_ms;
-    c.backoff_ms_max = (uint64_t)sw->retry.backoff_ms_max;
-    c.execution_ms = (uint64_t)sw->timeouts.execution_ms;
-    c.stale_ms = (uint64_t)sw->timeouts.stale_ms;
+    put_settings(&c, sw);
   }
   tci_emit(w->core, w->plan, &c);
 }

@@ -36,6 +36,7 @@ typedef struct fx {
   tci_buf told;               /* dispatches and cancels since fx_told: "stage->runner cancel:stage " */
   tci_buf streams[FX_STREAMS]; /* watch events by token: "sequence:id OLD>NEW " */
   tci_buf dump, other, before;
+  bool asleep;
   void (*after_step)(struct fx *f, bool quiet, void *ctx); /* quiet: no timer was due, no work left over */
   void *ctx;
 } fx;
@@ -48,6 +49,8 @@ void fx_renew(fx *f); /* a fresh, empty core with f->limits and f->policy */
 /* A new core from the journal, as at a start (the runners, then plan by plan); must equal the old one, replaces it and is told
  * what happened: RESTARTED or RELOADED. */
 void fx_restart(fx *f, tci_event_kind kind);
+/* The same without telling: no timer runs and nobody is dispatched to, until the next RESTARTED or RELOADED. */
+void fx_fall_asleep(fx *f);
 tci_core *fx_replay(fx *f); /* only that core: free it */
 
 /* ---- steps ---- */

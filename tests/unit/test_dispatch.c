@@ -1,0 +1,279 @@
+/* dispatch: who gets the next execution, in which order, and when nobody does. */
+#include "core_test.h"
+
+static void ready_work_waits_for_a_runner_and_goes_when_he_comes(void **state) {
+  fx *f = *state;
+  fx_create(f);
+  fx_write(f, "s runner=go; t runner=py");
+  fx_told(f, "");
+  fx_register(f, "r", "go", "sync", 0, 0);
+  fx_told(f, "s->r "); /* in the same step, and only his type */
+  fx_is(f, "t", "ATTEMPTING 1:PENDING/PENDING");
+  assert_int_equal(fx_runner(f, "r")->load, 1);
+}
+
+static void the_least_loaded_gets_it_then_the_least_recently_used(void **state) {
+  fx *f = *state;
+  fx_create(f);
+  fx_register(f, "a", "go", "sync", 0, 0);
+  fx_register(f, "b", "go", "sync", 0, 0);
+  fx_register(f, "c", "go", "sync", 0, 0);
+  fx_write(f, "s1 runner=go; s2 runner=go; s3 runner=go; s4 runner=go");
+  fx_told(f, "s1->a s2->b s3->c s4->a ");
+  fx_answers(f, "s3", "FINAL");
+  fx_answers(f, "s2", "FINAL");
+  fx_write(f, "t1 runner=go");
+  fx_told(f, "t1->b "); /* b was used before c */
+  fx_write(f, "t2 runner=go");
+  fx_told(f, "t2->c ");
+}
+
+static void capacity_is_never_passed(void **state) {
+  fx *f = *state;
+  fx_create(f);
+  fx_register(f, "a", "go", "sync", 2, 0);
+  fx_register(f, "b", "go", "sync", 1, 0);
+  fx_write(f, "s1 runner=go; s2 runner=go; s3 runner=go; s4 runner=go; s5 runner=go");
+  fx_told(f, "s1->a s2->b s3->a ");
+  fx_answers(f, "s2", "FINAL"); /* a slot frees */
+  fx_told(f, "s4->b ");
+  fx_register(f, "a", "go", "sync", 3, 0); /* a heartbeat makes room */
+  fx_told(f, "s5->a ");
+  fx_register(f, "a", "go", "sync", 1, 0); /* or takes it away: what runs, runs */
+  assert_int_equal(fx_runner(f, "a")->load, 3);
+  fx_write(f, "s6 runner=go");
+  fx_answers(f, "s1", "FINAL");
+  fx_told(f, "");
+  fx_answers(f, "s3", "FINAL");
+  fx_answers(f, "s5", "FINAL");
+  fx_told(f, "s6->a ");
+}
+
+static void modes_are_respected(void **state) {
+  fx *f = *state;
+  fx_create(f);
+  fx_register(f, "s", "go", "sync", 0, 0);
+  fx_write(f, "sync runner=go; async runner=go mode=async");
+  fx_told(f, "sync->s ");
+  fx_register(f, "a", "go", "async", 0, 0);
+  fx_told(f, "async->a ");
+  fx_write(f, "sync2 runner=go; async2 runner=go mode=async");
+  fx_told(f, "sync2->s async2->a ");
+}
+
+static void one_slot_is_shared_by_both_modes(void **state) {
+  fx *f = *state;
+  fx_create(f);
+  fx_register(f, "r", "go", "both", 1, 0);
+  fx_write(f, "sync runner=go; async runner=go mode=async");
+  fx_told(f, "sync->r ");
+  fx_answers(f, "sync", "FINAL");
+  fx_told(f, "async->r ");
+}
+
+static void higher_priority_first_then_first_ready_first(void **state) {
+  fx *f = *state;
+  fx_create(f);
+  fx_write(f, "a runner=go; b runner=go priority=5; c runner=go; d runner=go priority=-1; e runner=go priority=5");
+  fx_register(f, "r", "go", "sync", 1, 86400000);
+  fx_told(f, "b->r ");
+  const char *const order[] = {"b", "e", "a", "c", "d"};
+  for (int i = 0; i < 4; i++) {
+    fx_answers(f, order[i], "FINAL");
+    fx_told(f, tci_fmt(&f->arena, "%s->r ", order[i + 1]));
+  }
+}
+
+static void the_order_survives_a_restart(void **state) {
+  fx *f = *state;
+  fx_create(f);
+  fx_write(f, "@gate; b runner=go after=@gate; c runner=go");
+  fx_advance(f, 10);
+  fx_write(f, "a runner=go");
+  fx_advance(f, 10);
+  fx_write(f, "@gate state=FINAL"); /* b is older, but was ready last */
+  fx_restart(f, TCI_EVENT_RESTARTED);
+  fx_register(f, "r", "go", "sync", 0, 0);
+  fx_told(f, "c->r a->r b->r ");
+}
+
+static void priority_is_asked_once(void **state) {
+  fx *f = *state;
+  fx_create(f);
+  fx_write(f, "a runner=go; b runner=go");
+  fx_write(f, "b priority=9"); /* it waits already */
+  fx_register(f, "r", "go", "sync", 1, 0);
+  fx_told(f, "a->r ");
+}
+
+static void a_runner_that_refused_is_passed_over_for_a_while(void **state) {
+  fx *f = *state;
+  fx_create(f);
+  fx_register(f, "r", "go", "sync", 0, 0);
+  fx_write(f, "s runner=go backoff=1 attempts=9");
+  fx_rpc_fails(f, "s", TCI_RESOURCE_EXHAUSTED, "busy");
+  fx_told(f, "s->r ");
+  fx_write(f, "t runner=go");
+  fx_advance(f, 4999);
+  fx_told(f, "");
+  fx_advance(f, 1);
+  fx_told(f, "t->r s->r "); /* t was ready first */
+  fx_rpc_fails(f, "s", TCI_UNAVAILABLE, "gone");
+  fx_advance(f, 100);
+  fx_told(f, "");
+  fx_register(f, "r", "go", "sync", 0, 0); /* his heartbeat ends it */
+  fx_told(f, "s->r ");
+}
+
+static void others_take_over_from_one_who_is_passed_over(void **state) {
+  fx *f = *state;
+  fx_create(f);
+  fx_register(f, "a", "go", "sync", 0, 0);
+  fx_register(f, "b", "go", "sync", 1, 0);
+  fx_write(f, "s runner=go backoff=1 attempts=3");
+  fx_rpc_fails(f, "s", TCI_UNAVAILABLE, "gone");
+  fx_advance(f, 1);
+  fx_told(f, "s->a s->b ");
+  fx_write(f, "t runner=go");
+  fx_told(f, ""); /* a is passed over, b is full */
+}
+
+/* ---- policies ---- */
+
+static int asked;
+static tci_runner *never(void *self, tci_policy_context *context, const tci_attempt *a, tci_runner **candidates, size_t len) {
+  (void)self, (void)context, (void)a, (void)candidates, (void)len;
+  asked++;
+  return NULL;
+}
+static tci_runner *only_odd(void *self, tci_policy_context *context, const tci_attempt *a, tci_runner **candidates, size_t len) {
+  (void)self, (void)context, (void)len;
+  asked++;
+  return a->stage->node.id.ptr[1] % 2 ? candidates[0] : NULL;
+}
+
+static void write_stages(fx *f, int n) {
+  char text[4000] = "";
+  size_t at = 0;
+  for (int i = 0; i < n; i++) at += (size_t)snprintf(text + at, sizeof text - at, "s%d runner=go;", i);
+  fx_write(f, text);
+}
+
+static void at_most_so_many_asks_a_step_and_the_rest_in_the_next(void **state) {
+  fx *f = *state;
+  f->policy.select = never;
+  f->limits.policy_asks_per_turn = 4;
+  fx_renew(f);
+  asked = 0;
+  fx_create(f);
+  write_stages(f, 10);
+  assert_int_equal(asked, 0); /* nobody to choose from */
+  fx_register(f, "r", "go", "sync", 0, 0);
+  assert_int_equal(asked, 4);
+  assert_true(f->update.more);
+  fx_tick(f);
+  assert_int_equal(asked, 8);
+  fx_tick(f);
+  assert_int_equal(asked, 10);
+  assert_false(f->update.more);
+  fx_tick(f);
+  assert_int_equal(asked, 10); /* nothing changed: nobody is asked */
+  fx_register(f, "q", "go", "sync", 0, 0);
+  assert_int_equal(asked, 14); /* something did */
+}
+
+static void whoever_is_passed_over_by_the_policy_holds_nobody_up(void **state) {
+  fx *f = *state;
+  f->policy.select = only_odd;
+  f->limits.policy_asks_per_turn = 3;
+  fx_renew(f);
+  fx_create(f);
+  write_stages(f, 8);
+  fx_register(f, "r", "go", "sync", 0, 0);
+  fx_told(f, "s1->r ");
+  fx_drain(f);
+  fx_told(f, "s3->r s5->r s7->r ");
+  fx_is(f, "s0", "ATTEMPTING 1:PENDING/PENDING");
+}
+
+static void asks_stop_when_nobody_has_room(void **state) {
+  fx *f = *state;
+  f->policy.select = only_odd;
+  fx_renew(f);
+  asked = 0;
+  fx_create(f);
+  fx_register(f, "r", "go", "sync", 1, 0);
+  write_stages(f, 9);
+  assert_int_equal(asked, 2); /* s0, then s1 fills him */
+  assert_false(f->update.more);
+}
+
+static tci_timeout_answer wild_timeout(void *self, tci_policy_context *context, const tci_stage *stage) {
+  (void)self, (void)context;
+  return stage->priority ? (tci_timeout_answer){INT64_MAX, INT64_MAX} : (tci_timeout_answer){-5, 0};
+}
+static tci_retry_answer wild_retry(void *self, tci_policy_context *context, const tci_stage *stage) {
+  (void)self, (void)context, (void)stage;
+  return (tci_retry_answer){true, INT64_MAX};
+}
+static void a_policys_lengths_are_bounded(void **state) {
+  fx *f = *state;
+  f->policy.timeout = wild_timeout;
+  f->policy.retry = wild_retry;
+  fx_renew(f);
+  with_runner(f);
+  fx_write(f, "a runner=go priority=1; b runner=go");
+  assert_int_equal(fx_attempt(f, "a")->execution_ms, f->limits.duration_ms_max);
+  assert_int_equal(fx_attempt(f, "b")->execution_ms, 1);
+  fx_rpc_fails(f, "a", TCI_UNKNOWN, "");
+  assert_int_equal(fx_attempt(f, "a")->not_before_us - fx_attempt(f, "a")->created_us, f->limits.duration_ms_max * 1000);
+}
+
+/* ---- the rest ---- */
+
+static void nothing_is_dispatched_once_held(void **state) {
+  fx *f = *state;
+  with_runner(f);
+  fx_write(f, "a runner=go; b runner=go after=a");
+  fx_told(f, "a->r ");
+  tci_core_hold(f->core);
+  fx_answers(f, "a", "FINAL");
+  fx_told(f, "");
+  fx_is(f, "b", "ATTEMPTING 1:PENDING/PENDING");
+  assert_int_equal(tci_core_sync_calls(f->core), 0);
+}
+
+static void pools_without_work_or_runners_are_forgotten(void **state) {
+  fx *f = *state;
+  fx_create(f);
+  fx_write(f, "s runner=go");
+  assert_int_equal(f->core->pools.len, 1);
+  fx_register(f, "r", "go", "sync", 0, 0);
+  fx_unregister(f, "r");
+  assert_int_equal(f->core->pools.len, 0);
+  fx_register(f, "r", "py", "sync", 0, 0);
+  fx_register(f, "r", "js", "sync", 0, 0); /* he changes his type */
+  assert_int_equal(f->core->pools.len, 1);
+}
+
+int main(void) {
+  const struct CMUnitTest tests[] = {
+      CLAIM(ready_work_waits_for_a_runner_and_goes_when_he_comes),
+      CLAIM(the_least_loaded_gets_it_then_the_least_recently_used),
+      CLAIM(capacity_is_never_passed),
+      CLAIM(modes_are_respected),
+      CLAIM(one_slot_is_shared_by_both_modes),
+      CLAIM(higher_priority_first_then_first_ready_first),
+      CLAIM(the_order_survives_a_restart),
+      CLAIM(priority_is_asked_once),
+      CLAIM(a_runner_that_refused_is_passed_over_for_a_while),
+      CLAIM(others_take_over_from_one_who_is_passed_over),
+      CLAIM(at_most_so_many_asks_a_step_and_the_rest_in_the_next),
+      CLAIM(whoever_is_passed_over_by_the_policy_holds_nobody_up),
+      CLAIM(asks_stop_when_nobody_has_room),
+      CLAIM(a_policys_lengths_are_bounded),
+      CLAIM(nothing_is_dispatched_once_held),
+      CLAIM(pools_without_work_or_runners_are_forgotten),
+  };
+  return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -1,0 +1,116 @@
+/* invariant: every text of tci_core_check can be provoked: a whole model is broken by hand, found out, and mended again. */
+#include "core_test.h"
+
+/* Breaks `lvalue`, expects the text, puts it back. */
+#define BREAKS(f, lvalue, value, part)                                       \
+  do {                                                                       \
+    __typeof__(lvalue) kept_ = (lvalue);                                     \
+    (lvalue) = (value);                                                      \
+    const char *fault_ = tci_core_check((f)->core, &(f)->arena);             \
+    (lvalue) = kept_;                                                        \
+    if (!fault_) fail_msg("line %d: nothing was noticed", __LINE__);         \
+    fx_contains(fault_, (part));                                             \
+    assert_null(tci_core_check((f)->core, &(f)->arena));                     \
+  } while (0)
+
+static void groups(void **state) {
+  fx *f = *state;
+  fx_create(f);
+  fx_write(f, "@a; @b; @done state=FINAL; p runner=go after=@a,@done; q runner=go after=@done");
+  tci_group *p = &fx_stage(f, "p")->node.group;
+  BREAKS(f, p->edges[0].owner, &fx_stage(f, "q")->node, "22: an edge of 'p' has another owner");
+  BREAKS(f, p->edges[0].counted, true, "19: an edge of 'p' is miscounted");
+  BREAKS(f, p->edges[1].counted, false, "19: an edge of 'p' is miscounted");
+  BREAKS(f, p->satisfied, 2, "19: the counters of 'p' are off");
+  BREAKS(f, p->unsatisfied, 1, "19: the counters of 'p' are off");
+  BREAKS(f, p->state, TCI_GROUP_SATISFIED, "19: the group of 'p' is resolved wrongly");
+  BREAKS(f, fx_stage(f, "q")->node.group.state, TCI_GROUP_UNSATISFIED, "19: the group of 'q' is resolved wrongly");
+  BREAKS(f, p->edges[1].condition, TCI_ON_FAILURE, "19: the counters of 'p' are off");
+}
+
+static void nodes(void **state) {
+  fx *f = *state;
+  fx_create(f);
+  fx_write(f, "@gate; @done state=FINAL; @w state=PLANNED; p runner=go after=@gate; s runner=go; x");
+  BREAKS(f, fx_check(f, "gate")->node.outcome, TCI_OUTCOME_FAILED, "1: 'gate' has an outcome too early or none");
+  BREAKS(f, fx_check(f, "done")->node.outcome, TCI_OUTCOME_UNKNOWN, "1: 'done' has an outcome too early or none");
+  BREAKS(f, fx_check(f, "w")->state, TCI_CHECK_PLANNED, "9: check 'w' lags");
+  BREAKS(f, fx_stage(f, "s")->state, TCI_STAGE_PLANNED, "9: stage 's' lags");
+  tci_stage *p = fx_stage(f, "p");
+  __typeof__(p->attempts) kept = p->attempts;
+  p->attempts = fx_stage(f, "s")->attempts;
+  fx_contains(tci_core_check(f->core, &f->arena), "9: stage 'p' ran before its time");
+  p->attempts = kept;
+}
+
+static void attempts(void **state) {
+  fx *f = *state;
+  with_runner(f);
+  fx_write(f, "live runner=go; waits runner=none; again runner=go attempts=2 backoff=99999; over runner=go");
+  fx_answers(f, "again", "FINAL failure=x");
+  fx_answers(f, "over", "FINAL");
+  tci_attempt *live = fx_attempt(f, "live"), *waits = fx_attempt(f, "waits"), *over = fx_attempt(f, "over");
+  BREAKS(f, live->index, 2, "3: attempts of 'live' have gaps");
+  BREAKS(f, fx_stage(f, "again")->attempts.items[0]->state, TCI_ATTEMPT_RUNNING, "4: 'again' has an old open attempt");
+  BREAKS(f, live->execution, TCI_EXECUTION_COMPLETE, "5: attempt and execution of 'live' disagree");
+  BREAKS(f, over->state, TCI_ATTEMPT_RUNNING, "5: attempt and execution of 'over' disagree");
+  BREAKS(f, waits->queued.next, NULL, "11: 'waits' is neither queued nor backing off");
+  BREAKS(f, fx_attempt(f, "again")->timer.position, 0, "11: 'again' is neither queued nor backing off");
+  BREAKS(f, live->timer.position, 0, "12: 'live' has no deadline");
+  BREAKS(f, over->live.next, &over->live, "6: 'over' holds a slot");
+  BREAKS(f, fx_stage(f, "live")->state, TCI_STAGE_AWAITING_GROUP, "5: stage 'live' is AWAITING_GROUP with 1 open attempts");
+  BREAKS(f, fx_stage(f, "live")->attempts.len, 0, "5: stage 'live' is ATTEMPTING with 0 open attempts");
+}
+
+static void checks(void **state) {
+  fx *f = *state;
+  fx_create(f);
+  fx_write(f, "@c; @d; s runner=go checks=c; t runner=go checks=c");
+  tci_check *c = fx_check(f, "c");
+  BREAKS(f, fx_stage(f, "s")->assignments[0].check, fx_check(f, "d"), "22: check 'c' knows a stage that is not assigned");
+  BREAKS(f, fx_stage(f, "s")->assignments[0].done, true, "19: assignment of 'c' is miscounted");
+  BREAKS(f, c->pending, 1, "19: check 'c' counts pending results wrongly");
+  /* Both results are final, and so is everything that counts them; only the check is not. */
+  for (size_t i = 0; i < 2; i++) c->stages.items[i]->assignments[0].done = true;
+  tci_result results[] = {{.id = 1, .owner_type = TCI_STR("stage"), .owner_id = TCI_STR("s"), .finalized_us = 1},
+                          {.id = 2, .owner_type = TCI_STR("stage"), .owner_id = TCI_STR("t"), .finalized_us = 1}};
+  c->results.items = results;
+  c->results.len = 2;
+  size_t pending = c->pending;
+  c->pending = 0;
+  fx_contains(tci_core_check(f->core, &f->arena), "12: check 'c' should be FINAL");
+  c->pending = pending;
+  c->results.items = NULL;
+  c->results.len = 0;
+  for (size_t i = 0; i < 2; i++) c->stages.items[i]->assignments[0].done = false;
+}
+
+static void plans(void **state) {
+  fx *f = *state;
+  fx_create(f);
+  fx_write(f, "@c; s runner=go");
+  BREAKS(f, fx_plan(f)->open_nodes, 1, "counts wrongly");
+  BREAKS(f, fx_plan(f)->live_attempts, 0, "counts wrongly");
+  BREAKS(f, fx_plan(f)->state, TCI_PLAN_SETTLED, "settles wrongly");
+  fx_create(f);
+  BREAKS(f, fx_plan(f)->state, TCI_PLAN_SETTLED, "settles wrongly"); /* it has no nodes */
+  fx_write(f, "@c state=FINAL");
+  BREAKS(f, fx_plan(f)->state, TCI_PLAN_ACTIVE, "settles wrongly");
+}
+
+static void runners(void **state) {
+  fx *f = *state;
+  with_runner(f);
+  fx_register(f, "q", "go", "both", 0, 0);
+  fx_write(f, "s runner=go");
+  tci_runner *r = fx_runner(f, "r");
+  BREAKS(f, fx_attempt(f, "s")->runner, fx_runner(f, "q"), "6: runner 'r' holds work of another");
+  BREAKS(f, r->load, 0, "6: the load of runner 'r' is miscounted");
+  BREAKS(f, r->timer.position, 0, "20: runner 'r' never expires");
+  BREAKS(f, r->registration_id, TCI_STR("elsewhere"), "6: runner 'r' is lost");
+}
+
+int main(void) {
+  const struct CMUnitTest tests[] = {CLAIM(groups), CLAIM(nodes), CLAIM(attempts), CLAIM(checks), CLAIM(plans), CLAIM(runners)};
+  return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -1,0 +1,427 @@
+/* write: every refusal, every legal write; a write happens whole or not at all (fx_refuses compares the whole model). */
+#include "core_test.h"
+
+/* ---- shape ---- */
+
+static void missing_ids_and_plans_are_refused(void **state) {
+  fx *f = *state;
+  fx_create(f);
+  fx_refuses(f, TCI_INVALID_ARGUMENT, "checks[1] '': id is empty", "@c; @");
+  tci_command cmd = fx_parse_write(&f->arena, f->plan_id, "s");
+  cmd.write_nodes.stages[0].id = (tci_str){0};
+  fx_refuses_command(f, TCI_INVALID_ARGUMENT, "stages[0] '': id is empty", cmd);
+  fx_refuses(f, TCI_INVALID_ARGUMENT, "checks[1] 'c': id: written twice", "@c; @c");
+  fx_refuses(f, TCI_INVALID_ARGUMENT, "stages[1] 's': id: written twice", "s; s");
+  cmd = fx_parse_write(&f->arena, (tci_str){0}, "@c");
+  fx_refuses_command(f, TCI_INVALID_ARGUMENT, "work_plan_id is empty", cmd);
+  cmd.plan_id = TCI_STR("nobody");
+  fx_refuses_command(f, TCI_NOT_FOUND, "no work plan 'nobody'", cmd);
+  cmd = (tci_command){.kind = TCI_COMMAND_GET_PLAN};
+  fx_refuses_command(f, TCI_INVALID_ARGUMENT, "id is empty", cmd);
+}
+
+static void a_check_and_a_stage_may_share_an_id(void **state) {
+  fx *f = *state;
+  fx_create(f);
+  fx_write(f, "@x; x runner=go checks=x");
+  fx_is(f, "@x", "PLANNING");
+  fx_is(f, "x", "ATTEMPTING 1:PENDING/PENDING");
+}
+
+static void unknown_targets_are_refused_by_name(void **state) {
+  fx *f = *state;
+  fx_create(f);
+  fx_refuses(f, TCI_INVALID_ARGUMENT, "dependencies.dependencies[1].target_id: check 'typo'", "@a; s runner=go after=@a,@typo");
+  fx_refuses(f, TCI_INVALID_ARGUMENT, "stage 'a'", "@a; s runner=go after=a"); /* a check of that name is no stage */
+  fx_refuses(f, TCI_INVALID_ARGUMENT, "assignments[0].target_check_id: check 'typo'", "s runner=go checks=typo");
+  fx_refuses(f, TCI_INVALID_ARGUMENT, "assigned twice", "@c; s runner=go checks=c,c");
+  tci_command cmd = fx_parse_write(&f->arena, f->plan_id, "@a; s runner=go after=@a checks=a");
+  cmd.write_nodes.stages[0].dependencies.items[0].target_kind = TCI_NODE_UNKNOWN;
+  fx_refuses_command(f, TCI_INVALID_ARGUMENT, "target_type is missing", cmd);
+  cmd = fx_parse_write(&f->arena, f->plan_id, "@a; s runner=go after=@a checks=a");
+  cmd.write_nodes.stages[0].dependencies.items[0].target_id = (tci_str){0};
+  fx_refuses_command(f, TCI_INVALID_ARGUMENT, "target_id is empty", cmd);
+  cmd = fx_parse_write(&f->arena, f->plan_id, "@a; s runner=go after=@a checks=a");
+  cmd.write_nodes.stages[0].assignments[0].check_id = (tci_str){0};
+  fx_refuses_command(f, TCI_INVALID_ARGUMENT, "target_check_id is empty", cmd);
+}
+
+static void one_fault_undoes_the_whole_write(void **state) {
+  fx *f = *state;
+  fx_create(f);
+  fx_write(f, "@old opt=a:1; t runner=go after=@old");
+  fx_refuses(f, TCI_INVALID_ARGUMENT, "typo",
+             "@new; @old opt=a:2 state=FINAL; s runner=go after=@new; t after=@new opt=k:v; u runner=go after=typo");
+  fx_is(f, "@old", "PLANNING");
+}
+
+/* ---- limits ---- */
+
+static void limits_are_kept(void **state) {
+  fx *f = *state;
+  f->limits.nodes_per_plan_max = 3;
+  f->limits.dependencies_per_node_max = 2;
+  f->limits.assignments_per_stage_max = 1;
+  f->limits.node_bytes_max = 40;
+  f->limits.results_per_check_max = 1;
+  f->limits.attempts_per_stage_max = 5;
+  f->limits.duration_ms_max = 1000;
+  f->limits.priority_max = 7;
+  fx_renew(f);
+  fx_create(f);
+  fx_refuses(f, TCI_RESOURCE_EXHAUSTED, "more than 3 nodes", "@a; @b; c runner=go; d runner=go");
+  fx_refuses(f, TCI_INVALID_ARGUMENT, "dependencies: more than 2", "@a; s runner=go after=@a,@a,@a");
+  fx_refuses(f, TCI_INVALID_ARGUMENT, "assignments: more than 1", "@a; @b; s runner=go checks=a,b");
+  fx_refuses(f, TCI_INVALID_ARGUMENT, "retry.max_attempts: 6", "s attempts=6");
+  fx_refuses(f, TCI_INVALID_ARGUMENT, "retry.backoff_ms: 1001", "s backoff=1001");
+  fx_refuses(f, TCI_INVALID_ARGUMENT, "retry.backoff_ms_max: 1001", "s backoff_max=1001");
+  fx_refuses(f, TCI_INVALID_ARGUMENT, "timeouts.execution_ms: 1001", "s timeout=1001");
+  fx_refuses(f, TCI_INVALID_ARGUMENT, "timeouts.stale_ms: 1001", "s stale=1001");
+  fx_refuses(f, TCI_INVALID_ARGUMENT, "priority: 8", "s priority=8");
+  fx_refuses(f, TCI_INVALID_ARGUMENT, "priority", "s priority=-8");
+  fx_write(f, "@a opt=aaaaaaaa:1; @b; s runner=go attempts=5 timeout=1000 priority=-7");
+  fx_refuses(f, TCI_INVALID_ARGUMENT, "options: larger than 40 bytes once merged", "@a opt=bbbbbbbb:1 opt=cccccccc:1");
+  fx_refuses(f, TCI_INVALID_ARGUMENT, "result.data: larger", "@a data=k:0123456789012345678901234567890123456789");
+  fx_write(f, "@a result=me:1");
+  fx_refuses(f, TCI_RESOURCE_EXHAUSTED, "results_per_check_max", "@a result=me:2");
+  fx_write(f, "@a result=me:1 data=k:v"); /* the one that is there */
+  fx_refuses(f, TCI_RESOURCE_EXHAUSTED, "more than 3 nodes", "@d");
+}
+
+static void a_reply_over_the_limit_is_refused_before_the_write(void **state) {
+  fx *f = *state;
+  f->limits.reply_bytes_max = 3000;
+  fx_renew(f);
+  fx_create(f);
+  char kind[2700];
+  memset(kind, 'k', sizeof kind);
+  tci_command cmd = fx_parse_write(&f->arena, f->plan_id, "@c");
+  cmd.write_nodes.checks[0].kind = (tci_str){kind, sizeof kind};
+  fx_refuses_command(f, TCI_RESOURCE_EXHAUSTED, "reply_bytes_max", cmd);
+  cmd.write_nodes.omit_nodes = true;
+  const tci_reply *reply = fx_command(f, cmd);
+  assert_int_equal(reply->status.code, TCI_OK);
+  assert_int_equal(reply->checks_len, 0);
+  fx_refuses(f, TCI_RESOURCE_EXHAUSTED, "set omit_nodes", "@c opt=k:v"); /* what is there counts, too */
+}
+
+/* ---- replies and versions ---- */
+
+static void the_reply_has_the_nodes_in_request_order(void **state) {
+  fx *f = *state;
+  fx_create(f);
+  fx_write(f, "@b; t runner=go");
+  const tci_reply *reply = fx_write(f, "@c; s runner=go; @b; t");
+  assert_int_equal(reply->checks_len, 2);
+  assert_int_equal(reply->stages_len, 2);
+  assert_true(tci_str_eq(reply->checks[0]->node.id, TCI_STR("c")));
+  assert_true(tci_str_eq(reply->checks[1]->node.id, TCI_STR("b")));
+  assert_true(tci_str_eq(reply->stages[0]->node.id, TCI_STR("s")));
+  assert_int_equal(reply->stages[0]->state, TCI_STAGE_ATTEMPTING); /* as it is after the step */
+}
+
+static void versions_rise_by_one_per_step_that_changes(void **state) {
+  fx *f = *state;
+  fx_create(f);
+  assert_int_equal(fx_plan(f)->version, 1);
+  fx_write(f, "@c state=PLANNED; @d"); /* c is created and moves to WAITING: one step */
+  assert_int_equal(fx_check(f, "c")->node.version, 1);
+  assert_int_equal(fx_plan(f)->version, 2);
+  fx_write(f, "@c opt=a:1 kind=x");
+  assert_int_equal(fx_check(f, "c")->node.version, 2);
+  assert_int_equal(fx_check(f, "d")->node.version, 1);
+  size_t records = f->journal.len;
+  fx_write(f, "@c opt=a:1 kind=x"); /* nothing new */
+  assert_int_equal(fx_check(f, "c")->node.version, 2);
+  assert_int_equal(fx_plan(f)->version, 3);
+  assert_int_equal(f->journal.len, records);
+}
+
+static void expected_versions_make_a_write_optimistic(void **state) {
+  fx *f = *state;
+  fx_create(f);
+  fx_write(f, "@c; s");
+  fx_refuses(f, TCI_ABORTED, "expected_version is 2, but the check is at version 1", "@c version=2 opt=a:1");
+  fx_refuses(f, TCI_ABORTED, "expected_version is 7, but the stage is at version 1", "@c opt=a:1; s version=7");
+  fx_refuses(f, TCI_ABORTED, "at version 0", "@new version=1");
+  fx_write(f, "@c version=1 opt=a:1; s version=1 priority=3");
+  fx_write(f, "@c version=2 opt=a:2");
+  tci_command cmd = fx_parse_write(&f->arena, f->plan_id, "@c opt=a:3");
+  cmd.write_nodes.expected_plan_version = fx_plan(f)->version + 1;
+  fx_refuses_command(f, TCI_ABORTED, "expected_plan_version is 5", cmd);
+  cmd.write_nodes.expected_plan_version--;
+  assert_int_equal(fx_command(f, cmd)->status.code, TCI_OK);
+}
+
+/* ---- checks ---- */
+
+static void checks_are_born_planning_planned_or_final(void **state) {
+  fx *f = *state;
+  fx_create(f);
+  fx_write(f, "@gate; @a; @b state=PLANNING; @c state=PLANNED after=@gate; @d state=FINAL");
+  fx_is(f, "@a", "PLANNING");
+  fx_is(f, "@b", "PLANNING");
+  fx_is(f, "@c", "PLANNED");
+  fx_is(f, "@d", "FINAL/SUCCEEDED/WRITTEN");
+  fx_refuses(f, TCI_FAILED_PRECONDITION, "cannot become WAITING", "@e state=WAITING");
+}
+
+static void checks_move_by_one_or_to_final_and_the_engine_makes_them_wait(void **state) {
+  fx *f = *state;
+  fx_create(f);
+  fx_write(f, "@gate; @c after=@gate; @w state=PLANNED");
+  fx_refuses(f, TCI_FAILED_PRECONDITION, "is PLANNING and cannot become WAITING", "@c state=WAITING");
+  fx_write(f, "@c state=PLANNED");
+  fx_refuses(f, TCI_FAILED_PRECONDITION, "the engine does that", "@c state=WAITING");
+  fx_refuses(f, TCI_FAILED_PRECONDITION, "is PLANNED and cannot become PLANNING", "@c state=PLANNING");
+  fx_refuses(f, TCI_FAILED_PRECONDITION, "is WAITING and cannot become PLANNED", "@w state=PLANNED");
+  fx_write(f, "@w state=WAITING"); /* it is */
+  fx_write(f, "@w state=FINAL; @c state=FINAL");
+  fx_is(f, "@c", "FINAL/SUCCEEDED/WRITTEN");
+}
+
+static void a_final_check_never_changes(void **state) {
+  fx *f = *state;
+  fx_create(f);
+  fx_write(f, "@gate; @c state=FINAL kind=lint opt=a:1 after=@gate result=me:1 data=k:v");
+  fx_refuses(f, TCI_FAILED_PRECONDITION, "options: check 'c' is FINAL", "@c opt=a:2");
+  fx_refuses(f, TCI_FAILED_PRECONDITION, "kind: check 'c' is FINAL", "@c kind=test");
+  fx_refuses(f, TCI_FAILED_PRECONDITION, "dependencies: check 'c' is FINAL", "@c after=");
+  fx_refuses(f, TCI_FAILED_PRECONDITION, "result: check 'c' is FINAL", "@c result=me:1 data=k:w");
+  fx_refuses(f, TCI_FAILED_PRECONDITION, "result: check 'c' is FINAL", "@c result=me:2");
+  fx_refuses(f, TCI_FAILED_PRECONDITION, "is FINAL and cannot become PLANNED: FINAL is immutable", "@c state=PLANNED");
+  size_t records = f->journal.len;
+  fx_write(f, "@c state=FINAL kind=lint opt=a:1 after=@gate result=me:1 data=k:v finalize"); /* says what is */
+  fx_write(f, "@c");
+  assert_int_equal(f->journal.len, records);
+}
+
+static void options_merge_key_by_key(void **state) {
+  fx *f = *state;
+  fx_create(f);
+  fx_write(f, "@c opt=a:1 opt=b:1; s opt=x:1");
+  fx_write(f, "@c opt=b:2 opt=c:2; s opt=y:2");
+  tci_command same = fx_parse_write(&f->arena, f->plan_id, "@c opt=a:1 opt=b:2 opt=c:2; s opt=x:1 opt=y:2");
+  assert_true(tci_str_eq(fx_check(f, "c")->options, same.write_nodes.checks[0].options));
+  assert_true(tci_str_eq(fx_stage(f, "s")->args, same.write_nodes.stages[0].args));
+}
+
+static void results_by_owner(void **state) {
+  fx *f = *state;
+  fx_create(f);
+  fx_write(f, "@c; s runner=go checks=c");
+  fx_write(f, "@c result=me:1 data=k:1");
+  fx_is(f, "@c", "PLANNING me:1");
+  fx_write(f, "@c result=me:1 data=k:2");
+  fx_write(f, "@c result=you:1 failure=no finalize"); /* the stage still owes its own */
+  fx_is(f, "@c", "PLANNING me:1 you:1#!no");
+  fx_refuses(f, TCI_FAILED_PRECONDITION, "of you '1' is finalized", "@c result=you:1 data=k:2");
+  fx_write(f, "@c result=you:1 failure=no"); /* the same again */
+  assert_int_equal(fx_check(f, "c")->results.items[0].id, 1);
+  fx_write(f, "@c result=stage:s finalize"); /* in the stage's name: nothing is missing any more */
+  fx_is(f, "@c", "FINAL/FAILED/RESULT_FAILED me:1 you:1#!no stage:s#");
+}
+
+static void a_check_without_stages_is_final_with_a_finalized_result(void **state) {
+  fx *f = *state;
+  fx_create(f);
+  fx_write(f, "@c; @d; @e");
+  fx_write(f, "@c result=me:1 finalize; @d result=me:1 finalize failure=no; @e state=FINAL result=me:1 failure=no");
+  fx_is(f, "@c", "FINAL/SUCCEEDED/RESULTS_FINAL me:1#");
+  fx_is(f, "@d", "FINAL/FAILED/RESULT_FAILED me:1#!no");
+  fx_is(f, "@e", "FINAL/FAILED/WRITTEN me:1#!no");
+  assert_int_equal(fx_plan(f)->state, TCI_PLAN_SETTLED);
+}
+
+static void dependencies_of_a_check_change_only_early(void **state) {
+  fx *f = *state;
+  fx_create(f);
+  fx_write(f, "@gate; @a; @p after=@gate; @q state=PLANNED after=@gate; @w state=PLANNED");
+  fx_write(f, "@p any=@a; @q after=@a,@gate");
+  fx_refuses(f, TCI_FAILED_PRECONDITION, "dependencies: check 'w' is WAITING", "@w after=@a");
+  fx_write(f, "@p any=@a"); /* the same */
+}
+
+/* ---- stages ---- */
+
+static void stages_are_born_planned_or_final(void **state) {
+  fx *f = *state;
+  fx_create(f);
+  fx_write(f, "@gate; a runner=go after=@gate; b runner=go state=PLANNED after=@gate; c runner=go state=FINAL; d state=FINAL");
+  fx_is(f, "b", "PLANNED");
+  fx_is(f, "c", "FINAL/SKIPPED/WRITTEN");
+  fx_is(f, "d", "FINAL/SKIPPED/WRITTEN");
+  fx_refuses(f, TCI_FAILED_PRECONDITION, "cannot become ATTEMPTING", "e runner=go state=ATTEMPTING");
+  fx_refuses(f, TCI_FAILED_PRECONDITION, "cannot become AWAITING_GROUP", "e runner=go state=AWAITING_GROUP");
+}
+
+static void the_engine_drives_a_stage_with_a_runner_type(void **state) {
+  fx *f = *state;
+  fx_create(f);
+  fx_write(f, "@gate; p runner=go after=@gate; s runner=go");
+  fx_refuses(f, TCI_FAILED_PRECONDITION, "the engine does that", "p state=ATTEMPTING");
+  fx_refuses(f, TCI_FAILED_PRECONDITION, "no legal move", "p state=AWAITING_GROUP");
+  fx_refuses(f, TCI_FAILED_PRECONDITION, "no legal move", "s state=PLANNED");
+  fx_refuses(f, TCI_FAILED_PRECONDITION, "it has a runner_type", "s state=FINAL");
+  fx_refuses(f, TCI_FAILED_PRECONDITION, "it has a runner_type", "s state=AWAITING_GROUP");
+  fx_refuses(f, TCI_FAILED_PRECONDITION, "current_attempt: the stage has a runner_type", "s uid=me");
+  fx_refuses(f, TCI_FAILED_PRECONDITION, "current_attempt: the stage has a runner_type", "new runner=go uid=me");
+  fx_write(f, "p state=PLANNED; s state=ATTEMPTING"); /* they are */
+  fx_write(f, "p state=FINAL");
+  fx_is(f, "p", "FINAL/SKIPPED/WRITTEN");
+}
+
+static void what_a_stage_is_changes_only_while_it_is_planned(void **state) {
+  fx *f = *state;
+  fx_create(f);
+  fx_write(f, "@gate; @c; @d; p runner=go after=@gate checks=c; s runner=go checks=c");
+  fx_write(f, "p runner=py mode=async checks=d after=@gate,@c");
+  assert_int_equal(fx_stage(f, "p")->mode, TCI_MODE_ASYNC);
+  assert_int_equal(fx_check(f, "c")->stages.len, 1);
+  assert_int_equal(fx_check(f, "d")->stages.len, 1);
+  fx_refuses(f, TCI_FAILED_PRECONDITION, "runner_type: stage 's' is ATTEMPTING", "s runner=py");
+  fx_refuses(f, TCI_FAILED_PRECONDITION, "execution_mode: stage 's' is ATTEMPTING", "s mode=async");
+  fx_refuses(f, TCI_FAILED_PRECONDITION, "assignments: stage 's' is ATTEMPTING", "s checks=d");
+  fx_refuses(f, TCI_FAILED_PRECONDITION, "dependencies: stage 's' is ATTEMPTING", "s after=@gate");
+  fx_write(f, "s priority=4 attempts=2 backoff=10 backoff_max=20 timeout=30 stale=40 opt=k:v"); /* these may */
+  assert_int_equal(fx_stage(f, "s")->retry.backoff_ms_max, 20);
+}
+
+static void a_final_stage_never_changes(void **state) {
+  fx *f = *state;
+  fx_create(f);
+  fx_write(f, "@c; s runner=go state=FINAL checks=c opt=a:1");
+  fx_refuses(f, TCI_FAILED_PRECONDITION, "args: stage 's' is FINAL", "s opt=a:2");
+  fx_refuses(f, TCI_FAILED_PRECONDITION, "settings: stage 's' is FINAL", "s priority=1");
+  fx_refuses(f, TCI_FAILED_PRECONDITION, "settings: stage 's' is FINAL", "s timeout=5");
+  fx_refuses(f, TCI_FAILED_PRECONDITION, "settings: stage 's' is FINAL", "s mode=async");
+  fx_refuses(f, TCI_FAILED_PRECONDITION, "dependencies: stage 's' is FINAL", "s after=@c");
+  fx_refuses(f, TCI_FAILED_PRECONDITION, "assignments: stage 's' is FINAL", "@d; s checks=d");
+  fx_refuses(f, TCI_FAILED_PRECONDITION, "FINAL is immutable", "s state=PLANNED");
+  fx_write(f, "s state=FINAL checks=c opt=a:1 runner=go");
+}
+
+static void a_check_that_loses_its_last_open_stage_is_final(void **state) {
+  fx *f = *state;
+  with_runner(f);
+  fx_write(f, "@gate; @c; @d; s runner=go checks=c; t runner=go after=@gate checks=c");
+  fx_answers(f, "s", "FINAL @c");
+  fx_is(f, "@c", "PLANNING stage:s#");
+  fx_write(f, "t checks=d");
+  fx_is(f, "@c", "FINAL/SUCCEEDED/RESULTS_FINAL stage:s#");
+  fx_is(f, "@d", "PLANNING");
+}
+
+/* ---- pulled stages ---- */
+
+static void a_pulled_stage_is_claimed_completed_and_made_final(void **state) {
+  fx *f = *state;
+  fx_create(f);
+  fx_write(f, "@gate; @c; s after=@gate checks=c");
+  fx_refuses(f, TCI_FAILED_PRECONDITION, "is PLANNED and has no attempt yet", "s uid=me");
+  fx_write(f, "@gate state=FINAL");
+  fx_is(f, "s", "ATTEMPTING 1:PENDING"); /* no execution */
+  fx_refuses(f, TCI_FAILED_PRECONDITION, "nobody has claimed the attempt", "s details=k:v");
+  fx_refuses(f, TCI_FAILED_PRECONDITION, "its attempt is PENDING; complete it first", "s state=FINAL");
+  fx_write(f, "s uid=me");
+  fx_is(f, "s", "ATTEMPTING 1:RUNNING");
+  fx_refuses(f, TCI_FAILED_PRECONDITION, "belongs to 'me' already", "s uid=you");
+  fx_write(f, "s uid=me details=a:1 progress=half");
+  fx_write(f, "s details=b:2");
+  fx_refuses(f, TCI_FAILED_PRECONDITION, "its attempt is RUNNING", "s state=FINAL");
+  fx_write(f, "s attempt=COMPLETE");
+  fx_is(f, "s", "ATTEMPTING 1:COMPLETE");
+  fx_refuses(f, TCI_FAILED_PRECONDITION, "is COMPLETE and cannot become", "s progress=late");
+  fx_write(f, "s attempt=COMPLETE"); /* it is */
+  fx_write(f, "s state=FINAL");
+  fx_is(f, "s", "FINAL/SUCCEEDED/ATTEMPT_COMPLETE 1:COMPLETE");
+  fx_is(f, "@c", "FINAL/FAILED/NO_RESULT stage:s#!stage s: no result reported");
+  assert_int_equal(fx_attempt(f, "s")->progress.len, 1);
+}
+
+static void a_pulled_stage_in_one_write(void **state) {
+  fx *f = *state;
+  fx_create(f);
+  fx_write(f, "@c; s checks=c; t; u");
+  fx_write(f, "@c result=stage:s finalize failure=no; s uid=me attempt=COMPLETE state=FINAL; t uid=me failure=broken state=FINAL");
+  fx_is(f, "s", "FINAL/FAILED/CHECK_FAILED 1:COMPLETE");
+  fx_is(f, "@c", "FINAL/FAILED/RESULT_FAILED stage:s#!no");
+  fx_is(f, "t", "FINAL/FAILED/NO_RETRIES_LEFT 1:INCOMPLETE!REPORTED");
+  fx_write(f, "u uid=me attempt=COMPLETE state=AWAITING_GROUP"); /* it has no children */
+  fx_is(f, "u", "FINAL/SUCCEEDED/ATTEMPT_COMPLETE 1:COMPLETE");
+}
+
+static void attempts_of_pulled_stages_do_not_go_backwards(void **state) {
+  fx *f = *state;
+  fx_create(f);
+  fx_write(f, "s; t; u");
+  fx_write(f, "s uid=me; t uid=me attempt=SCHEDULED; u uid=me attempt=INCOMPLETE");
+  fx_is(f, "t", "ATTEMPTING 1:SCHEDULED");
+  fx_is(f, "u", "ATTEMPTING 1:INCOMPLETE!REPORTED");
+  fx_refuses(f, TCI_FAILED_PRECONDITION, "is RUNNING and cannot become SCHEDULED", "s attempt=SCHEDULED");
+  fx_refuses(f, TCI_FAILED_PRECONDITION, "is RUNNING and cannot become PENDING", "s attempt=PENDING");
+  fx_refuses(f, TCI_FAILED_PRECONDITION, "is INCOMPLETE and cannot become COMPLETE", "u attempt=COMPLETE");
+  fx_refuses(f, TCI_INVALID_ARGUMENT, "COMPLETE has none", "s attempt=COMPLETE failure=odd");
+  fx_refuses(f, TCI_INVALID_ARGUMENT, "RUNNING has none", "s attempt=RUNNING failure=odd");
+  fx_refuses(f, TCI_FAILED_PRECONDITION, "and has no attempt yet", "new uid=me");
+}
+
+/* ---- plans ---- */
+
+static void a_settled_plan_is_active_again_with_new_nodes(void **state) {
+  fx *f = *state;
+  fx_create(f);
+  assert_int_equal(fx_plan(f)->state, TCI_PLAN_ACTIVE); /* no nodes yet */
+  fx_write(f, "@a state=FINAL");
+  assert_int_equal(fx_plan(f)->state, TCI_PLAN_SETTLED);
+  assert_true(f->update.records.items[0].settled);
+  fx_write(f, "@b");
+  assert_int_equal(fx_plan(f)->state, TCI_PLAN_ACTIVE);
+  assert_false(f->update.records.items[0].settled);
+  fx_write(f, "@b state=FINAL result=me:1 failure=no");
+  assert_int_equal(fx_plan(f)->outcome, TCI_OUTCOME_FAILED);
+}
+
+static void plans_have_ids_and_metadata_of_their_own(void **state) {
+  fx *f = *state;
+  tci_pair items[] = {{TCI_STR("branch"), TCI_STR("main")}};
+  tci_command cmd = {.kind = TCI_COMMAND_CREATE_PLAN, .create_plan.metadata = {items, 1}};
+  const tci_plan *plan = fx_command(f, cmd)->plan;
+  assert_true(tci_str_eq(plan->metadata.items[0].value, TCI_STR("main")));
+  assert_int_equal(plan->id.len, 29);
+  tci_str first = tci_str_copy(&f->arena, plan->id);
+  assert_false(tci_str_eq(first, fx_create(f)));
+  assert_int_equal(fx_plan(f)->key, 2);
+}
+
+int main(void) {
+  const struct CMUnitTest tests[] = {
+      CLAIM(missing_ids_and_plans_are_refused),
+      CLAIM(a_check_and_a_stage_may_share_an_id),
+      CLAIM(unknown_targets_are_refused_by_name),
+      CLAIM(one_fault_undoes_the_whole_write),
+      CLAIM(limits_are_kept),
+      CLAIM(a_reply_over_the_limit_is_refused_before_the_write),
+      CLAIM(the_reply_has_the_nodes_in_request_order),
+      CLAIM(versions_rise_by_one_per_step_that_changes),
+      CLAIM(expected_versions_make_a_write_optimistic),
+      CLAIM(checks_are_born_planning_planned_or_final),
+      CLAIM(checks_move_by_one_or_to_final_and_the_engine_makes_them_wait),
+      CLAIM(a_final_check_never_changes),
+      CLAIM(options_merge_key_by_key),
+      CLAIM(results_by_owner),
+      CLAIM(a_check_without_stages_is_final_with_a_finalized_result),
+      CLAIM(dependencies_of_a_check_change_only_early),
+      CLAIM(stages_are_born_planned_or_final),
+      CLAIM(the_engine_drives_a_stage_with_a_runner_type),
+      CLAIM(what_a_stage_is_changes_only_while_it_is_planned),
+      CLAIM(a_final_stage_never_changes),
+      CLAIM(a_check_that_loses_its_last_open_stage_is_final),
+      CLAIM(a_pulled_stage_is_claimed_completed_and_made_final),
+      CLAIM(a_pulled_stage_in_one_write),
+      CLAIM(attempts_of_pulled_stages_do_not_go_backwards),
+      CLAIM(a_settled_plan_is_active_again_with_new_nodes),
+      CLAIM(plans_have_ids_and_metadata_of_their_own),
+  };
+  return cmocka_run_group_tests(tests, NULL, NULL);
+}
