@@ -37,6 +37,7 @@ struct tci_engine {
   bool draining, more;
   bool asleep;        /* reloaded after a failed commit and not woken yet: only reads are served */
   int64_t wake_at_us; /* monotonic */
+  bool calls_died;    /* those of the last process; true until the turn that says so is committed */
   tci_arena
       held_arena; /* answers for the next turn: what could not be committed (the calls are over), or never called */
   TCI_VEC(tci_answer) held;
@@ -302,6 +303,18 @@ static tci_status load_missing(tci_engine *e, const tci_event *event) {
   return key ? load_plan(e, e->core, key) : TCI_STATUS_OK;
 }
 
+/* An event of our own, with randomness of its own. */
+static tci_event own_event(tci_event_kind kind, const tci_event *like, size_t n) {
+  tci_event event = {.kind = kind, .now = like->now};
+  uint8_t key[32];
+  memcpy(key, like->random, sizeof key);
+  for (size_t i = 0; i < sizeof n; i++) key[i] ^= (uint8_t)((n + 1) >> (8 * i));
+  tci_rng rng;
+  tci_rng_init(&rng, key);
+  tci_rng_bytes(&rng, event.random, sizeof event.random);
+  return event;
+}
+
 /* A plan that cannot be read now: the command is answered, the engine goes on. A damaged one stops it. */
 static tci_status unreadable(tci_engine *e, const tci_event *event, tci_status status) {
   if (status.code == TCI_DATA_LOSS) return status;
@@ -320,12 +333,17 @@ static tci_status step(tci_engine *e, const tci_event *event) {
   if (loaded.code != TCI_OK) return unreadable(e, event, loaded);
   tci_core_step(e->core, event, &e->update);
   collect_records(e, &e->update);
+  tci_status replayed = TCI_STATUS_OK;
   if (event->kind == TCI_EVENT_COMMAND && event->command.kind == TCI_COMMAND_WATCH_PLAN &&
       event->command.watch_plan.after_sequence)
-    TCI_TRY(replay_missed(e, event));
+    replayed = replay_missed(e, event);
   collect_effects(e, &e->update);
   if (e->update.more) e->more = true;
-  return TCI_STATUS_OK;
+  if (replayed.code == TCI_OK) return TCI_STATUS_OK;
+  TCI_TRY(unreadable(e, event, replayed));
+  tci_event unwatch = own_event(TCI_EVENT_UNWATCH, event, 0);
+  unwatch.token = event->token;
+  return step(e, &unwatch);
 }
 
 /* ---- commit, then speak ---- */
@@ -380,6 +398,7 @@ static tci_status finish_turn(tci_engine *e, const tci_event *events, size_t len
   if (status.code == TCI_DATA_LOSS) return status;
   if (status.code == TCI_OK) {
     release(e);
+    e->calls_died = e->calls_died && e->asleep;
   } else {
     status = start_over(e, status, events[0].now);
     for (size_t i = 0; i < len; i++)
@@ -389,22 +408,10 @@ static tci_status finish_turn(tci_engine *e, const tci_event *events, size_t len
   return status;
 }
 
-/* An event of our own, with randomness of its own. */
-static tci_event own_event(tci_event_kind kind, const tci_event *like, size_t n) {
-  tci_event event = {.kind = kind, .now = like->now};
-  uint8_t key[32];
-  memcpy(key, like->random, sizeof key);
-  for (size_t i = 0; i < sizeof n; i++) key[i] ^= (uint8_t)((n + 1) >> (8 * i));
-  tci_rng rng;
-  tci_rng_init(&rng, key);
-  tci_rng_bytes(&rng, event.random, sizeof event.random);
-  return event;
-}
-
 /* What was held is stepped in a turn of its own, and forgotten only when that is committed. After a failed commit the fresh
  * model sleeps until its waking can be committed; reads are served meanwhile. */
 static tci_status catch_up(tci_engine *e, const tci_event *like) {
-  tci_event event = own_event(TCI_EVENT_RELOADED, like, 0);
+  tci_event event = own_event(e->calls_died ? TCI_EVENT_RESTARTED : TCI_EVENT_RELOADED, like, 0);
   if (e->asleep) {
     e->asleep = false;
     TCI_TRY(step(e, &event));
@@ -418,7 +425,7 @@ static tci_status catch_up(tci_engine *e, const tci_event *like) {
   TCI_TRY(finish_turn(e, like, 0));
   if (e->asleep) return TCI_STATUS_OK;
   e->held.len -= held;
-  memmove(e->held.items, e->held.items + held, e->held.len * sizeof *e->held.items);
+  if (e->held.len) memmove(e->held.items, e->held.items + held, e->held.len * sizeof *e->held.items);
   if (e->held.len == 0) tci_arena_reset(&e->held_arena);
   return TCI_STATUS_OK;
 }
@@ -459,6 +466,7 @@ tci_status tci_engine_open(const tci_engine_options *options, const tci_sink *si
 tci_status tci_engine_start(tci_engine *e, tci_time now, const uint8_t random[32]) {
   tci_event event = {.kind = TCI_EVENT_RESTARTED, .now = now};
   memcpy(event.random, random, sizeof event.random);
+  e->calls_died = true;
   return tci_engine_turn(e, &event, 1);
 }
 

@@ -33,12 +33,6 @@ void tci_filter_sort(tci_filter *f) {
   if (f->stage_ids.len) qsort(f->stage_ids.items, f->stage_ids.len, sizeof(tci_str), compare_str);
 }
 
-static tci_ids sorted_ids(tci_arena *arena, tci_ids ids) {
-  tci_ids copy = {tci_arena_array(arena, tci_str, ids.len + 1), ids.len};
-  for (size_t i = 0; i < ids.len; i++) copy.items[i] = ids.items[i];
-  return copy;
-}
-
 bool tci_filter_check(const tci_filter *f, const tci_check *check) {
   return f->include_checks && has_state(f->check_states, (int)check->state) && has_id(&f->check_ids, check->node.id);
 }
@@ -47,25 +41,54 @@ bool tci_filter_stage(const tci_filter *f, const tci_stage *stage) {
   return f->include_stages && has_state(f->stage_states, (int)stage->state) && has_id(&f->stage_ids, stage->node.id);
 }
 
+static int compare_nodes(const void *a, const void *b) {
+  const tci_node *x = *(tci_node *const *)a, *y = *(tci_node *const *)b;
+  return x->index < y->index ? -1 : x->index > y->index;
+}
+
+typedef TCI_VEC(tci_node *) nodes;
+
+/* The nodes of one kind that are asked for, in order of creation: those with these ids, or all. Clients poll for a few ids
+ * in plans with very many nodes: that costs the ids. */
+static void find_nodes(const tci_plan *plan, tci_node_kind kind, const tci_ids *ids, nodes *found) {
+  const tci_map *map = kind == TCI_NODE_CHECK ? &plan->checks : &plan->stages;
+  size_t from = found->len;
+  if (ids->len == 0) {
+    for (size_t i = 0; i < plan->nodes.len; i++)
+      if (plan->nodes.items[i]->kind == kind) tci_vec_push(found, plan->nodes.items[i]);
+    return;
+  }
+  for (size_t i = 0; i < ids->len; i++) {
+    tci_node *node = tci_map_get(map, ids->items[i]);
+    if (node) tci_vec_push(found, node);
+  }
+  if (found->len > from) qsort(found->items + from, found->len - from, sizeof(tci_node *), compare_nodes);
+  size_t kept = from;
+  for (size_t i = from; i < found->len; i++) /* an id may be named twice */
+    if (i == from || found->items[i] != found->items[i - 1]) found->items[kept++] = found->items[i];
+  found->len = kept;
+}
+
 void tci_on_query_nodes(tci_core *core, const tci_event *event) {
   tci_plan *plan = tci_find_plan(core, event);
   if (!plan) return;
-  tci_arena *arena = &core->update->arena;
-  tci_filter filter = event->command.query_nodes;
-  filter.check_ids = sorted_ids(arena, filter.check_ids);
-  filter.stage_ids = sorted_ids(arena, filter.stage_ids);
-  tci_filter_sort(&filter);
+  const tci_filter *filter = &event->command.query_nodes;
+  nodes found = {0};
+  if (filter->include_checks) find_nodes(plan, TCI_NODE_CHECK, &filter->check_ids, &found);
+  if (filter->include_stages) find_nodes(plan, TCI_NODE_STAGE, &filter->stage_ids, &found);
   tci_reply *reply = tci_answer_ok(core, event, TCI_REPLY_NODES);
-  reply->checks = tci_arena_array(arena, const tci_check *, plan->nodes.len + 1);
-  reply->stages = tci_arena_array(arena, const tci_stage *, plan->nodes.len + 1);
-  for (size_t i = 0; i < plan->nodes.len; i++) {
-    tci_node *node = plan->nodes.items[i];
+  reply->checks = tci_arena_array(&core->update->arena, const tci_check *, found.len + 1);
+  reply->stages = tci_arena_array(&core->update->arena, const tci_stage *, found.len + 1);
+  for (size_t i = 0; i < found.len; i++) {
+    tci_node *node = found.items[i];
     if (node->kind == TCI_NODE_CHECK) {
-      if (tci_filter_check(&filter, tci_node_check(node))) reply->checks[reply->checks_len++] = tci_node_check(node);
-    } else if (tci_filter_stage(&filter, tci_node_stage(node))) {
+      if (has_state(filter->check_states, (int)tci_node_check(node)->state))
+        reply->checks[reply->checks_len++] = tci_node_check(node);
+    } else if (has_state(filter->stage_states, (int)tci_node_stage(node)->state)) {
       reply->stages[reply->stages_len++] = tci_node_stage(node);
     }
   }
+  tci_vec_free(&found);
 }
 
 static void answer_execution(tci_core *core, const tci_event *event, const tci_attempt *a) {

@@ -6,6 +6,7 @@
  *
  * Every failure prints its seed and step.
  */
+#include <signal.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -31,6 +32,7 @@ typedef struct {
     bool final, just; /* just now */
     uint64_t hash;
     int64_t version;
+    size_t attempts;
   } seen[NODES];
   int64_t version;
   uint64_t watched;
@@ -44,8 +46,8 @@ typedef struct {
   int plan;
   bool async, calling, over; /* the RPC is in flight; it ended before the last restart or by itself */
   int64_t sent_us;
-  bool survived_restart;
-  char last[300]; /* the last completion it was given */
+  bool survived_restart, left; /* left: its runner unregistered and may still finish it */
+  char last[300];              /* the last completion it was given */
 } sim_execution;
 
 typedef struct {
@@ -73,6 +75,12 @@ static void die(const char *message) {
   fprintf(stderr, "sim: seed %llu, step %d: %s\n  replay: sim --seed %llu --steps %d\n", (unsigned long long)world.seed,
           world.step, message, (unsigned long long)world.seed, world.steps);
   exit(1);
+}
+
+/* An assertion of the core: it prints itself. */
+static void on_abort(int signal_number) {
+  (void)signal_number;
+  die("the core stopped");
 }
 
 static uint64_t roll(sim *s, uint64_t bound) { /* splitmix64 */
@@ -115,8 +123,10 @@ static int truth(sim *s, const sim_plan *p, const sim_node *n) {
     if (!tci_node_is_final(target)) continue;
     bool fine = n->conditions[i] == 0 || (n->conditions[i] == 1 && target->outcome == TCI_OUTCOME_SUCCEEDED) ||
                 (n->conditions[i] == 2 && target->outcome == TCI_OUTCOME_FAILED);
-    if (fine) yes++;
-    else no++;
+    if (fine)
+      yes++;
+    else
+      no++;
   }
   if (n->any && n->deps_len) return yes > 0 ? 1 : no == n->deps_len ? 0 : -1;
   return no > 0 ? 0 : yes == n->deps_len ? 1 : -1;
@@ -147,7 +157,8 @@ static void judge_check(sim *s, const sim_plan *p, int at, const tci_check *c) {
       open += !(r && r->finalized_us) && !tci_node_is_final(core_node(s, p, i));
     }
   bool failed = has_failed_result(c);
-  if (!p->seen[at].just && c->state == TCI_CHECK_FINAL) open = 0; /* stages may be assigned to it later: they run in vain */
+  if (!p->seen[at].just && c->state == TCI_CHECK_FINAL)
+    open = 0; /* stages may be assigned to it later: they run in vain */
   if (c->state != TCI_CHECK_FINAL) {
     if (stages && !open) fx_fail("oracle: check %s has all its results and is not FINAL", n->id);
     if (known >= 0 && c->state == TCI_CHECK_PLANNED) fx_fail("oracle: check %s lags behind its dependencies", n->id);
@@ -163,24 +174,28 @@ static void judge_check(sim *s, const sim_plan *p, int at, const tci_check *c) {
     case TCI_REASON_WRITTEN: fine = c->node.outcome == (failed ? TCI_OUTCOME_FAILED : TCI_OUTCOME_SUCCEEDED); break;
     default: break;
   }
-  if (!fine) fx_fail("oracle: check %s: outcome %d reason %d with %d open results", n->id, (int)c->node.outcome,
-                     (int)c->node.reason, open);
+  if (!fine)
+    fx_fail("oracle: check %s: outcome %d reason %d with %d open results", n->id, (int)c->node.outcome,
+            (int)c->node.reason, open);
 }
 
 static bool is_delivery(const tci_attempt *a) {
   return a->failure.kind == TCI_FAILURE_REJECTED || a->failure.kind == TCI_FAILURE_UNREACHABLE;
 }
 
-/* Were there retries left when the last attempt failed? */
-static bool retries_left(const sim *s, const tci_stage *stage) {
-  const tci_attempt *last = stage->attempts.items[stage->attempts.len - 1];
+/* Were there retries left when the attempt with this index failed? */
+static bool retries_left(const sim *s, const tci_stage *stage, size_t index) {
+  const tci_attempt *last = stage->attempts.items[index - 1];
   int64_t delivery = 0, other = 0;
-  for (size_t i = 0; i < stage->attempts.len; i++) {
-    if (is_delivery(stage->attempts.items[i])) delivery++;
-    else other++;
+  for (size_t i = 0; i < index; i++) {
+    if (is_delivery(stage->attempts.items[i]))
+      delivery++;
+    else
+      other++;
   }
   int64_t own = stage->retry.max_attempts ? stage->retry.max_attempts : s->f.limits.attempts_max;
-  if (stage->retry.max_attempts || stage->retry.backoff_ms || stage->retry.backoff_ms_max) return delivery + other < own;
+  if (stage->retry.max_attempts || stage->retry.backoff_ms || stage->retry.backoff_ms_max)
+    return delivery + other < own;
   if (is_delivery(last)) return delivery < s->f.limits.delivery_attempts_max;
   return last->failure.kind != TCI_FAILURE_REPORTED && other < s->f.limits.attempts_max;
 }
@@ -188,14 +203,18 @@ static bool retries_left(const sim *s, const tci_stage *stage) {
 static bool failed_a_check(sim *s, const sim_plan *p, const sim_node *n) {
   for (int i = 0; i < n->checks_len; i++) {
     const tci_result *r = result_of((tci_check *)core_node(s, p, n->checks[i]), n->id);
-    bool missing = r && r->failure.message.len > 6 && memcmp(r->failure.message.ptr, "stage ", 6) == 0; /* added by the engine */
+    bool missing =
+        r && r->failure.message.len > 6 && memcmp(r->failure.message.ptr, "stage ", 6) == 0; /* added by the engine */
     if (r && r->finalized_us && r->failure.present && !missing) return true;
   }
   return false;
 }
 
-static void judge_stage(sim *s, const sim_plan *p, int at, const tci_stage *stage) {
+static void judge_stage(sim *s, sim_plan *p, int at, const tci_stage *stage) {
   const sim_node *n = &p->nodes[at];
+  for (size_t i = p->seen[at].attempts; i > 0 && i < stage->attempts.len; i++)
+    if (!retries_left(s, stage, i)) fx_fail("oracle: stage %s has no retry left after attempt %zu", n->id, i);
+  p->seen[at].attempts = stage->attempts.len;
   int known = truth(s, p, n);
   const tci_attempt *last = tci_stage_attempt(stage);
   if (known >= 0 && stage->state == TCI_STAGE_PLANNED) fx_fail("oracle: stage %s lags behind its dependencies", n->id);
@@ -209,15 +228,14 @@ static void judge_stage(sim *s, const sim_plan *p, int at, const tci_stage *stag
     case TCI_REASON_WRITTEN: fine = !last && stage->node.outcome == TCI_OUTCOME_SKIPPED; break;
     case TCI_REASON_NO_RETRIES_LEFT:
       fine = last && last->state == TCI_ATTEMPT_INCOMPLETE && last->failure.present &&
-             stage->node.outcome == TCI_OUTCOME_FAILED && (n->pulled || !retries_left(s, stage));
+             stage->node.outcome == TCI_OUTCOME_FAILED && (n->pulled || !retries_left(s, stage, stage->attempts.len));
       break;
     case TCI_REASON_ATTEMPT_COMPLETE:
-    case TCI_REASON_CHECK_FAILED:
-      fine = last && last->state == TCI_ATTEMPT_COMPLETE;
-      break;
+    case TCI_REASON_CHECK_FAILED: fine = last && last->state == TCI_ATTEMPT_COMPLETE; break;
     default: break;
   }
-  if (!fine) fx_fail("oracle: stage %s: outcome %d, reason %d", n->id, (int)stage->node.outcome, (int)stage->node.reason);
+  if (!fine)
+    fx_fail("oracle: stage %s: outcome %d, reason %d", n->id, (int)stage->node.outcome, (int)stage->node.reason);
 }
 
 /* At the moment it becomes FINAL: later a client may still finalise a result in the stage's name. */
@@ -270,12 +288,16 @@ static void judge_plan(sim *s, sim_plan *p) {
     if (p->touched || s->step % 16 == 0) changed |= judge_history(s, p, i, node);
     open += !tci_node_is_final(node);
     failed |= node->outcome == TCI_OUTCOME_FAILED;
-    if (p->nodes[i].is_check) judge_check(s, p, i, (const tci_check *)node);
-    else judge_stage(s, p, i, (const tci_stage *)node);
+    if (p->nodes[i].is_check)
+      judge_check(s, p, i, (const tci_check *)node);
+    else
+      judge_stage(s, p, i, (const tci_stage *)node);
   }
-  if ((int)plan->nodes.len != p->len) fx_fail("oracle: the plan has %zu nodes, %d were written", plan->nodes.len, p->len);
+  if ((int)plan->nodes.len != p->len)
+    fx_fail("oracle: the plan has %zu nodes, %d were written", plan->nodes.len, p->len);
   bool settled = p->len && !open;
-  if (settled != (plan->state == TCI_PLAN_SETTLED)) fx_fail("oracle: the plan has %d open nodes and is in state %d", open, (int)plan->state);
+  if (settled != (plan->state == TCI_PLAN_SETTLED))
+    fx_fail("oracle: the plan has %d open nodes and is in state %d", open, (int)plan->state);
   if (settled && plan->outcome != (failed ? TCI_OUTCOME_FAILED : TCI_OUTCOME_SUCCEEDED))
     fx_fail("oracle: the plan's outcome is %d", (int)plan->outcome);
   p->settled += settled && (!p->was_settled || changed);
@@ -288,6 +310,7 @@ static void judge_plan(sim *s, sim_plan *p) {
 }
 
 static sim_runner *runner_of(sim *s, tci_str id) { return &s->runners[id.ptr[1] - '0']; }
+static tci_attempt *attempt_of(sim *s, const sim_execution *e);
 
 static void judge_runners(sim *s) {
   for (int i = 0; i < RUNNERS; i++) {
@@ -298,6 +321,13 @@ static void judge_runners(sim *s) {
     if (here && due && !s->f.update.more) fx_fail("oracle: runner %s should have expired", id);
     if (!here && r->here && !due && !s->unregistering) fx_fail("oracle: runner %s expired early", id);
     r->here = here;
+  }
+  for (size_t i = 0; i < s->executions.len; i++) {
+    sim_execution *e = s->executions.items[i];
+    const tci_attempt *a = attempt_of(s, e);
+    if (!e->async || !tci_execution_is_live(a) || tci_map_get(&s->f.core->registrations, a->registration_id)) continue;
+    e->left |= s->unregistering;
+    if (!e->left) fx_fail("oracle: a runner expired and his work did not");
   }
 }
 
@@ -318,7 +348,8 @@ static void judge_readiness(sim *s) {
         const tci_runner *r = s->f.core->runner_list.items[k];
         if (tci_str_eq(r->runner_type, stage->runner_type) && r->modes[a->mode] &&
             (!r->max_concurrent || r->load < r->max_concurrent) && r->passed_over_until_us <= s->f.now.mono_us)
-          fx_fail("oracle: stage %.*s is ready, runner %.*s has room", TCI_STR_ARG(stage->node.id), TCI_STR_ARG(r->runner_id));
+          fx_fail("oracle: stage %.*s is ready, runner %.*s has room", TCI_STR_ARG(stage->node.id),
+                  TCI_STR_ARG(r->runner_id));
       }
     }
   }
@@ -354,8 +385,12 @@ static void see_dispatch(sim *s, const tci_effect *effect) {
   }
   if (r->max_concurrent && load >= r->max_concurrent) fx_fail("oracle: a runner gets more than it takes");
   sim_execution *e = tci_arena_new(&s->f.arena, sim_execution);
-  *e = (sim_execution){.id = tci_str_copy(&s->f.arena, a->execution_id), .plan = plan,
-                     .stage = tci_str_copy(&s->f.arena, a->stage->node.id), .async = a->mode == TCI_MODE_ASYNC, .calling = true, .sent_us = s->f.now.mono_us};
+  *e = (sim_execution){.id = tci_str_copy(&s->f.arena, a->execution_id),
+                       .plan = plan,
+                       .stage = tci_str_copy(&s->f.arena, a->stage->node.id),
+                       .async = a->mode == TCI_MODE_ASYNC,
+                       .calling = true,
+                       .sent_us = s->f.now.mono_us};
   tci_vec_push(&s->executions, e);
 }
 
@@ -379,7 +414,8 @@ static void judge_timeouts(sim *s) {
     int64_t least = a->mode == TCI_MODE_ASYNC && !a->accepted && s->f.limits.accept_timeout_ms < a->execution_ms
                         ? s->f.limits.accept_timeout_ms
                         : a->execution_ms;
-    bool said_so = tci_str_cmp(a->failure.message, TCI_STR("DEADLINE_EXCEEDED")) > 0 && a->failure.message.ptr[0] == 'D';
+    bool said_so =
+        tci_str_cmp(a->failure.message, TCI_STR("DEADLINE_EXCEEDED")) > 0 && a->failure.message.ptr[0] == 'D';
     if (!said_so && s->f.now.mono_us - e->sent_us < least * 1000) fx_fail("oracle: an attempt timed out early");
   }
 }
@@ -415,6 +451,9 @@ static void judge(sim *s) {
   for (int i = 0; i < FX_STREAMS; i++) tci_buf_clear(&s->f.streams[i]);
 }
 
+/* A step now is about its event alone: no timer is due before it. */
+static bool is_quiet(const sim *s) { return tci_core_next_due_us(s->f.core) > s->f.now.mono_us && !s->f.update.more; }
+
 /* ---- plans ---- */
 
 static bool reaches(const sim_plan *p, int from, int to, bool *seen) {
@@ -443,7 +482,9 @@ static void say_edges(sim *s, const sim_plan *p, const sim_node *n) {
   say(s, n->any ? " any=" : " after=");
   for (int i = 0; i < n->deps_len; i++)
     say(s, "%s%s%s%s", i ? "," : "", p->nodes[n->deps[i]].is_check ? "@" : "", p->nodes[n->deps[i]].id,
-        n->conditions[i] == 1 ? "+" : n->conditions[i] == 2 ? "!" : "");
+        n->conditions[i] == 1   ? "+"
+        : n->conditions[i] == 2 ? "!"
+                                : "");
 }
 
 static void say_checks(sim *s, const sim_plan *p, const sim_node *n) {
@@ -490,7 +531,8 @@ static void add_nodes(sim *s, sim_plan *p) {
   next.len = first + n;
   for (int i = first; i < next.len; i++) {
     sim_node *node = &next.nodes[i];
-    *node = (sim_node){.is_check = chance(s, 40), .type = pick(s, TYPES), .async = chance(s, 50), .pulled = chance(s, 10)};
+    *node =
+        (sim_node){.is_check = chance(s, 40), .type = pick(s, TYPES), .async = chance(s, 50), .pulled = chance(s, 10)};
     snprintf(node->id, sizeof node->id, "%c%d", node->is_check ? 'c' : 's', i);
     roll_deps(s, node, i);
   }
@@ -527,15 +569,21 @@ static void add_nodes(sim *s, sim_plan *p) {
   adopt(p, &next);
 }
 
+static int core_state(sim *s, const sim_plan *p, int at) { /* of a stage; -1 for a check */
+  return p->nodes[at].is_check ? -1 : (int)tci_node_stage(core_node(s, p, at))->state;
+}
+
 /* Other edges for a node that exists. */
 static void rewire(sim *s, sim_plan *p) {
   static sim_plan next;
   next = *p;
   int at = pick(s, p->len);
+  for (int tries = 0; tries < 6 && chance(s, 80) && core_state(s, p, at) != TCI_STAGE_PLANNED; tries++)
+    at = pick(s, p->len);
   sim_node *n = &next.nodes[at];
   s->text[0] = '\0';
   say(s, "%s%s", n->is_check ? "@" : "", n->id);
-  bool deps = n->is_check || chance(s, 50);
+  bool deps = n->is_check || chance(s, 30);
   if (deps) {
     roll_deps(s, n, chance(s, 80) ? at : p->len);
     say_edges(s, &next, n);
@@ -547,26 +595,43 @@ static void rewire(sim *s, sim_plan *p) {
   const tci_node *node = core_node(s, p, at);
   bool early = n->is_check ? ((const tci_check *)node)->state <= TCI_CHECK_PLANNED
                            : ((const tci_stage *)node)->state == TCI_STAGE_PLANNED;
+  early = early && is_quiet(s);
   const tci_reply *reply = write_text(s, p);
   if (is_cyclic(&next)) {
     if (reply->status.code == TCI_OK) fx_fail("oracle: a cycle was not refused: %s", s->text);
     return;
   }
-  if (reply->status.code == TCI_OK) adopt(p, &next);
-  else if (early || reply->status.code != TCI_FAILED_PRECONDITION) fx_fail("oracle: refused: %s", reply->status.message);
+  if (reply->status.code == TCI_OK)
+    adopt(p, &next);
+  else if (early || reply->status.code != TCI_FAILED_PRECONDITION)
+    fx_fail("oracle: refused: %s", reply->status.message);
 }
 
 static void client_writes(sim *s, sim_plan *p) {
-  static const char *const checks[] = {"state=PLANNED", "state=FINAL", "state=FINAL result=me:1 failure=no", "result=me:1 data=k:v",
-                                       "result=me:2 finalize", "opt=a:1", "opt=a:2 kind=lint", "state=WAITING", "state=PLANNING"};
-  static const char *const stages[] = {"state=FINAL", "opt=a:1", "opt=b:2 priority=5", "state=ATTEMPTING", "state=PLANNED", "uid=me",
-                                       "uid=you", "uid=me attempt=COMPLETE", "uid=me failure=no", "progress=hm uid=me",
-                                       "uid=me attempt=COMPLETE state=FINAL", "attempts=2 timeout=5000", "runner=t9"};
+  static const char *const checks[] = {
+      "state=PLANNED",        "state=FINAL",          "state=FINAL result=me:1 failure=no",
+      "result=me:1 data=k:v", "result=me:2 finalize", "opt=a:1",
+      "opt=a:2 kind=lint",    "state=WAITING",        "state=PLANNING"};
+  static const char *const stages[] = {"state=FINAL",
+                                       "opt=a:1",
+                                       "opt=b:2 priority=5",
+                                       "state=ATTEMPTING",
+                                       "state=PLANNED",
+                                       "uid=me",
+                                       "uid=you",
+                                       "uid=me attempt=COMPLETE",
+                                       "uid=me failure=no",
+                                       "progress=hm uid=me",
+                                       "uid=me attempt=COMPLETE state=FINAL",
+                                       "attempts=2 timeout=5000",
+                                       "runner=t9"};
   int at = pick(s, p->len);
   s->text[0] = '\0';
   say(s, "%s%s ", p->nodes[at].is_check ? "@" : "", p->nodes[at].id);
-  if (p->nodes[at].is_check) say(s, "%s", checks[pick(s, 9)]);
-  else say(s, "%s", stages[pick(s, p->nodes[at].pulled ? 12 : 13)]);
+  if (p->nodes[at].is_check)
+    say(s, "%s", checks[pick(s, 9)]);
+  else
+    say(s, "%s", stages[pick(s, p->nodes[at].pulled ? 12 : 13)]);
   if (chance(s, 10)) say(s, " version=%d", pick(s, 9));
   if (chance(s, 5)) say(s, "; s%d after=nobody", pick(s, NODES));
   bool becomes_t9 = strstr(s->text, "runner=t9") != NULL;
@@ -637,7 +702,7 @@ static void send_answer(sim *s, sim_execution *e, bool healthy) {
 /* UpdateStageExecution and CompleteStageExecution, at any time, also long after. What is not live changes nothing. */
 static void call_back(sim *s, sim_execution *e, bool healthy) {
   bool live = tci_execution_is_live(attempt_of(s, e));
-  bool quiet = tci_core_next_due_us(s->f.core) > s->f.now.mono_us && !s->f.update.more;
+  bool quiet = is_quiet(s);
   const tci_reply *reply;
   if (!healthy && chance(s, 40)) {
     reply = fx_command(&s->f, fx_update_command(&s->f, e->id, chance(s, 80) ? "half way" : ""));
@@ -661,8 +726,10 @@ static sim_execution *roll_execution(sim *s) { /* mostly one of the last */
 static void a_runner_speaks(sim *s) {
   sim_execution *e = roll_execution(s);
   if (!e) return;
-  if (e->calling && chance(s, 70)) send_answer(s, e, false);
-  else call_back(s, e, false);
+  if (e->calling && chance(s, 70))
+    send_answer(s, e, false);
+  else
+    call_back(s, e, false);
 }
 
 /* ---- the clock, and accidents ---- */
@@ -678,15 +745,23 @@ static void move_clock(sim *s) {
 }
 
 static void start_again(sim *s, bool calls_die) {
+  int64_t before_us = ++s->f.now.wall_us; /* what the restart itself dispatches is not from before it */
   for (int i = 0; i < RUNNERS; i++) s->runners[i].heard_us = s->f.now.mono_us; /* a full ttl for everybody */
   for (size_t i = 0; i < s->executions.len; i++) {
     s->executions.items[i]->survived_restart = true;
     if (calls_die) s->executions.items[i]->calling = false;
   }
   fx_restart(&s->f, calls_die ? TCI_EVENT_RESTARTED : TCI_EVENT_RELOADED);
+  for (size_t i = 0; calls_die && i < s->executions.len; i++) {
+    const sim_execution *e = s->executions.items[i];
+    const tci_attempt *a = attempt_of(s, e);
+    if (tci_execution_is_live(a) && !(e->async && a->accepted) && a->dispatched_us < before_us)
+      fx_fail("oracle: a call survived a restart");
+  }
   for (int i = 0; i < s->plans_len; i++) {
     s->f.plan_id = s->plans[i].id;
-    if (!s->plans[i].was_settled && fx_plan(&s->f)->state == TCI_PLAN_SETTLED) s->plans[i].completed++; /* nobody watched */
+    if (!s->plans[i].was_settled && fx_plan(&s->f)->state == TCI_PLAN_SETTLED)
+      s->plans[i].completed++; /* nobody watched */
     fx_watch(&s->f, (uint64_t)i + 1, "checks stages progress");
   }
 }
@@ -736,7 +811,8 @@ static void client_finishes(sim *s, const sim_plan *p) {
     } else if (p->nodes[i].pulled && tci_stage_attempt(tci_node_stage(node))) {
       tci_attempt *a = tci_stage_attempt(tci_node_stage(node));
       say(s, "%s state=FINAL", p->nodes[i].id);
-      if (tci_attempt_is_open(a)) say(s, " attempt=COMPLETE uid=%.*s", TCI_STR_ARG(a->process_uid.len ? a->process_uid : TCI_STR("me")));
+      if (tci_attempt_is_open(a))
+        say(s, " attempt=COMPLETE uid=%.*s", TCI_STR_ARG(a->process_uid.len ? a->process_uid : TCI_STR("me")));
     } else {
       continue;
     }
@@ -772,9 +848,12 @@ static bool everybody_speaks(sim *s) {
   for (int i = 0; i < s->plans_len; i++) client_finishes(s, &s->plans[i]);
   for (size_t i = 0; i < s->executions.len; i++) {
     sim_execution *e = s->executions.items[i];
-    if (e->calling) send_answer(s, e, true);
-    else if (e->async && tci_execution_is_live(attempt_of(s, e))) call_back(s, e, true);
-    else continue;
+    if (e->calling)
+      send_answer(s, e, true);
+    else if (e->async && tci_execution_is_live(attempt_of(s, e)))
+      call_back(s, e, true);
+    else
+      continue;
     judge(s);
   }
   return s->f.steps != steps;
@@ -802,8 +881,9 @@ static void settle_down(sim *s) {
 /* ---- one seed ---- */
 
 static void roll_swarm(sim *s) {
-  static const unsigned usual[12] = {4, 14, 10, 6, 14, 14, 3, 40, 40, 30, 1, 1};
-  for (int i = 0; i < 12; i++) s->weights[i] = chance(s, 20) && i > 2 ? usual[i] / 4 : usual[i] * (1 + (unsigned)roll(s, 3));
+  static const unsigned usual[12] = {4, 14, 10, 12, 14, 14, 3, 40, 40, 30, 1, 1};
+  for (int i = 0; i < 12; i++)
+    s->weights[i] = chance(s, 20) && i > 2 ? usual[i] / 4 : usual[i] * (1 + (unsigned)roll(s, 3));
   s->f.limits.policy_asks_per_turn = 1 + pick(s, 6);
   s->f.limits.turn_timers_max = 1 + pick(s, 4);
   s->f.limits.progress_entries_max = 1 + pick(s, 4);
@@ -842,13 +922,19 @@ int main(int argc, char **argv) {
   int steps = 150;
   bool verbose = false;
   fx_on_failure = die;
+  signal(SIGABRT, on_abort);
   for (int i = 1; i < argc; i++) {
     bool has_value = i + 1 < argc;
-    if (strcmp(argv[i], "--verbose") == 0) verbose = true;
-    else if (has_value && strcmp(argv[i], "--seed") == 0) first = strtoull(argv[++i], NULL, 0), seeds = 1;
-    else if (has_value && strcmp(argv[i], "--seeds") == 0) seeds = strtoull(argv[++i], NULL, 0);
-    else if (has_value && strcmp(argv[i], "--steps") == 0) steps = atoi(argv[++i]);
-    else return fprintf(stderr, "usage: sim [--seed N] [--seeds N] [--steps N] [--verbose]\n"), 2;
+    if (strcmp(argv[i], "--verbose") == 0)
+      verbose = true;
+    else if (has_value && strcmp(argv[i], "--seed") == 0)
+      first = strtoull(argv[++i], NULL, 0), seeds = 1;
+    else if (has_value && strcmp(argv[i], "--seeds") == 0)
+      seeds = strtoull(argv[++i], NULL, 0);
+    else if (has_value && strcmp(argv[i], "--steps") == 0)
+      steps = atoi(argv[++i]);
+    else
+      return fprintf(stderr, "usage: sim [--seed N] [--seeds N] [--steps N] [--verbose]\n"), 2;
   }
   for (uint64_t seed = first; seed < first + seeds; seed++) {
     uint64_t hash = run_seed(seed, steps);

@@ -89,8 +89,7 @@ static void put_attempt(tci_buf *out, const tci_attempt *a, bool rebuilt) {
   put_int(out, "deadline", a->deadline_us);
   put_int(out, "execution_ms", a->execution_ms);
   put_int(out, "stale_ms", a->stale_ms);
-  if (a->has_digest)
-    put(out, " digest=%llx:%llx", (unsigned long long)a->digest[0], (unsigned long long)a->digest[1]);
+  if (a->has_digest) put(out, " digest=%llx:%llx", (unsigned long long)a->digest[0], (unsigned long long)a->digest[1]);
   put(out, " progress=%zu bytes=%zu dropped=%llu", a->progress.len, a->progress_bytes,
       (unsigned long long)a->progress_dropped);
   for (size_t i = 0; i < a->progress.len; i++) {
@@ -120,8 +119,9 @@ static void put_stage(tci_buf *out, const tci_stage *s, bool rebuilt) {
 }
 
 void fx_dump_node(const tci_node *n, bool rebuilt, tci_buf *out) {
-  put(out, "  %s %u created=%lld updated=%lld version=%lld outcome=%d reason=%d", tci_node_kind_name((int)n->kind), n->index,
-      (long long)n->created_us, (long long)n->updated_us, (long long)n->version, (int)n->outcome, (int)n->reason);
+  put(out, "  %s %u created=%lld updated=%lld version=%lld outcome=%d reason=%d", tci_node_kind_name((int)n->kind),
+      n->index, (long long)n->created_us, (long long)n->updated_us, (long long)n->version, (int)n->outcome,
+      (int)n->reason);
   put_str(out, "id", n->id);
   put(out, " predicate=%d", (int)n->group.predicate);
   for (size_t i = 0; i < n->group.len; i++) {
@@ -132,27 +132,30 @@ void fx_dump_node(const tci_node *n, bool rebuilt, tci_buf *out) {
   if (rebuilt)
     put(out, " group=%d:%zu:%zu dependents=%zu", (int)n->group.state, n->group.satisfied, n->group.unsatisfied,
         n->dependents.len);
-  if (n->kind == TCI_NODE_CHECK) put_check(out, (const tci_check *)n, rebuilt);
-  else put_stage(out, (const tci_stage *)n, rebuilt);
+  if (n->kind == TCI_NODE_CHECK)
+    put_check(out, (const tci_check *)n, rebuilt);
+  else
+    put_stage(out, (const tci_stage *)n, rebuilt);
   put(out, "\n");
 }
 
 static void put_plan(tci_buf *out, const tci_plan *p, bool rebuilt) {
-  put(out, "plan %llu created=%lld updated=%lld version=%lld sequence=%llu state=%d outcome=%d", (unsigned long long)p->key,
-      (long long)p->created_us, (long long)p->updated_us, (long long)p->version, (unsigned long long)p->sequence, (int)p->state,
-      (int)p->outcome);
+  put(out, "plan %llu created=%lld updated=%lld version=%lld sequence=%llu state=%d outcome=%d",
+      (unsigned long long)p->key, (long long)p->created_us, (long long)p->updated_us, (long long)p->version,
+      (unsigned long long)p->sequence, (int)p->state, (int)p->outcome);
   put_str(out, "id", p->id);
   put_pairs(out, &p->metadata);
   if (rebuilt)
-    put(out, " open=%zu live=%zu final=%zu+%zu failed=%zu cancelled=%zu", p->open_nodes, p->live_attempts, p->checks_final,
-        p->stages_final, p->nodes_failed, p->nodes_cancelled);
+    put(out, " open=%zu live=%zu final=%zu+%zu failed=%zu cancelled=%zu", p->open_nodes, p->live_attempts,
+        p->checks_final, p->stages_final, p->nodes_failed, p->nodes_cancelled);
   put(out, "\n");
   for (size_t i = 0; i < p->nodes.len; i++) fx_dump_node(p->nodes.items[i], rebuilt, out);
 }
 
 static void put_runner(tci_buf *out, const tci_runner *r, bool rebuilt) {
   put(out, "runner max=%lld ttl=%lld registered=%lld heartbeat=%lld modes=%d%d", (long long)r->max_concurrent,
-      (long long)r->ttl_ms, (long long)r->registered_us, (long long)r->heartbeat_us, r->modes[TCI_MODE_SYNC], r->modes[TCI_MODE_ASYNC]);
+      (long long)r->ttl_ms, (long long)r->registered_us, (long long)r->heartbeat_us, r->modes[TCI_MODE_SYNC],
+      r->modes[TCI_MODE_ASYNC]);
   put_str(out, "id", r->runner_id);
   put_str(out, "registration", r->registration_id);
   put_str(out, "type", r->runner_type);
@@ -165,7 +168,8 @@ static void put_runner(tci_buf *out, const tci_runner *r, bool rebuilt) {
 /* Plans by key: the order in memory is that of arrival. */
 void fx_dump(const tci_core *core, bool rebuilt, tci_buf *out) {
   tci_buf_clear(out);
-  put(out, "sequence=%llu next_key=%llu\n", (unsigned long long)core->sequence, (unsigned long long)core->next_plan_key);
+  put(out, "sequence=%llu next_key=%llu\n", (unsigned long long)core->sequence,
+      (unsigned long long)core->next_plan_key);
   for (size_t i = 0; i < core->runner_list.len; i++) put_runner(out, core->runner_list.items[i], rebuilt);
   for (uint64_t last = 0;;) {
     const tci_plan *next = NULL;
@@ -487,17 +491,28 @@ static tci_dependencies parse_dependencies(tci_arena *arena, tci_predicate predi
 static tci_failure parse_failure(tci_str text) { return (tci_failure){.present = true, .message = text}; }
 
 static bool check_word(tci_arena *arena, tci_check_write *c, tci_str key, tci_str value) {
-  if (is(key, "state")) c->state = (tci_check_state)state_number(tci_check_state_name, value);
-  else if (is(key, "kind")) c->kind = value;
-  else if (is(key, "opt")) c->options = entry(arena, c->options, value);
-  else if (is(key, "after")) c->dependencies = parse_dependencies(arena, TCI_PREDICATE_AND, value);
-  else if (is(key, "any")) c->dependencies = parse_dependencies(arena, TCI_PREDICATE_OR, value);
-  else if (is(key, "version")) c->expected_version = number(value);
-  else if (is(key, "result")) split(value, ':', &c->result.owner_type, &c->result.owner_id);
-  else if (is(key, "data")) c->result.data = entry(arena, c->result.data, value);
-  else if (is(key, "finalize")) c->result.finalize = true;
-  else if (is(key, "failure")) c->result.failure = parse_failure(value);
-  else return false;
+  if (is(key, "state"))
+    c->state = (tci_check_state)state_number(tci_check_state_name, value);
+  else if (is(key, "kind"))
+    c->kind = value;
+  else if (is(key, "opt"))
+    c->options = entry(arena, c->options, value);
+  else if (is(key, "after"))
+    c->dependencies = parse_dependencies(arena, TCI_PREDICATE_AND, value);
+  else if (is(key, "any"))
+    c->dependencies = parse_dependencies(arena, TCI_PREDICATE_OR, value);
+  else if (is(key, "version"))
+    c->expected_version = number(value);
+  else if (is(key, "result"))
+    split(value, ':', &c->result.owner_type, &c->result.owner_id);
+  else if (is(key, "data"))
+    c->result.data = entry(arena, c->result.data, value);
+  else if (is(key, "finalize"))
+    c->result.finalize = true;
+  else if (is(key, "failure"))
+    c->result.failure = parse_failure(value);
+  else
+    return false;
   c->has_result |= is(key, "result") || is(key, "data") || is(key, "finalize") || is(key, "failure");
   return true;
 }
@@ -513,32 +528,54 @@ static void parse_assignments(tci_arena *arena, tci_stage_write *s, tci_str list
 }
 
 static bool attempt_word(tci_arena *arena, tci_attempt_write *a, tci_str key, tci_str value) {
-  if (is(key, "attempt")) a->state = (tci_attempt_state)state_number(tci_attempt_state_name, value);
-  else if (is(key, "uid")) a->process_uid = value;
-  else if (is(key, "details")) a->details = entry(arena, a->details, value);
-  else if (is(key, "failure")) a->failure = parse_failure(value);
-  else if (is(key, "progress")) a->has_progress = true, a->progress_message = value;
-  else return false;
+  if (is(key, "attempt"))
+    a->state = (tci_attempt_state)state_number(tci_attempt_state_name, value);
+  else if (is(key, "uid"))
+    a->process_uid = value;
+  else if (is(key, "details"))
+    a->details = entry(arena, a->details, value);
+  else if (is(key, "failure"))
+    a->failure = parse_failure(value);
+  else if (is(key, "progress"))
+    a->has_progress = true, a->progress_message = value;
+  else
+    return false;
   return true;
 }
 
 static bool stage_word(tci_arena *arena, tci_stage_write *s, tci_str key, tci_str value) {
-  if (is(key, "state")) s->state = (tci_stage_state)state_number(tci_stage_state_name, value);
-  else if (is(key, "opt")) s->args = entry(arena, s->args, value);
-  else if (is(key, "after")) s->dependencies = parse_dependencies(arena, TCI_PREDICATE_AND, value);
-  else if (is(key, "any")) s->dependencies = parse_dependencies(arena, TCI_PREDICATE_OR, value);
-  else if (is(key, "checks")) parse_assignments(arena, s, value);
-  else if (is(key, "runner")) s->runner_type = value;
-  else if (is(key, "mode")) s->mode = is(value, "async") ? TCI_MODE_ASYNC : TCI_MODE_SYNC;
-  else if (is(key, "version")) s->expected_version = number(value);
-  else if (is(key, "priority")) s->priority = number(value);
-  else if (is(key, "attempts")) s->retry.max_attempts = number(value);
-  else if (is(key, "backoff")) s->retry.backoff_ms = number(value);
-  else if (is(key, "backoff_max")) s->retry.backoff_ms_max = number(value);
-  else if (is(key, "timeout")) s->timeouts.execution_ms = number(value);
-  else if (is(key, "stale")) s->timeouts.stale_ms = number(value);
-  else if (attempt_word(arena, &s->attempt, key, value)) s->has_attempt = true;
-  else return false;
+  if (is(key, "state"))
+    s->state = (tci_stage_state)state_number(tci_stage_state_name, value);
+  else if (is(key, "opt"))
+    s->args = entry(arena, s->args, value);
+  else if (is(key, "after"))
+    s->dependencies = parse_dependencies(arena, TCI_PREDICATE_AND, value);
+  else if (is(key, "any"))
+    s->dependencies = parse_dependencies(arena, TCI_PREDICATE_OR, value);
+  else if (is(key, "checks"))
+    parse_assignments(arena, s, value);
+  else if (is(key, "runner"))
+    s->runner_type = value;
+  else if (is(key, "mode"))
+    s->mode = is(value, "async") ? TCI_MODE_ASYNC : TCI_MODE_SYNC;
+  else if (is(key, "version"))
+    s->expected_version = number(value);
+  else if (is(key, "priority"))
+    s->priority = number(value);
+  else if (is(key, "attempts"))
+    s->retry.max_attempts = number(value);
+  else if (is(key, "backoff"))
+    s->retry.backoff_ms = number(value);
+  else if (is(key, "backoff_max"))
+    s->retry.backoff_ms_max = number(value);
+  else if (is(key, "timeout"))
+    s->timeouts.execution_ms = number(value);
+  else if (is(key, "stale"))
+    s->timeouts.stale_ms = number(value);
+  else if (attempt_word(arena, &s->attempt, key, value))
+    s->has_attempt = true;
+  else
+    return false;
   return true;
 }
 
@@ -554,8 +591,10 @@ tci_command fx_parse_write(tci_arena *arena, tci_str plan_id, const char *text) 
     bool is_check = word.ptr[0] == '@';
     tci_check_write *c = is_check ? &cmd.write_nodes.checks[cmd.write_nodes.checks_len++] : NULL;
     tci_stage_write *s = is_check ? NULL : &cmd.write_nodes.stages[cmd.write_nodes.stages_len++];
-    if (c) c->id = (tci_str){word.ptr + 1, word.len - 1};
-    else s->id = word;
+    if (c)
+      c->id = (tci_str){word.ptr + 1, word.len - 1};
+    else
+      s->id = word;
     while (take_word(&at, ';', &word)) {
       split(word, '=', &key, &value);
       if (!(c ? check_word(arena, c, key, value) : stage_word(arena, s, key, value)))
@@ -592,9 +631,12 @@ tci_completion fx_parse_completion(tci_arena *arena, const char *text) {
       continue;
     }
     split(word, '=', &key, &value);
-    if (is(key, "failure")) c.failure = parse_failure(value);
-    else if (is(key, "details")) c.details = entry(arena, c.details, value);
-    else if (!is(word, "-")) c.stage_state = (tci_stage_state)state_number(tci_stage_state_name, word);
+    if (is(key, "failure"))
+      c.failure = parse_failure(value);
+    else if (is(key, "details"))
+      c.details = entry(arena, c.details, value);
+    else if (!is(word, "-"))
+      c.stage_state = (tci_stage_state)state_number(tci_stage_state_name, word);
   }
   return c;
 }
@@ -737,9 +779,9 @@ tci_attempt *fx_attempt(fx *f, const char *stage) {
 tci_runner *fx_runner(fx *f, const char *id) { return tci_map_get(&f->core->runners, tci_str_from(id)); }
 tci_str fx_execution(fx *f, const char *stage) { return tci_str_copy(&f->arena, fx_attempt(f, stage)->execution_id); }
 
-static const char *const reasons[] = {"UNKNOWN",      "ATTEMPT_COMPLETE", "CHECK_FAILED",
-                                      "NO_RETRIES_LEFT", "DEPENDENCIES_UNSATISFIED", "CANCELLED",
-                                      "NO_RESULT",    "RESULTS_FINAL",    "RESULT_FAILED", "WRITTEN"};
+static const char *const reasons[] = {
+    "UNKNOWN",   "ATTEMPT_COMPLETE", "CHECK_FAILED",  "NO_RETRIES_LEFT", "DEPENDENCIES_UNSATISFIED",
+    "CANCELLED", "NO_RESULT",        "RESULTS_FINAL", "RESULT_FAILED",   "WRITTEN"};
 
 static void put_outcome(tci_buf *out, const tci_node *node) {
   if (node->outcome) put(out, "/%s/%s", tci_outcome_name((int)node->outcome), reasons[node->reason]);

@@ -33,7 +33,7 @@ typedef struct fx {
   tci_arena arena; /* of the test */
   tci_str plan_id; /* what fx_write and its like are about */
   TCI_VEC(fx_stored) journal;
-  tci_buf told;               /* dispatches and cancels since fx_told: "stage->runner cancel:stage " */
+  tci_buf told;                /* dispatches and cancels since fx_told: "stage->runner cancel:stage " */
   tci_buf streams[FX_STREAMS]; /* watch events by token: "sequence:id OLD>NEW " */
   tci_buf dump, other, before;
   bool asleep;
@@ -57,11 +57,11 @@ tci_core *fx_replay(fx *f); /* only that core: free it */
 
 void fx_step(fx *f, tci_event *event); /* fills now and random */
 void fx_tick(fx *f);
-void fx_drain(fx *f);                   /* ticks while work is left over */
-void fx_advance(fx *f, int64_t ms);     /* as a real loop would: a tick at every due time on the way */
-void fx_jump(fx *f, int64_t ms);        /* asleep all the time: one tick at the end */
+void fx_drain(fx *f);                                    /* ticks while work is left over */
+void fx_advance(fx *f, int64_t ms);                      /* as a real loop would: a tick at every due time on the way */
+void fx_jump(fx *f, int64_t ms);                         /* asleep all the time: one tick at the end */
 const tci_reply *fx_command(fx *f, tci_command command); /* NULL: no reply (a stream) */
-void fx_verify(fx *f);                  /* invariants, shadow, and a replay from scratch */
+void fx_verify(fx *f);                                   /* invariants, shadow, and a replay from scratch */
 
 /* ---- commands in a few words ---- */
 
@@ -77,8 +77,8 @@ tci_command fx_parse_write(tci_arena *arena, tci_str plan_id, const char *text);
 tci_completion fx_parse_completion(tci_arena *arena, const char *text);
 tci_str fx_struct(tci_arena *arena, const char *key, const char *value);
 
-tci_str fx_create(fx *f);                              /* and makes it f->plan_id */
-const tci_reply *fx_write(fx *f, const char *text);    /* must be OK */
+tci_str fx_create(fx *f);                                                  /* and makes it f->plan_id */
+const tci_reply *fx_write(fx *f, const char *text);                        /* must be OK */
 void fx_refuses(fx *f, tci_code code, const char *part, const char *text); /* a write that must not be OK */
 void fx_refuses_command(fx *f, tci_code code, const char *part, tci_command command);
 /* modes: "sync", "async" or "both"; ttl 0: the default */
@@ -87,11 +87,11 @@ void fx_unregister(fx *f, const char *id);
 tci_command fx_register_command(const char *id, const char *type, const char *modes, int64_t max, int64_t ttl_ms);
 void fx_watch(fx *f, uint64_t token, const char *words); /* checks stages current progress */
 /* What the runner of the stage's latest attempt does: */
-void fx_answers(fx *f, const char *stage, const char *completion);        /* to Run */
+void fx_answers(fx *f, const char *stage, const char *completion); /* to Run */
 void fx_rpc_fails(fx *f, const char *stage, tci_code code, const char *message);
-void fx_accepts(fx *f, const char *stage, bool accepted);                 /* RunAsync */
-void fx_reports(fx *f, const char *stage, const char *message);           /* UpdateStageExecution, must be OK */
-void fx_completes(fx *f, const char *stage, const char *completion);      /* CompleteStageExecution, must be OK */
+void fx_accepts(fx *f, const char *stage, bool accepted);            /* RunAsync */
+void fx_reports(fx *f, const char *stage, const char *message);      /* UpdateStageExecution, must be OK */
+void fx_completes(fx *f, const char *stage, const char *completion); /* CompleteStageExecution, must be OK */
 tci_command fx_complete_command(fx *f, tci_str execution_id, const char *completion);
 tci_command fx_update_command(fx *f, tci_str execution_id, const char *message);
 
@@ -107,7 +107,7 @@ tci_str fx_execution(fx *f, const char *stage);    /* id of the latest, in f->ar
  * "s": "ATTEMPTING 1:INCOMPLETE/FAILED!TIMEOUT 2:PENDING/PENDING" */
 const char *fx_text(fx *f, const char *id);
 void fx_is(fx *f, const char *id, const char *text);
-void fx_told(fx *f, const char *text); /* dispatches and cancels since the last time */
+void fx_told(fx *f, const char *text);                   /* dispatches and cancels since the last time */
 void fx_stream(fx *f, uint64_t token, const char *text); /* what came since the last time */
 void fx_contains(const char *text, const char *part);
 

@@ -25,9 +25,12 @@ static void each_kind_has_its_budget(void **state) {
     tci_code code;
     size_t attempts;
     tci_failure_kind kind;
-  } rows[] = {{TCI_UNKNOWN, 1, TCI_FAILURE_REPORTED},          {TCI_INTERNAL, 1, TCI_FAILURE_REPORTED},
-              {TCI_RESOURCE_EXHAUSTED, 20, TCI_FAILURE_REJECTED}, {TCI_UNIMPLEMENTED, 20, TCI_FAILURE_REJECTED},
-              {TCI_UNAVAILABLE, 20, TCI_FAILURE_UNREACHABLE},  {TCI_CANCELLED, 20, TCI_FAILURE_UNREACHABLE},
+  } rows[] = {{TCI_UNKNOWN, 1, TCI_FAILURE_REPORTED},
+              {TCI_INTERNAL, 1, TCI_FAILURE_REPORTED},
+              {TCI_RESOURCE_EXHAUSTED, 20, TCI_FAILURE_REJECTED},
+              {TCI_UNIMPLEMENTED, 20, TCI_FAILURE_REJECTED},
+              {TCI_UNAVAILABLE, 20, TCI_FAILURE_UNREACHABLE},
+              {TCI_CANCELLED, 20, TCI_FAILURE_UNREACHABLE},
               {TCI_DEADLINE_EXCEEDED, 3, TCI_FAILURE_TIMEOUT}};
   for (size_t i = 0; i < 7; i++) {
     const char *id = tci_fmt(&f->arena, "s%zu", i);
@@ -69,8 +72,9 @@ static void delivery_and_other_failures_are_counted_apart(void **state) {
     fx_advance(f, 70000);
   }
   fx_rpc_fails(f, "s", TCI_DEADLINE_EXCEEDED, ""); /* the third */
-  fx_is(f, "s", "FINAL/FAILED/NO_RETRIES_LEFT 1:INCOMPLETE/FAILED!UNREACHABLE 2:INCOMPLETE/FAILED!TIMEOUT "
-                "3:INCOMPLETE/FAILED!UNREACHABLE 4:INCOMPLETE/FAILED!TIMEOUT 5:INCOMPLETE/FAILED!TIMEOUT");
+  fx_is(f, "s",
+        "FINAL/FAILED/NO_RETRIES_LEFT 1:INCOMPLETE/FAILED!UNREACHABLE 2:INCOMPLETE/FAILED!TIMEOUT "
+        "3:INCOMPLETE/FAILED!UNREACHABLE 4:INCOMPLETE/FAILED!TIMEOUT 5:INCOMPLETE/FAILED!TIMEOUT");
 }
 
 static void backoff_doubles_between_half_and_whole_up_to_its_limit(void **state) {
@@ -183,7 +187,8 @@ static void an_unanswered_run_async_times_out(void **state) {
   with_runner(f);
   fx_write(f, "s runner=go mode=async attempts=1");
   assert_int_equal(f->update.effects.items[0].kind == TCI_EFFECT_DISPATCH ? f->update.effects.items[0].timeout_us
-                                                                          : f->update.effects.items[1].timeout_us, 10000000);
+                                                                          : f->update.effects.items[1].timeout_us,
+                   10000000);
   fx_is(f, "s", "ATTEMPTING 1:SCHEDULED/DISPATCHED");
   fx_advance(f, 9999);
   fx_is(f, "s", "ATTEMPTING 1:SCHEDULED/DISPATCHED");
@@ -264,7 +269,8 @@ static void the_last_progress_entries_are_kept(void **state) {
   assert_int_equal(fx_attempt(f, "s")->progress.len, 3);
   fx_reports(f, "s", "01234567890123456789"); /* fills it alone */
   assert_int_equal(fx_attempt(f, "s")->progress.len, 1);
-  fx_refuses_command(f, TCI_INVALID_ARGUMENT, "progress_bytes_max", fx_update_command(f, fx_execution(f, "s"), "012345678901234567890"));
+  fx_refuses_command(f, TCI_INVALID_ARGUMENT, "progress_bytes_max",
+                     fx_update_command(f, fx_execution(f, "s"), "012345678901234567890"));
   fx_reports(f, "t", "a sync one may, too");
   fx_is(f, "t", "ATTEMPTING 1:RUNNING/RUNNING");
 }
@@ -274,7 +280,9 @@ static void the_last_progress_entries_are_kept(void **state) {
 static void a_restart_fails_calls_in_flight_but_not_what_was_accepted(void **state) {
   fx *f = *state;
   with_runner(f);
-  fx_write(f, "sync runner=go; asked runner=go mode=async; taken runner=go mode=async; spoke runner=go mode=async; waits runner=no");
+  fx_write(f,
+           "sync runner=go; asked runner=go mode=async; taken runner=go mode=async; spoke runner=go mode=async; waits "
+           "runner=no");
   fx_accepts(f, "taken", true);
   fx_reports(f, "spoke", "here I am"); /* before its RunAsync is answered */
   fx_restart(f, TCI_EVENT_RESTARTED);
@@ -296,8 +304,9 @@ static void restarts_use_up_attempts(void **state) {
     fx_restart(f, TCI_EVENT_RESTARTED);
     fx_advance(f, 10000);
   }
-  fx_is(f, "s", "FINAL/FAILED/NO_RETRIES_LEFT 1:INCOMPLETE/FAILED!ENGINE_RESTART 2:INCOMPLETE/FAILED!ENGINE_RESTART "
-                "3:INCOMPLETE/FAILED!ENGINE_RESTART");
+  fx_is(f, "s",
+        "FINAL/FAILED/NO_RETRIES_LEFT 1:INCOMPLETE/FAILED!ENGINE_RESTART 2:INCOMPLETE/FAILED!ENGINE_RESTART "
+        "3:INCOMPLETE/FAILED!ENGINE_RESTART");
 }
 
 static void a_reload_leaves_calls_in_flight_alone(void **state) {
@@ -397,17 +406,25 @@ static void an_execution_id_says_whose_it_is(void **state) {
 
 static void other_texts_are_no_execution_ids(void **state) {
   (void)state;
-  static const char *const texts[] = {"", "x", ":::", "p:1:1:", "p:1:1:0123456789abcdef0123456789abcde",
-                                      "p:1:1:0123456789abcdef0123456789abcdef0", ":1:1:0123456789abcdef0123456789abcdef",
-                                      "p::1:0123456789abcdef0123456789abcdef", "p:1::0123456789abcdef0123456789abcdef",
-                                      "p:x:1:0123456789abcdef0123456789abcdef", "p:1:-1:0123456789abcdef0123456789abcdef",
+  static const char *const texts[] = {"",
+                                      "x",
+                                      ":::",
+                                      "p:1:1:",
+                                      "p:1:1:0123456789abcdef0123456789abcde",
+                                      "p:1:1:0123456789abcdef0123456789abcdef0",
+                                      ":1:1:0123456789abcdef0123456789abcdef",
+                                      "p::1:0123456789abcdef0123456789abcdef",
+                                      "p:1::0123456789abcdef0123456789abcdef",
+                                      "p:x:1:0123456789abcdef0123456789abcdef",
+                                      "p:1:-1:0123456789abcdef0123456789abcdef",
                                       "p:4294967296:1:0123456789abcdef0123456789abcdef",
                                       "p:11111111111:1:0123456789abcdef0123456789abcdef"};
   tci_str plan;
   uint32_t stage, attempt;
   for (size_t i = 0; i < sizeof texts / sizeof texts[0]; i++)
     if (tci_execution_id_parse(tci_str_from(texts[i]), &plan, &stage, &attempt)) fail_msg("'%s' passes", texts[i]);
-  assert_true(tci_execution_id_parse(TCI_STR("a:b:4294967295:7:0123456789abcdef0123456789abcdef"), &plan, &stage, &attempt));
+  assert_true(
+      tci_execution_id_parse(TCI_STR("a:b:4294967295:7:0123456789abcdef0123456789abcdef"), &plan, &stage, &attempt));
   assert_true(tci_str_eq(plan, TCI_STR("a:b")));
 }
 

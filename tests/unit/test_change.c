@@ -10,10 +10,14 @@ static tci_change full_change(void) {
   size_t n = 1;
 #define U(member) c.member = n << 40 | 5, n++
 #define S(member) c.member = (tci_str){text + n % 20, 1 + n % 9}, n++
-  U(type), U(node), U(version), U(state), U(outcome), U(reason), S(id), S(kind), S(bytes), S(dependencies), S(assignments);
-  U(mode), U(priority), U(retry_max), U(backoff_ms), U(backoff_ms_max), U(execution_ms), U(stale_ms), U(attempt), U(execution);
-  S(execution_id), S(process_uid), S(runner_id), S(registration_id), S(runner_execution_id), U(not_before_us), U(deadline_us);
-  U(accepted), U(failed), U(failure_kind), S(failure_message), U(failure_us), U(has_digest), U(digest0), U(digest1), S(message);
+  U(type), U(node), U(version), U(state), U(outcome), U(reason), S(id), S(kind), S(bytes), S(dependencies),
+      S(assignments);
+  U(mode), U(priority), U(retry_max), U(backoff_ms), U(backoff_ms_max), U(execution_ms), U(stale_ms), U(attempt),
+      U(execution);
+  S(execution_id), S(process_uid), S(runner_id), S(registration_id), S(runner_execution_id), U(not_before_us),
+      U(deadline_us);
+  U(accepted), U(failed), U(failure_kind), S(failure_message), U(failure_us), U(has_digest), U(digest0), U(digest1),
+      S(message);
   U(result), S(owner_type), S(owner_id), U(finalized), S(address), U(max_concurrent), U(ttl_ms), S(metadata), U(at_us);
   U(edges_follow), U(created), U(move_follows);
 #undef U
@@ -68,10 +72,10 @@ static void fields_of_a_newer_engine_are_skipped(void **state) {
 static void malformed_changes_are_refused(void **state) {
   (void)state;
   tci_change back;
-  assert_false(tci_change_decode(TCI_STR(""), &back));         /* no type */
-  assert_false(tci_change_decode(TCI_STR("\x08"), &back));     /* cut */
-  assert_false(tci_change_decode(TCI_STR("\x0a\x01x"), &back)); /* type as a string */
-  assert_false(tci_change_decode(TCI_STR("\x08\x01\x38\x05"), &back)); /* id (7) as a number */
+  assert_false(tci_change_decode(TCI_STR(""), &back));                  /* no type */
+  assert_false(tci_change_decode(TCI_STR("\x08"), &back));              /* cut */
+  assert_false(tci_change_decode(TCI_STR("\x0a\x01x"), &back));         /* type as a string */
+  assert_false(tci_change_decode(TCI_STR("\x08\x01\x38\x05"), &back));  /* id (7) as a number */
   assert_false(tci_change_decode(TCI_STR("\x08\x01\x3a\x09x"), &back)); /* longer than the bytes */
 }
 
@@ -200,9 +204,12 @@ static void a_journal_that_does_not_fit_the_model_is_refused(void **state) {
   change_refused(f, (tci_change){.type = TCI_CHANGE_ATTEMPT, .node = 2, .attempt = 1, .state = 40}, "illegal move");
   change_refused(f, (tci_change){.type = TCI_CHANGE_ATTEMPT, .node = 2, .attempt = 1, .execution = 40}, "illegal move");
   change_refused(f, (tci_change){.type = TCI_CHANGE_PROGRESS, .node = 3, .attempt = 1}, "no attempt");
-  change_refused(f, (tci_change){.type = TCI_CHANGE_EDGES, .node = 2, .dependencies = TCI_STR("\x12\x02\x08\x63")}, "nowhere");
-  change_refused(f, (tci_change){.type = TCI_CHANGE_EDGES, .node = 2, .assignments = TCI_STR("\x12\x02\x08\x03")}, "to a stage");
-  change_refused(f, (tci_change){.type = TCI_CHANGE_EDGES, .node = 1, .assignments = TCI_STR("\x12\x02\x08\x01")}, "to a check");
+  change_refused(f, (tci_change){.type = TCI_CHANGE_EDGES, .node = 2, .dependencies = TCI_STR("\x12\x02\x08\x63")},
+                 "nowhere");
+  change_refused(f, (tci_change){.type = TCI_CHANGE_EDGES, .node = 2, .assignments = TCI_STR("\x12\x02\x08\x03")},
+                 "to a stage");
+  change_refused(f, (tci_change){.type = TCI_CHANGE_EDGES, .node = 1, .assignments = TCI_STR("\x12\x02\x08\x01")},
+                 "to a check");
 }
 
 static void gaps_strangers_and_garbage_in_the_journal_are_refused(void **state) {

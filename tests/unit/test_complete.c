@@ -94,8 +94,10 @@ static void nonsense_is_a_protocol_failure_and_changes_no_check(void **state) {
     if (i < 3) fx_is(f, "@mine", "PLANNING");
     fx_advance(f, 10000);
   }
-  fx_is(f, "@mine", "FINAL/FAILED/NO_RESULT stage:s#!stage s: no retries left: check_updates[1].check_id: stage 's' is not assigned "
-                    "to a check 'nowhere'");
+  fx_is(
+      f, "@mine",
+      "FINAL/FAILED/NO_RESULT stage:s#!stage s: no retries left: check_updates[1].check_id: stage 's' is not assigned "
+      "to a check 'nowhere'");
   tci_event event = {.kind = TCI_EVENT_ANSWER};
   event.answer.execution_id = fx_execution(f, "w");
   event.answer.unreadable = true;
@@ -129,6 +131,10 @@ static void a_late_answer_changes_nothing(void **state) {
   event.answer.code = TCI_UNAVAILABLE;
   fx_step(f, &event);
   event.answer.execution_id = TCI_STR("nonsense");
+  fx_step(f, &event);
+  fx_write(f, "waits runner=none");
+  records = f->journal.len;
+  event.answer.execution_id = fx_execution(f, "waits"); /* nobody was called yet */
   fx_step(f, &event);
   assert_int_equal(f->journal.len, records);
 }
@@ -199,7 +205,8 @@ static void a_failed_completion_is_remembered_too(void **state) {
   fx_write(f, "s runner=go mode=async");
   fx_completes(f, "s", "FINAL failure=boom");
   fx_completes(f, "s", "FINAL failure=boom");
-  fx_refuses_command(f, TCI_FAILED_PRECONDITION, "is FAILED: boom", fx_complete_command(f, fx_execution(f, "s"), "FINAL"));
+  fx_refuses_command(f, TCI_FAILED_PRECONDITION, "is FAILED: boom",
+                     fx_complete_command(f, fx_execution(f, "s"), "FINAL"));
 }
 
 static void a_superseded_attempt_is_refused(void **state) {
@@ -208,8 +215,10 @@ static void a_superseded_attempt_is_refused(void **state) {
   fx_write(f, "@c; s runner=go mode=async checks=c attempts=2");
   tci_str first = fx_execution(f, "s");
   fx_completes(f, "s", "FINAL failure=boom");
-  fx_refuses_command(f, TCI_FAILED_PRECONDITION, "was superseded by attempt 2", fx_complete_command(f, first, "FINAL @c"));
-  fx_refuses_command(f, TCI_FAILED_PRECONDITION, "was superseded by attempt 2", fx_complete_command(f, first, "FINAL failure=boom"));
+  fx_refuses_command(f, TCI_FAILED_PRECONDITION, "was superseded by attempt 2",
+                     fx_complete_command(f, first, "FINAL @c"));
+  fx_refuses_command(f, TCI_FAILED_PRECONDITION, "was superseded by attempt 2",
+                     fx_complete_command(f, first, "FINAL failure=boom"));
   fx_refuses_command(f, TCI_FAILED_PRECONDITION, "was superseded", fx_update_command(f, first, "still here"));
 }
 
@@ -227,9 +236,11 @@ static void callbacks_that_name_nothing_are_refused(void **state) {
   const char *to_check = tci_fmt(&f->arena, "%.*s:0:1:0123456789abcdef0123456789abcdef", TCI_STR_ARG(f->plan_id));
   fx_refuses_command(f, TCI_NOT_FOUND, "names no execution", fx_update_command(f, tci_str_from(to_check), ""));
   fx_refuses_command(f, TCI_FAILED_PRECONDITION, "mode SYNC", fx_complete_command(f, fx_execution(f, "y"), "FINAL"));
-  fx_refuses_command(f, TCI_FAILED_PRECONDITION, "is PENDING", fx_complete_command(f, fx_execution(f, "waits"), "FINAL"));
+  fx_refuses_command(f, TCI_FAILED_PRECONDITION, "is PENDING",
+                     fx_complete_command(f, fx_execution(f, "waits"), "FINAL"));
   fx_refuses_command(f, TCI_INVALID_ARGUMENT, "is not assigned to a check 'c'", fx_complete_command(f, id, "FINAL @c"));
-  fx_refuses_command(f, TCI_INVALID_ARGUMENT, "stage_state: PLANNED ends no stage", fx_complete_command(f, id, "PLANNED"));
+  fx_refuses_command(f, TCI_INVALID_ARGUMENT, "stage_state: PLANNED ends no stage",
+                     fx_complete_command(f, id, "PLANNED"));
   fx_is(f, "s", "ATTEMPTING 1:SCHEDULED/DISPATCHED"); /* a refused call fails nobody */
 }
 

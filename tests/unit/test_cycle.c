@@ -66,7 +66,8 @@ static void a_long_path_is_shortened(void **state) {
   fx_create(f);
   char text[2000];
   size_t at = (size_t)snprintf(text, sizeof text, "n0 runner=go after=n39");
-  for (int i = 1; i < 40; i++) at += (size_t)snprintf(text + at, sizeof text - at, ";n%d runner=go after=n%d", i, i - 1);
+  for (int i = 1; i < 40; i++)
+    at += (size_t)snprintf(text + at, sizeof text - at, ";n%d runner=go after=n%d", i, i - 1);
   fx_refuses(f, TCI_INVALID_ARGUMENT, "more)", text);
 }
 

@@ -141,12 +141,14 @@ static void others_take_over_from_one_who_is_passed_over(void **state) {
 /* ---- policies ---- */
 
 static int asked;
-static tci_runner *never(void *self, tci_policy_context *context, const tci_attempt *a, tci_runner **candidates, size_t len) {
+static tci_runner *never(void *self, tci_policy_context *context, const tci_attempt *a, tci_runner **candidates,
+                         size_t len) {
   (void)self, (void)context, (void)a, (void)candidates, (void)len;
   asked++;
   return NULL;
 }
-static tci_runner *only_odd(void *self, tci_policy_context *context, const tci_attempt *a, tci_runner **candidates, size_t len) {
+static tci_runner *only_odd(void *self, tci_policy_context *context, const tci_attempt *a, tci_runner **candidates,
+                            size_t len) {
   (void)self, (void)context, (void)len;
   asked++;
   return a->stage->node.id.ptr[1] % 2 ? candidates[0] : NULL;
@@ -226,7 +228,8 @@ static void a_policys_lengths_are_bounded(void **state) {
   assert_int_equal(fx_attempt(f, "a")->execution_ms, f->limits.duration_ms_max);
   assert_int_equal(fx_attempt(f, "b")->execution_ms, 1);
   fx_rpc_fails(f, "a", TCI_UNKNOWN, "");
-  assert_int_equal(fx_attempt(f, "a")->not_before_us - fx_attempt(f, "a")->created_us, f->limits.duration_ms_max * 1000);
+  assert_int_equal(fx_attempt(f, "a")->not_before_us - fx_attempt(f, "a")->created_us,
+                   f->limits.duration_ms_max * 1000);
 }
 
 /* ---- the rest ---- */

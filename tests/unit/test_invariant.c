@@ -2,15 +2,15 @@
 #include "core_test.h"
 
 /* Breaks `lvalue`, expects the text, puts it back. */
-#define BREAKS(f, lvalue, value, part)                                       \
-  do {                                                                       \
-    __typeof__(lvalue) kept_ = (lvalue);                                     \
-    (lvalue) = (value);                                                      \
-    const char *fault_ = tci_core_check((f)->core, &(f)->arena);             \
-    (lvalue) = kept_;                                                        \
-    if (!fault_) fail_msg("line %d: nothing was noticed", __LINE__);         \
-    fx_contains(fault_, (part));                                             \
-    assert_null(tci_core_check((f)->core, &(f)->arena));                     \
+#define BREAKS(f, lvalue, value, part)                               \
+  do {                                                               \
+    __typeof__(lvalue) kept_ = (lvalue);                             \
+    (lvalue) = (value);                                              \
+    const char *fault_ = tci_core_check((f)->core, &(f)->arena);     \
+    (lvalue) = kept_;                                                \
+    if (!fault_) fail_msg("line %d: nothing was noticed", __LINE__); \
+    fx_contains(fault_, (part));                                     \
+    assert_null(tci_core_check((f)->core, &(f)->arena));             \
   } while (0)
 
 static void groups(void **state) {
@@ -58,7 +58,8 @@ static void attempts(void **state) {
   BREAKS(f, fx_attempt(f, "again")->timer.position, 0, "11: 'again' is neither queued nor backing off");
   BREAKS(f, live->timer.position, 0, "12: 'live' has no deadline");
   BREAKS(f, over->live.next, &over->live, "6: 'over' holds a slot");
-  BREAKS(f, fx_stage(f, "live")->state, TCI_STAGE_AWAITING_GROUP, "5: stage 'live' is AWAITING_GROUP with 1 open attempts");
+  BREAKS(f, fx_stage(f, "live")->state, TCI_STAGE_AWAITING_GROUP,
+         "5: stage 'live' is AWAITING_GROUP with 1 open attempts");
   BREAKS(f, fx_stage(f, "live")->attempts.len, 0, "5: stage 'live' is ATTEMPTING with 0 open attempts");
 }
 
@@ -67,7 +68,8 @@ static void checks(void **state) {
   fx_create(f);
   fx_write(f, "@c; @d; s runner=go checks=c; t runner=go checks=c");
   tci_check *c = fx_check(f, "c");
-  BREAKS(f, fx_stage(f, "s")->assignments[0].check, fx_check(f, "d"), "22: check 'c' knows a stage that is not assigned");
+  BREAKS(f, fx_stage(f, "s")->assignments[0].check, fx_check(f, "d"),
+         "22: check 'c' knows a stage that is not assigned");
   BREAKS(f, fx_stage(f, "s")->assignments[0].done, true, "19: assignment of 'c' is miscounted");
   BREAKS(f, c->pending, 1, "19: check 'c' counts pending results wrongly");
   /* Both results are final, and so is everything that counts them; only the check is not. */
@@ -111,6 +113,7 @@ static void runners(void **state) {
 }
 
 int main(void) {
-  const struct CMUnitTest tests[] = {CLAIM(groups), CLAIM(nodes), CLAIM(attempts), CLAIM(checks), CLAIM(plans), CLAIM(runners)};
+  const struct CMUnitTest tests[] = {CLAIM(groups), CLAIM(nodes), CLAIM(attempts),
+                                     CLAIM(checks), CLAIM(plans), CLAIM(runners)};
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -13,7 +13,8 @@ typedef struct {
 static void stage_init(world *w, const fx *f, const tci_failure_kind *kinds, size_t len) {
   memset(w, 0, sizeof *w);
   for (size_t i = 0; i < len; i++) {
-    w->attempts[i] = (tci_attempt){.stage = &w->stage, .index = (uint32_t)i + 1, .failure = {.present = true, .kind = kinds[i]}};
+    w->attempts[i] =
+        (tci_attempt){.stage = &w->stage, .index = (uint32_t)i + 1, .failure = {.present = true, .kind = kinds[i]}};
     w->list[i] = &w->attempts[i];
   }
   w->stage.attempts.items = w->list;

@@ -133,7 +133,8 @@ static void unregistering_lets_running_work_finish(void **state) {
 static void unregistering_a_stranger_is_refused(void **state) {
   fx *f = *state;
   fx_register(f, "r", "go", "sync", 0, 0);
-  fx_refuses_command(f, TCI_INVALID_ARGUMENT, "registration_id is empty", (tci_command){.kind = TCI_COMMAND_UNREGISTER_RUNNER});
+  fx_refuses_command(f, TCI_INVALID_ARGUMENT, "registration_id is empty",
+                     (tci_command){.kind = TCI_COMMAND_UNREGISTER_RUNNER});
   fx_refuses_command(f, TCI_NOT_FOUND, "names no registered runner",
                      (tci_command){.kind = TCI_COMMAND_UNREGISTER_RUNNER, .registration_id = TCI_STR("r")});
 }

@@ -22,7 +22,9 @@ static void moves_are(bool (*may)(int, int), const row *rows, size_t len) {
 static bool check_may(int a, int b) { return tci_check_may_move((tci_check_state)a, (tci_check_state)b); }
 static bool stage_may(int a, int b) { return tci_stage_may_move((tci_stage_state)a, (tci_stage_state)b); }
 static bool attempt_may(int a, int b) { return tci_attempt_may_move((tci_attempt_state)a, (tci_attempt_state)b); }
-static bool execution_may(int a, int b) { return tci_execution_may_move((tci_execution_state)a, (tci_execution_state)b); }
+static bool execution_may(int a, int b) {
+  return tci_execution_may_move((tci_execution_state)a, (tci_execution_state)b);
+}
 
 static void checks_move_forward_by_one_or_straight_to_final(void **state) {
   (void)state;

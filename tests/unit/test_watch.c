@@ -30,8 +30,8 @@ static void an_event_has_the_node_as_it_was(void **state) {
   with_runner(f);
   fx_watch(f, 1, "stages progress");
   fx_write(f, "s runner=go opt=k:v");
-  static const tci_stage_state states[] = {TCI_STAGE_PLANNED, TCI_STAGE_ATTEMPTING, TCI_STAGE_ATTEMPTING, TCI_STAGE_ATTEMPTING,
-                                           TCI_STAGE_ATTEMPTING};
+  static const tci_stage_state states[] = {TCI_STAGE_PLANNED, TCI_STAGE_ATTEMPTING, TCI_STAGE_ATTEMPTING,
+                                           TCI_STAGE_ATTEMPTING, TCI_STAGE_ATTEMPTING};
   static const tci_attempt_state attempts[] = {0, 0, TCI_ATTEMPT_PENDING, TCI_ATTEMPT_SCHEDULED, TCI_ATTEMPT_RUNNING};
   size_t n = 0;
   for (size_t i = 0; i < f->update.effects.len; i++) {
@@ -70,13 +70,15 @@ static void filters_by_kind_id_and_state(void **state) {
   event.command.watch_plan.filter = (tci_filter){.include_checks = true, .check_ids = {ids, 3}};
   fx_step(f, &event);
   event.token = 2;
-  event.command.watch_plan.filter = (tci_filter){.include_checks = true, .check_states = tci_state_bit(TCI_CHECK_FINAL)};
+  event.command.watch_plan.filter =
+      (tci_filter){.include_checks = true, .check_states = tci_state_bit(TCI_CHECK_FINAL)};
   fx_step(f, &event);
   fx_watch(f, 3, "stages");
   fx_watch(f, 4, ""); /* completed events only */
   fx_write(f, "@a; @b; @c; s state=FINAL");
   fx_write(f, "@b state=FINAL; @a state=FINAL; @c state=FINAL");
-  fx_stream(f, 1, "2:@a UNKNOWN>PLANNING 3:@b UNKNOWN>PLANNING 7:@b PLANNING>FINAL 8:@a PLANNING>FINAL 10:completed 3+1 ");
+  fx_stream(f, 1,
+            "2:@a UNKNOWN>PLANNING 3:@b UNKNOWN>PLANNING 7:@b PLANNING>FINAL 8:@a PLANNING>FINAL 10:completed 3+1 ");
   fx_stream(f, 2, "7:@b PLANNING>FINAL 8:@a PLANNING>FINAL 9:@c PLANNING>FINAL 10:completed 3+1 ");
   fx_stream(f, 3, "5:s UNKNOWN>PLANNED 6:s PLANNED>FINAL 10:completed 3+1 ");
   fx_stream(f, 4, "10:completed 3+1 ");
@@ -150,8 +152,9 @@ static void add_text(tci_buf *out, const tci_update *update) {
     if (e->kind != TCI_EFFECT_WATCH) continue;
     const tci_watch_event *w = &e->watch;
     char text[100];
-    int n = snprintf(text, sizeof text, "%llu at %lld %d>%d %d %d %d\n", (unsigned long long)w->sequence, (long long)w->at_us,
-                     w->old_state, w->new_state, w->checks_completed, w->stages_completed, w->has_failures);
+    int n = snprintf(text, sizeof text, "%llu at %lld %d>%d %d %d %d\n", (unsigned long long)w->sequence,
+                     (long long)w->at_us, w->old_state, w->new_state, w->checks_completed, w->stages_completed,
+                     w->has_failures);
     tci_buf_add(out, (tci_str){text, (size_t)n});
     if (w->check) fx_dump_node(&w->check->node, false, out);
     if (w->stage) fx_dump_node(&w->stage->node, false, out);
@@ -205,7 +208,8 @@ static void a_replay_tells_what_the_live_stream_told_from_anywhere(void **state)
   s.watch.watch_plan.include_progress = true;
   f->ctx = &s;
   f->after_step = collect_live;
-  fx_write(f, "@c state=PLANNED opt=a:1; @d; s runner=go checks=c attempts=2; t runner=go mode=async after=s+,@c checks=d");
+  fx_write(
+      f, "@c state=PLANNED opt=a:1; @d; s runner=go checks=c attempts=2; t runner=go mode=async after=s+,@c checks=d");
   fx_answers(f, "s", "FINAL failure=flaky details=k:v");
   fx_advance(f, 1500);
   fx_answers(f, "s", "FINAL @c=k:v");

@@ -31,7 +31,8 @@ static void a_check_and_a_stage_may_share_an_id(void **state) {
 static void unknown_targets_are_refused_by_name(void **state) {
   fx *f = *state;
   fx_create(f);
-  fx_refuses(f, TCI_INVALID_ARGUMENT, "dependencies.dependencies[1].target_id: check 'typo'", "@a; s runner=go after=@a,@typo");
+  fx_refuses(f, TCI_INVALID_ARGUMENT, "dependencies.dependencies[1].target_id: check 'typo'",
+             "@a; s runner=go after=@a,@typo");
   fx_refuses(f, TCI_INVALID_ARGUMENT, "stage 'a'", "@a; s runner=go after=a"); /* a check of that name is no stage */
   fx_refuses(f, TCI_INVALID_ARGUMENT, "assignments[0].target_check_id: check 'typo'", "s runner=go checks=typo");
   fx_refuses(f, TCI_INVALID_ARGUMENT, "assigned twice", "@c; s runner=go checks=c,c");
@@ -247,7 +248,9 @@ static void dependencies_of_a_check_change_only_early(void **state) {
 static void stages_are_born_planned_or_final(void **state) {
   fx *f = *state;
   fx_create(f);
-  fx_write(f, "@gate; a runner=go after=@gate; b runner=go state=PLANNED after=@gate; c runner=go state=FINAL; d state=FINAL");
+  fx_write(
+      f,
+      "@gate; a runner=go after=@gate; b runner=go state=PLANNED after=@gate; c runner=go state=FINAL; d state=FINAL");
   fx_is(f, "b", "PLANNED");
   fx_is(f, "c", "FINAL/SKIPPED/WRITTEN");
   fx_is(f, "d", "FINAL/SKIPPED/WRITTEN");
@@ -343,7 +346,9 @@ static void a_pulled_stage_in_one_write(void **state) {
   fx *f = *state;
   fx_create(f);
   fx_write(f, "@c; s checks=c; t; u");
-  fx_write(f, "@c result=stage:s finalize failure=no; s uid=me attempt=COMPLETE state=FINAL; t uid=me failure=broken state=FINAL");
+  fx_write(f,
+           "@c result=stage:s finalize failure=no; s uid=me attempt=COMPLETE state=FINAL; t uid=me failure=broken "
+           "state=FINAL");
   fx_is(f, "s", "FINAL/FAILED/CHECK_FAILED 1:COMPLETE");
   fx_is(f, "@c", "FINAL/FAILED/RESULT_FAILED stage:s#!no");
   fx_is(f, "t", "FINAL/FAILED/NO_RETRIES_LEFT 1:INCOMPLETE!REPORTED");

@@ -1,0 +1,655 @@
+/* engine: commit, then speak: nothing gets out before the turn's one commit; a commit that fails never happened, for anybody;
+ * what left memory comes back; a stream resumes where it was. */
+#define _GNU_SOURCE 1
+#include "core_test.h"
+
+#include <unistd.h>
+
+#include "app/engine.h"
+#include "base/log.h"
+#include "fault_vfs.h"
+
+enum { TOKENS = 16, CALLS = 64 };
+
+typedef struct {
+  tci_engine *engine;
+  tci_engine_options options;
+  tci_time now;
+  uint64_t turns;
+  tci_arena arena;
+  char folder[64], db[96], message[1024];
+  int64_t commits_before; /* of the turn under way */
+  bool changes;           /* it is to commit something */
+  /* what the sink got */
+  tci_code codes[TOKENS];
+  char texts[TOKENS][400];
+  size_t reply_len[TOKENS];
+  int replies[TOKENS];
+  tci_buf streams[TOKENS]; /* "sequence length bytes" */
+  char told[2000];         /* "run s1 / cancel s1 / end 0 " */
+  char calls[CALLS][128];  /* execution ids */
+  size_t calls_len;
+} world;
+
+/* ---- the sink ---- */
+
+static void is_committed(const world *w) {
+  if (w->changes && tci_engine_count(w->engine).commits != w->commits_before + 1)
+    fail_msg("it spoke before the commit");
+}
+
+static void tell(world *w, const char *format, ...) __attribute__((format(printf, 2, 3)));
+static void tell(world *w, const char *format, ...) {
+  size_t len = strlen(w->told);
+  va_list args;
+  va_start(args, format);
+  vsnprintf(w->told + len, sizeof w->told - len, format, args);
+  va_end(args);
+}
+
+static void on_reply(void *ctx, uint64_t token, tci_status status, tci_str message) {
+  world *w = ctx;
+  is_committed(w);
+  w->replies[token]++;
+  w->codes[token] = status.code;
+  w->reply_len[token] = message.len;
+  snprintf(w->texts[token], sizeof w->texts[token], "%s", status.message ? status.message : "");
+}
+
+static void on_dispatch(void *ctx, tci_str id, tci_mode mode, tci_str address, const char *method, tci_str request,
+                        int64_t us) {
+  world *w = ctx;
+  is_committed(w);
+  assert_true(request.len > 0 && us > 0);
+  assert_true(tci_str_eq(address, TCI_STR("127.0.0.1:50061")));
+  assert_string_equal(method,
+                      mode == TCI_MODE_SYNC ? "/turboci.v1.StageRunner/Run" : "/turboci.v1.StageRunner/RunAsync");
+  assert_true(w->calls_len < CALLS);
+  snprintf(w->calls[w->calls_len++], sizeof w->calls[0], "%.*s", TCI_STR_ARG(id));
+  tell(w, "run ");
+}
+
+static void on_cancel(void *ctx, tci_str id) {
+  is_committed(ctx);
+  assert_true(id.len > 0);
+  tell(ctx, "cancel ");
+}
+
+static void on_watch(void *ctx, uint64_t token, uint64_t sequence, tci_str message) {
+  world *w = ctx;
+  is_committed(w);
+  char head[60];
+  int n = snprintf(head, sizeof head, "\n%llu %zu ", (unsigned long long)sequence, message.len);
+  tci_buf_add(&w->streams[token], (tci_str){head, (size_t)n});
+  tci_buf_add(&w->streams[token], message);
+}
+
+static void on_watch_end(void *ctx, uint64_t token, tci_status status) {
+  tell(ctx, "end %d %s ", (int)token, tci_code_name(status.code));
+}
+
+static const tci_sink sink = {NULL, on_reply, on_dispatch, on_cancel, on_watch, on_watch_end};
+
+/* ---- the world ---- */
+
+static void fill_random(world *w, uint8_t random[32]) {
+  for (uint64_t i = 0; i < 4; i++) {
+    uint64_t key[2] = {w->turns, i}, word = tci_siphash(9, 9, (tci_str){(const char *)key, sizeof key});
+    memcpy(random + 8 * i, &word, 8);
+  }
+  w->turns++;
+}
+
+static void open_engine(world *w) {
+  tci_sink mine = sink;
+  mine.ctx = w;
+  w->changes = false;
+  tci_status status = tci_engine_open(&w->options, &mine, w->now, &w->engine, w->message, sizeof w->message);
+  if (status.code != TCI_OK) fail_msg("open: %s", status.message);
+}
+
+static tci_status start_engine(world *w) {
+  uint8_t random[32];
+  fill_random(w, random);
+  return tci_engine_start(w->engine, w->now, random);
+}
+
+static void reopen(world *w) {
+  tci_engine_close(w->engine);
+  open_engine(w);
+  assert_int_equal(start_engine(w).code, TCI_OK);
+}
+
+static int world_setup(void **state) {
+  world *w = calloc(1, sizeof *w);
+  *state = w;
+  fx_on_failure = core_test_fail;
+  strcpy(w->folder, "/tmp/tci-engine-XXXXXX");
+  if (!mkdtemp(w->folder)) return -1;
+  snprintf(w->db, sizeof w->db, "%s/ci.db", w->folder);
+  w->now = (tci_time){.mono_us = 1000000, .wall_us = 1700000000000000};
+  static tci_str allowed[] = {TCI_STR("loopback")};
+  w->options = (tci_engine_options){.limits = tci_limits_default(),
+                                    .store = {.path = w->db},
+                                    .callback_address = "127.0.0.1:1",
+                                    .allowed_addresses = {allowed, 1},
+                                    .version = "test"};
+  return 0;
+}
+
+static int world_teardown(void **state) {
+  world *w = *state;
+  fault_disarm();
+  tci_engine_close(w->engine);
+  fault_uninstall();
+  static const char *const suffixes[] = {"", "-wal", "-shm", ".mark", ".lock", "-journal"};
+  for (size_t i = 0; i < sizeof suffixes / sizeof suffixes[0]; i++) {
+    char path[128];
+    snprintf(path, sizeof path, "%s%s", w->db, suffixes[i]);
+    unlink(path);
+  }
+  rmdir(w->folder);
+  for (int i = 0; i < TOKENS; i++) tci_buf_deinit(&w->streams[i]);
+  tci_arena_deinit(&w->arena);
+  free(w);
+  return 0;
+}
+
+static void forget(world *w) {
+  memset(w->replies, 0, sizeof w->replies);
+  w->told[0] = '\0';
+  w->calls_len = 0;
+  for (int i = 0; i < TOKENS; i++) tci_buf_clear(&w->streams[i]);
+}
+
+static tci_status turn(world *w, tci_event *events, size_t len, bool changes) {
+  for (size_t i = 0; i < len; i++) {
+    events[i].now = w->now;
+    fill_random(w, events[i].random);
+  }
+  w->changes = changes;
+  w->commits_before = tci_engine_count(w->engine).commits;
+  return tci_engine_turn(w->engine, events, len);
+}
+
+static tci_event command(uint64_t token, tci_command cmd) {
+  return (tci_event){.kind = TCI_EVENT_COMMAND, .token = token, .command = cmd};
+}
+
+static tci_event writes(world *w, uint64_t token, tci_str plan, const char *text) {
+  return command(token, fx_parse_write(&w->arena, plan, text));
+}
+
+/* One event, one turn; it must be fine. */
+static void one(world *w, tci_event event, bool changes) {
+  assert_int_equal(turn(w, &event, 1, changes).code, TCI_OK);
+  if (event.kind == TCI_EVENT_COMMAND && event.command.kind != TCI_COMMAND_WATCH_PLAN &&
+      w->codes[event.token] != TCI_OK)
+    fail_msg("%s: %s", tci_code_name(w->codes[event.token]), w->texts[event.token]);
+}
+
+static void tick(world *w, int64_t ms) {
+  w->now.mono_us += ms * 1000;
+  w->now.wall_us += ms * 1000;
+  tci_event event = {.kind = TCI_EVENT_TICK};
+  assert_int_equal(turn(w, &event, 1, false).code, TCI_OK);
+}
+
+static tci_str create(world *w) {
+  one(w, command(1, (tci_command){.kind = TCI_COMMAND_CREATE_PLAN}), true);
+  const tci_core *core = tci_engine_core(w->engine);
+  return tci_str_copy(&w->arena, core->plan_list.items[core->plan_list.len - 1]->id);
+}
+
+static tci_event answer(world *w, size_t call, const char *completion) {
+  tci_event event = {.kind = TCI_EVENT_ANSWER};
+  event.answer.execution_id = tci_str_from(tci_str_z(&w->arena, tci_str_from(w->calls[call])));
+  event.answer.completion = fx_parse_completion(&w->arena, completion);
+  return event;
+}
+
+static tci_command get(tci_str plan) { return (tci_command){.kind = TCI_COMMAND_GET_PLAN, .plan_id = plan}; }
+
+static tci_command watch(tci_str plan, uint64_t after) {
+  tci_command cmd = {.kind = TCI_COMMAND_WATCH_PLAN, .plan_id = plan};
+  cmd.watch_plan.filter.include_checks = cmd.watch_plan.filter.include_stages = true;
+  cmd.watch_plan.include_progress = true;
+  cmd.watch_plan.after_sequence = after;
+  return cmd;
+}
+
+static tci_stage *stage_of(world *w, tci_str plan, const char *id) {
+  return tci_plan_stage(tci_core_plan(tci_engine_core(w->engine), plan), tci_str_from(id));
+}
+
+static void dump(world *w, tci_buf *out) { fx_dump(tci_engine_core(w->engine), true, out); }
+
+static void begin(world *w) {
+  open_engine(w);
+  assert_int_equal(start_engine(w).code, TCI_OK);
+  one(w, command(2, fx_register_command("r", "go", "both", 0, 86400000)), true);
+}
+
+/* ---- commit, then speak ---- */
+
+static void a_turn_is_one_commit_and_nothing_gets_out_before(void **state) {
+  world *w = *state;
+  begin(w);
+  tci_str plan = create(w);
+  one(w, command(4, watch(plan, 0)), false);
+  tci_event events[] = {writes(w, 5, plan, "a runner=go"), writes(w, 6, plan, "b runner=go mode=async"),
+                        writes(w, 7, plan, "@c"), command(8, get(plan))};
+  assert_int_equal(turn(w, events, 4, true).code, TCI_OK); /* the sink looks at the commits */
+  assert_int_equal(tci_engine_count(w->engine).commits, w->commits_before + 1);
+  assert_string_equal(w->told, "run run ");
+  for (int token = 5; token <= 8; token++) assert_int_equal(w->replies[token], 1);
+  assert_true(w->reply_len[8] > 0);
+  assert_true(w->streams[4].len > 0);
+  assert_int_equal(tci_engine_sync_calls(w->engine), 1);
+}
+
+static void reads_and_refusals_commit_nothing(void **state) {
+  world *w = *state;
+  begin(w);
+  tci_str plan = create(w);
+  tci_event events[] = {command(5, get(plan)), writes(w, 6, plan, "s after=typo"), {.kind = TCI_EVENT_TICK}};
+  int64_t commits = tci_engine_count(w->engine).commits;
+  assert_int_equal(turn(w, events, 3, false).code, TCI_OK);
+  assert_int_equal(tci_engine_count(w->engine).commits, commits);
+  assert_int_equal(w->codes[6], TCI_INVALID_ARGUMENT);
+  assert_int_equal(turn(w, NULL, 0, false).code, TCI_OK);
+}
+
+static void what_was_acknowledged_is_there_after_a_restart(void **state) {
+  world *w = *state;
+  begin(w);
+  tci_str plan = create(w);
+  one(w, writes(w, 5, plan, "@c opt=a:1; s runner=go checks=c; t runner=none"), true);
+  one(w, answer(w, 0, "FINAL @c=k:v"), true);
+  tci_buf before = {0}, after = {0};
+  dump(w, &before);
+  tci_engine_close(w->engine);
+  open_engine(w);
+  dump(w, &after);
+  fx_same(&before, &after, "a restart changed the model (before, after)");
+  assert_int_equal(start_engine(w).code, TCI_OK);
+  assert_null(tci_core_check(tci_engine_core(w->engine), &w->arena));
+  tci_buf_deinit(&before);
+  tci_buf_deinit(&after);
+}
+
+static void the_first_turn_dispatches_what_waited(void **state) {
+  world *w = *state;
+  begin(w);
+  tci_str plan = create(w);
+  one(w, writes(w, 5, plan, "s runner=go"), true);
+  forget(w);
+  reopen(w);
+  assert_string_equal(w->told, ""); /* a retry after the restart backs off */
+  tick(w, 1000);
+  assert_string_equal(w->told, "run ");
+  assert_int_equal(stage_of(w, plan, "s")->attempts.items[0]->failure.kind, TCI_FAILURE_ENGINE_RESTART);
+}
+
+/* ---- a commit that fails ---- */
+
+static void no_disk(void) { fault_arm(FAULT_WRITE, FAULT_WAL, 1, SQLITE_FULL, false); }
+
+static void a_failed_commit_never_happened(void **state) {
+  world *w = *state;
+  fault_install();
+  begin(w);
+  tci_str plan = create(w);
+  one(w, writes(w, 5, plan, "a runner=go"), true);
+  one(w, command(4, watch(plan, 0)), false);
+  forget(w);
+  tci_buf before = {0}, after = {0};
+  dump(w, &before);
+  no_disk();
+  tci_event events[] = {command(5, get(plan)), writes(w, 6, plan, "b runner=go"), writes(w, 7, plan, "c after=typo")};
+  assert_int_equal(turn(w, events, 3, false).code, TCI_OK);
+  fault_disarm();
+  for (int token = 5; token <= 7; token++) { /* the whole turn, reads and refusals too */
+    assert_int_equal(w->replies[token], 1);
+    assert_int_equal(w->codes[token], TCI_UNAVAILABLE);
+    fx_contains(w->texts[token], "outcome is unknown");
+    assert_int_equal(w->reply_len[token], 0);
+  }
+  assert_string_equal(w->told, "end 0 UNAVAILABLE "); /* every stream; no dispatch */
+  assert_int_equal(w->streams[4].len, 0);
+  dump(w, &after);
+  fx_same(&before, &after, "a failed commit left something (before, after)");
+  tci_buf_deinit(&before);
+  tci_buf_deinit(&after);
+}
+
+static void after_a_failed_commit_reads_are_served_and_then_it_wakes(void **state) {
+  world *w = *state;
+  fault_install();
+  begin(w);
+  tci_str plan = create(w);
+  one(w, writes(w, 5, plan, "a runner=go; b runner=go after=a; w runner=go mode=async timeout=5000 attempts=1"), true);
+  tci_event write = writes(w, 6, plan, "@lost");
+  no_disk();
+  assert_int_equal(turn(w, &write, 1, false).code, TCI_OK);
+  forget(w);
+  assert_int_equal(tci_engine_next_due_us(w->engine), w->now.mono_us + 1000000);
+  one(w, command(5, get(plan)), false);
+  assert_int_equal(turn(w, &write, 1, false).code, TCI_OK);
+  assert_int_equal(w->codes[6], TCI_UNAVAILABLE); /* writes have to wait */
+  tci_event done = {.kind = TCI_EVENT_ANSWER};
+  done.answer.execution_id = tci_str_copy(&w->arena, stage_of(w, plan, "a")->attempts.items[0]->execution_id);
+  done.answer.completion = fx_parse_completion(&w->arena, "FINAL");
+  assert_int_equal(turn(w, &done, 1, false).code, TCI_OK); /* an answer is not lost */
+  assert_int_equal(stage_of(w, plan, "a")->state, TCI_STAGE_ATTEMPTING);
+  tick(w, 1000); /* still no disk: it cannot say that it woke */
+  assert_string_equal(w->told, "end 0 UNAVAILABLE ");
+  fault_disarm();
+  forget(w);
+  tick(w, 1000);
+  assert_int_equal(stage_of(w, plan, "a")->state, TCI_STAGE_FINAL);
+  assert_string_equal(w->told, "run "); /* b */
+  assert_int_equal(tci_engine_sync_calls(w->engine), 1);
+  assert_null(tci_core_check(tci_engine_core(w->engine), &w->arena));
+  one(w, writes(w, 6, plan, "@found"), true);
+  tick(w, 3000); /* and the timers run: w's deadline */
+  assert_string_equal(w->told, "run cancel ");
+}
+
+static void calls_of_the_last_engine_are_dead_even_when_the_first_commit_fails(void **state) {
+  world *w = *state;
+  fault_install();
+  begin(w);
+  tci_str plan = create(w);
+  one(w, writes(w, 5, plan, "s runner=go"), true);
+  tci_engine_close(w->engine);
+  open_engine(w);
+  no_disk();
+  assert_int_equal(start_engine(w).code, TCI_OK);
+  fault_disarm();
+  assert_int_equal(stage_of(w, plan, "s")->attempts.len, 1);
+  tick(w, 1000);
+  assert_int_equal(stage_of(w, plan, "s")->attempts.len, 2);
+  assert_int_equal(stage_of(w, plan, "s")->attempts.items[0]->failure.kind, TCI_FAILURE_ENGINE_RESTART);
+  assert_int_equal(tci_engine_sync_calls(w->engine), 0);
+}
+
+static void a_failed_fsync_loses_the_store(void **state) {
+  world *w = *state;
+  fault_install();
+  begin(w);
+  tci_str plan = create(w);
+  forget(w);
+  fault_arm(FAULT_SYNC, FAULT_WAL, 1, SQLITE_IOERR_FSYNC, true);
+  tci_event write = writes(w, 6, plan, "s runner=go");
+  assert_int_equal(turn(w, &write, 1, false).code, TCI_DATA_LOSS);
+  assert_int_equal(w->replies[6], 0); /* nobody may think anything */
+  assert_string_equal(w->told, "");
+}
+
+static void a_damaged_journal_is_refused_by_name(void **state) {
+  world *w = *state;
+  begin(w);
+  tci_str plan = create(w);
+  one(w, writes(w, 5, plan, "@c"), true);
+  tci_engine_close(w->engine);
+  w->engine = NULL;
+  sqlite3 *db;
+  assert_int_equal(sqlite3_open(w->db, &db), SQLITE_OK);
+  assert_int_equal(sqlite3_exec(db, "PRAGMA wal_checkpoint(TRUNCATE)", NULL, NULL, NULL), SQLITE_OK);
+  sqlite3_close(db);
+  FILE *file = fopen(w->db, "r+b"); /* one bit of the check's record */
+  assert_non_null(file);
+  static char bytes[1 << 20];
+  size_t len = fread(bytes, 1, sizeof bytes, file);
+  char *at = memmem(bytes, len, plan.ptr, plan.len);
+  assert_non_null(at);
+  fseek(file, at - bytes + 3, SEEK_SET);
+  fputc(at[3] ^ 1, file);
+  fclose(file);
+  tci_sink mine = sink;
+  mine.ctx = w;
+  assert_int_equal(tci_engine_open(&w->options, &mine, w->now, &w->engine, w->message, sizeof w->message).code,
+                   TCI_DATA_LOSS);
+  assert_null(w->engine);
+  fx_contains(w->message, "ci.db");
+}
+
+/* ---- draining ---- */
+
+static void a_draining_engine_finishes_and_begins_nothing(void **state) {
+  world *w = *state;
+  w->options.store.path = ":memory:";
+  begin(w);
+  tci_str plan = create(w);
+  one(w, writes(w, 5, plan, "a runner=go; b runner=go after=a; c runner=go mode=async"), true);
+  forget(w);
+  tci_engine_drain(w->engine);
+  tci_event events[] = {command(5, (tci_command){.kind = TCI_COMMAND_CREATE_PLAN}), writes(w, 6, plan, "@x"),
+                        command(7, fx_register_command("new", "go", "both", 0, 0)), command(8, get(plan)),
+                        command(9, fx_register_command("r", "go", "both", 0, 86400000))};
+  assert_int_equal(turn(w, events, 5, false).code, TCI_OK);
+  for (int token = 5; token <= 7; token++) {
+    assert_int_equal(w->codes[token], TCI_UNAVAILABLE);
+    fx_contains(w->texts[token], "stopping");
+  }
+  assert_int_equal(w->codes[8], TCI_OK);
+  assert_int_equal(w->codes[9], TCI_OK); /* a heartbeat */
+  assert_int_equal(tci_engine_sync_calls(w->engine), 1);
+  tci_event done = {.kind = TCI_EVENT_ANSWER};
+  done.answer.execution_id = tci_str_copy(&w->arena, stage_of(w, plan, "a")->attempts.items[0]->execution_id);
+  done.answer.completion = fx_parse_completion(&w->arena, "FINAL");
+  one(w, done, true);
+  assert_int_equal(tci_engine_sync_calls(w->engine), 0);
+  assert_string_equal(w->told, ""); /* b waits for the next engine */
+  tci_command complete = {.kind = TCI_COMMAND_COMPLETE_EXECUTION, .plan_id = plan};
+  complete.complete_execution.execution_id =
+      tci_str_copy(&w->arena, stage_of(w, plan, "c")->attempts.items[0]->execution_id);
+  complete.complete_execution.completion = fx_parse_completion(&w->arena, "FINAL");
+  one(w, command(5, complete), true);
+  assert_int_equal(stage_of(w, plan, "c")->state, TCI_STAGE_FINAL);
+}
+
+/* ---- memory ---- */
+
+static void settled_plans_are_loaded_when_they_are_named(void **state) {
+  world *w = *state;
+  begin(w);
+  tci_str plan = create(w);
+  one(w, writes(w, 5, plan, "@c state=FINAL"), true);
+  reopen(w);
+  assert_false(tci_core_has_plan(tci_engine_core(w->engine), plan));
+  one(w, command(5, get(plan)), false);
+  assert_true(tci_core_has_plan(tci_engine_core(w->engine), plan));
+  reopen(w);
+  one(w, writes(w, 5, plan, "@d after=@c state=PLANNED"), true); /* active again */
+  assert_int_equal(tci_plan_check(tci_core_plan(tci_engine_core(w->engine), plan), TCI_STR("d"))->state,
+                   TCI_CHECK_WAITING);
+  reopen(w);
+  assert_true(tci_core_has_plan(tci_engine_core(w->engine), plan));
+  tci_event unknown = command(5, get(TCI_STR("wp-nobody")));
+  assert_int_equal(turn(w, &unknown, 1, false).code, TCI_OK);
+  assert_int_equal(w->codes[5], TCI_NOT_FOUND);
+}
+
+static void idle_plans_are_evicted_and_come_back_whole(void **state) {
+  world *w = *state;
+  w->options.limits.plans_in_memory_max = 1;
+  begin(w);
+  tci_str plans[3];
+  for (int i = 0; i < 3; i++) {
+    plans[i] = create(w);
+    one(w, writes(w, 5, plans[i], "@gate; p runner=go after=@gate"), true);
+  }
+  assert_int_equal(tci_engine_core(w->engine)->plan_list.len, 1);
+  for (int i = 0; i < 3; i++) {
+    forget(w);
+    one(w, writes(w, 5, plans[i], "@gate state=FINAL"), true);
+    assert_string_equal(w->told, "run "); /* now it has work under way and stays */
+  }
+  assert_int_equal(tci_engine_core(w->engine)->plan_list.len, 3);
+  for (int i = 0; i < 3; i++) {
+    tci_event done = {.kind = TCI_EVENT_ANSWER};
+    done.answer.execution_id = tci_str_copy(&w->arena, stage_of(w, plans[i], "p")->attempts.items[0]->execution_id);
+    done.answer.completion = fx_parse_completion(&w->arena, "FINAL");
+    one(w, done, true);
+  }
+  assert_int_equal(tci_engine_core(w->engine)->plan_list.len, 1);
+  tci_event events[] = {command(5, get(plans[0])), command(6, get(plans[1])), command(7, get(plans[2]))};
+  assert_int_equal(turn(w, events, 3, false).code, TCI_OK);
+  for (int token = 5; token <= 7; token++) assert_int_equal(w->codes[token], TCI_OK);
+  assert_null(tci_core_check(tci_engine_core(w->engine), &w->arena));
+}
+
+/* ---- streams ---- */
+
+/* The text of a stream from the first event after this sequence. */
+static tci_buf rest_after(const tci_buf *stream, uint64_t sequence) {
+  const char *at = stream->ptr, *end = at + stream->len;
+  while (at < end) {
+    char *next;
+    if (strtoull(at + 1, &next, 10) > sequence) break;
+    size_t len = strtoull(next + 1, &next, 10);
+    at = next + 1 + len;
+  }
+  return (tci_buf){(char *)at, (size_t)(end - at), 0};
+}
+
+static void a_stream_resumes_after_any_sequence_as_if_it_had_never_stopped(void **state) {
+  world *w = *state;
+  w->options.store.path = ":memory:";
+  begin(w);
+  tci_str plan = create(w);
+  one(w, command(3, watch(plan, 0)), false);
+  one(w,
+      writes(w, 5, plan,
+             "@c state=PLANNED opt=a:1; s runner=go checks=c attempts=2 backoff=1; t runner=go mode=async after=s+"),
+      true);
+  one(w, answer(w, 0, "FINAL failure=flaky details=k:v"), true);
+  tick(w, 10);
+  one(w, answer(w, 1, "FINAL @c=k:v"), true);
+  one(w, writes(w, 5, plan, "@d; t priority=4"), true);
+  uint64_t last = tci_core_plan(tci_engine_core(w->engine), plan)->sequence;
+  assert_true(last > 20);
+  for (uint64_t after = 1; after <= last; after++) {
+    tci_buf_clear(&w->streams[4]);
+    /* In the turn of a write before it and of one behind it. */
+    tci_event events[] = {writes(w, 5, plan, tci_fmt(&w->arena, "@x%d", (int)after)), command(4, watch(plan, after)),
+                          writes(w, 6, plan, tci_fmt(&w->arena, "@y%d", (int)after))};
+    assert_int_equal(turn(w, events, 3, true).code, TCI_OK);
+    tci_buf rest = rest_after(&w->streams[3], after);
+    fx_same(&rest, &w->streams[4], "the resumed stream differs (live, resumed)");
+    one(w, (tci_event){.kind = TCI_EVENT_UNWATCH, .token = 4}, false);
+  }
+}
+
+static void a_stream_of_a_plan_that_left_memory_resumes(void **state) {
+  world *w = *state;
+  begin(w);
+  tci_str plan = create(w);
+  one(w, command(3, watch(plan, 0)), false);
+  one(w, writes(w, 5, plan, "@c state=FINAL"), true);
+  tci_buf live = w->streams[3];
+  w->streams[3] = (tci_buf){0};
+  reopen(w);
+  one(w, command(4, watch(plan, 1)), false);
+  fx_same(&live, &w->streams[4], "the resumed stream differs (live, resumed)");
+  tci_buf_deinit(&live);
+  tci_event future = command(5, watch(plan, 99));
+  assert_int_equal(turn(w, &future, 1, false).code, TCI_OK);
+  assert_int_equal(w->codes[5], TCI_OUT_OF_RANGE);
+}
+
+/* ---- the door ---- */
+
+static void a_reply_over_the_limit_is_refused(void **state) {
+  world *w = *state;
+  w->options.store.path = ":memory:";
+  w->options.limits.reply_bytes_max = 1000;
+  begin(w);
+  tci_str plan = create(w);
+  for (int i = 0; i < 20; i++) one(w, writes(w, 5, plan, tci_fmt(&w->arena, "@c%d opt=key:value", i)), true);
+  tci_event query = command(6, (tci_command){.kind = TCI_COMMAND_QUERY_NODES, .plan_id = plan});
+  query.command.query_nodes.include_checks = true;
+  assert_int_equal(turn(w, &query, 1, false).code, TCI_OK);
+  assert_int_equal(w->codes[6], TCI_RESOURCE_EXHAUSTED);
+  fx_contains(w->texts[6], "reply_bytes_max");
+  tci_str id = TCI_STR("c3");
+  query.command.query_nodes.check_ids = (tci_ids){&id, 1};
+  one(w, query, false);
+  assert_true(w->reply_len[6] > 0);
+}
+
+static void addresses_outside_the_allow_list_are_refused(void **state) {
+  world *w = *state;
+  w->options.store.path = ":memory:";
+  begin(w);
+  tci_command cmd = fx_register_command("q", "go", "sync", 0, 0);
+  cmd.register_runner.address = TCI_STR("10.9.8.7:1");
+  tci_event event = command(5, cmd);
+  assert_int_equal(turn(w, &event, 1, false).code, TCI_OK);
+  assert_int_equal(w->codes[5], TCI_PERMISSION_DENIED);
+  assert_false(tci_core_has_runner(tci_engine_core(w->engine), TCI_STR("q")));
+}
+
+static void a_runner_registered_under_another_allow_list_is_not_called(void **state) {
+  world *w = *state;
+  begin(w);
+  tci_str plan = create(w);
+  one(w, writes(w, 5, plan, "@gate; s runner=go after=@gate"), true);
+  w->options.allowed_addresses = (tci_ids){0};
+  reopen(w);
+  forget(w);
+  one(w, writes(w, 5, plan, "@gate state=FINAL"), true);
+  assert_string_equal(w->told, "");
+  assert_int_equal(tci_engine_next_due_us(w->engine), 0); /* it fails at once, in a turn of its own */
+  tick(w, 0);
+  const tci_stage *s = stage_of(w, plan, "s");
+  assert_int_equal(s->attempts.items[0]->failure.kind, TCI_FAILURE_UNREACHABLE);
+  assert_int_equal(s->attempts.len, 2);
+  assert_null(tci_core_check(tci_engine_core(w->engine), &w->arena));
+}
+
+static void work_left_over_is_due_at_once(void **state) {
+  world *w = *state;
+  w->options.store.path = ":memory:";
+  w->options.limits.policy_asks_per_turn = 1;
+  begin(w);
+  tci_str plan = create(w);
+  one(w, writes(w, 5, plan, "a runner=go; b runner=go"), true);
+  assert_string_equal(w->told, "run ");
+  assert_int_equal(tci_engine_next_due_us(w->engine), 0);
+  tick(w, 0);
+  assert_string_equal(w->told, "run run ");
+  tick(w, 0);
+  assert_true(tci_engine_next_due_us(w->engine) > w->now.mono_us);
+}
+
+#undef CLAIM
+#define CLAIM(test) cmocka_unit_test_setup_teardown(test, world_setup, world_teardown)
+
+int main(void) {
+  tci_log_set_level(TCI_LOG_OFF); /* failed commits are errors, and meant here */
+  (void)core_test_setup, (void)core_test_teardown;
+  const struct CMUnitTest tests[] = {
+      CLAIM(a_turn_is_one_commit_and_nothing_gets_out_before),
+      CLAIM(reads_and_refusals_commit_nothing),
+      CLAIM(what_was_acknowledged_is_there_after_a_restart),
+      CLAIM(the_first_turn_dispatches_what_waited),
+      CLAIM(a_failed_commit_never_happened),
+      CLAIM(after_a_failed_commit_reads_are_served_and_then_it_wakes),
+      CLAIM(calls_of_the_last_engine_are_dead_even_when_the_first_commit_fails),
+      CLAIM(a_failed_fsync_loses_the_store),
+      CLAIM(a_damaged_journal_is_refused_by_name),
+      CLAIM(a_draining_engine_finishes_and_begins_nothing),
+      CLAIM(settled_plans_are_loaded_when_they_are_named),
+      CLAIM(idle_plans_are_evicted_and_come_back_whole),
+      CLAIM(a_stream_resumes_after_any_sequence_as_if_it_had_never_stopped),
+      CLAIM(a_stream_of_a_plan_that_left_memory_resumes),
+      CLAIM(a_reply_over_the_limit_is_refused),
+      CLAIM(addresses_outside_the_allow_list_are_refused),
+      CLAIM(a_runner_registered_under_another_allow_list_is_not_called),
+      CLAIM(work_left_over_is_due_at_once),
+  };
+  return cmocka_run_group_tests(tests, NULL, NULL);
+}

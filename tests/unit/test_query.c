@@ -1,0 +1,152 @@
+/* query: reads change nothing and see what is there. */
+#include "core_test.h"
+
+static tci_command query(fx *f, tci_filter filter) {
+  return (tci_command){.kind = TCI_COMMAND_QUERY_NODES, .plan_id = f->plan_id, .query_nodes = filter};
+}
+
+/* "c d | s": the ids found. */
+static void finds(fx *f, tci_filter filter, const char *text) {
+  size_t records = f->journal.len;
+  const tci_reply *reply = fx_command(f, query(f, filter));
+  assert_int_equal(reply->status.code, TCI_OK);
+  assert_int_equal(f->journal.len, records);
+  char out[200] = "";
+  size_t at = 0;
+  for (size_t i = 0; i < reply->checks_len; i++)
+    at += (size_t)snprintf(out + at, sizeof out - at, "%.*s ", TCI_STR_ARG(reply->checks[i]->node.id));
+  at += (size_t)snprintf(out + at, sizeof out - at, "|");
+  for (size_t i = 0; i < reply->stages_len; i++)
+    at += (size_t)snprintf(out + at, sizeof out - at, " %.*s", TCI_STR_ARG(reply->stages[i]->node.id));
+  assert_string_equal(out, text);
+}
+
+static void nodes_are_found_in_order_of_creation(void **state) {
+  fx *f = *state;
+  fx_create(f);
+  fx_write(f, "@z; b runner=go; @a state=FINAL");
+  fx_write(f, "a runner=go state=FINAL; @m");
+  tci_str ids[] = {TCI_STR("z"), TCI_STR("nobody"), TCI_STR("a")}, empty[] = {TCI_STR("nobody")};
+  finds(f, (tci_filter){.include_checks = true, .include_stages = true}, "z a m | b a");
+  finds(f, (tci_filter){.include_checks = true}, "z a m |");
+  finds(f, (tci_filter){.include_stages = true}, "| b a");
+  finds(f, (tci_filter){0}, "|"); /* neither flag */
+  finds(f, (tci_filter){.include_checks = true, .include_stages = true, .check_ids = {ids, 3}}, "z a | b a");
+  finds(f, (tci_filter){.include_checks = true, .check_ids = {empty, 1}}, "|"); /* unknown ids are left out */
+  finds(f, (tci_filter){.include_checks = true, .check_states = tci_state_bit(TCI_CHECK_FINAL)}, "a |");
+  finds(f,
+        (tci_filter){.include_stages = true,
+                     .stage_states = tci_state_bit(TCI_STAGE_FINAL) | tci_state_bit(TCI_STAGE_PLANNED)},
+        "| a");
+  tci_str in_order[] = {TCI_STR("z"), TCI_STR("a")}; /* a filter's own order does not matter and is left alone */
+  finds(f, (tci_filter){.include_checks = true, .check_ids = {in_order, 2}}, "z a |");
+  assert_true(tci_str_eq(in_order[0], TCI_STR("z")));
+}
+
+static void what_is_not_there_is_refused(void **state) {
+  fx *f = *state;
+  fx_create(f);
+  tci_command cmd = query(f, (tci_filter){0});
+  cmd.plan_id = (tci_str){0};
+  fx_refuses_command(f, TCI_INVALID_ARGUMENT, "work_plan_id is empty", cmd);
+  cmd.plan_id = TCI_STR("nobody");
+  fx_refuses_command(f, TCI_NOT_FOUND, "no work plan 'nobody'", cmd);
+  cmd.kind = TCI_COMMAND_GET_PLAN;
+  fx_refuses_command(f, TCI_NOT_FOUND, "id: there is no work plan", cmd);
+  cmd = (tci_command){.kind = TCI_COMMAND_LIST_EXECUTIONS, .plan_id = TCI_STR("nobody")};
+  fx_refuses_command(f, TCI_NOT_FOUND, "nobody", cmd);
+}
+
+static void a_plan_is_found(void **state) {
+  fx *f = *state;
+  fx_create(f);
+  const tci_reply *reply = fx_command(f, (tci_command){.kind = TCI_COMMAND_GET_PLAN, .plan_id = f->plan_id});
+  assert_true(tci_str_eq(reply->plan->id, f->plan_id));
+  reply = fx_command(f, (tci_command){.kind = TCI_COMMAND_GET_SERVER_INFO});
+  assert_int_equal(reply->kind, TCI_REPLY_SERVER_INFO);
+}
+
+static tci_command execution(tci_str plan_id, const char *stage, int64_t attempt, tci_str id) {
+  tci_command cmd = {.kind = TCI_COMMAND_GET_EXECUTION, .plan_id = plan_id};
+  cmd.get_execution.stage_id = tci_str_from(stage);
+  cmd.get_execution.attempt = attempt;
+  cmd.get_execution.execution_id = id;
+  return cmd;
+}
+
+static void executions_are_found_by_id_or_by_place(void **state) {
+  fx *f = *state;
+  with_runner(f);
+  fx_write(f, "s runner=go attempts=2; pulled");
+  tci_str first = fx_execution(f, "s");
+  fx_answers(f, "s", "FINAL failure=x");
+  assert_int_equal(fx_command(f, execution(f->plan_id, "", 0, first))->attempts[0]->index, 1);
+  assert_int_equal(fx_command(f, execution(f->plan_id, "s", 0, (tci_str){0}))->attempts[0]->index, 2);
+  assert_int_equal(fx_command(f, execution(f->plan_id, "s", 1, (tci_str){0}))->attempts[0]->index, 1);
+  fx_refuses_command(f, TCI_NOT_FOUND, "has no execution 3", execution(f->plan_id, "s", 3, (tci_str){0}));
+  fx_refuses_command(f, TCI_NOT_FOUND, "has no execution", execution(f->plan_id, "s", -1, (tci_str){0}));
+  fx_refuses_command(f, TCI_NOT_FOUND, "stage 'pulled'", execution(f->plan_id, "pulled", 0, (tci_str){0}));
+  fx_refuses_command(f, TCI_NOT_FOUND, "stage 'typo'", execution(f->plan_id, "typo", 0, (tci_str){0}));
+  fx_refuses_command(f, TCI_INVALID_ARGUMENT, "stage_id is empty", execution(f->plan_id, "", 0, (tci_str){0}));
+  fx_refuses_command(f, TCI_INVALID_ARGUMENT, "execution_id is empty", execution((tci_str){0}, "", 0, (tci_str){0}));
+  fx_refuses_command(f, TCI_INVALID_ARGUMENT, "work_plan_id is empty", execution((tci_str){0}, "s", 0, (tci_str){0}));
+  fx_refuses_command(f, TCI_NOT_FOUND, "names no execution", execution(f->plan_id, "", 0, TCI_STR("x")));
+}
+
+static void executions_are_listed_by_stage_and_state(void **state) {
+  fx *f = *state;
+  with_runner(f);
+  fx_write(f, "s runner=go attempts=2; t runner=go; pulled");
+  fx_answers(f, "s", "FINAL failure=x");
+  tci_command cmd = {.kind = TCI_COMMAND_LIST_EXECUTIONS, .plan_id = f->plan_id};
+  assert_int_equal(fx_command(f, cmd)->attempts_len, 3);
+  cmd.list_executions.stage_id = TCI_STR("s");
+  assert_int_equal(fx_command(f, cmd)->attempts_len, 2);
+  cmd.list_executions.states = tci_state_bit(TCI_EXECUTION_FAILED);
+  const tci_reply *reply = fx_command(f, cmd);
+  assert_int_equal(reply->attempts_len, 1);
+  assert_int_equal(reply->attempts[0]->index, 1);
+  cmd.list_executions.stage_id = TCI_STR("typo");
+  assert_int_equal(fx_command(f, cmd)->attempts_len, 0);
+}
+
+/* ---- what stays in memory ---- */
+
+static void idle_plans_leave_memory_the_least_recently_touched_first(void **state) {
+  fx *f = *state;
+  f->limits.plans_in_memory_max = 2;
+  fx_renew(f);
+  fx_register(f, "r", "go", "sync", 0, 0);
+  tci_str plans[5];
+  for (int i = 0; i < 5; i++) {
+    plans[i] = fx_create(f);
+    fx_write(f, i == 0 ? "s runner=go" : "@c state=FINAL"); /* the first one is at work */
+  }
+  f->plan_id = plans[1];
+  fx_watch(f, 1, "checks"); /* and somebody watches the second */
+  fx_command(f, (tci_command){.kind = TCI_COMMAND_GET_PLAN, .plan_id = plans[2]});
+  f->compare_every = 0; /* the shadow forgets nothing */
+  assert_int_equal(tci_core_evict(f->core), 1);
+  assert_int_equal(tci_core_evict(f->core), 0);
+  const bool there[] = {true, true, true, false, true};
+  for (int i = 0; i < 5; i++) assert_int_equal(tci_core_has_plan(f->core, plans[i]), there[i]);
+  fx_step(f, &(tci_event){.kind = TCI_EVENT_UNWATCH, .token = 1});
+  tci_core_evict(f->core);
+  assert_false(tci_core_has_plan(f->core, plans[4])); /* the third was asked for since, the second just let go */
+  tci_core_free(f->core);                             /* for the teardown: all of it again */
+  f->core = fx_replay(f);
+  fx_step(f, &(tci_event){.kind = TCI_EVENT_RELOADED});
+  fx_write(f, "@late");
+}
+
+int main(void) {
+  const struct CMUnitTest tests[] = {
+      CLAIM(nodes_are_found_in_order_of_creation),
+      CLAIM(what_is_not_there_is_refused),
+      CLAIM(a_plan_is_found),
+      CLAIM(executions_are_found_by_id_or_by_place),
+      CLAIM(executions_are_listed_by_stage_and_state),
+      CLAIM(idle_plans_leave_memory_the_least_recently_touched_first),
+  };
+  return cmocka_run_group_tests(tests, NULL, NULL);
+}
