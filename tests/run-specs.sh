@@ -1,14 +1,19 @@
 #!/bin/sh
-# Runs specs in one world: run-specs.sh HOST BUILD WORLD NAME [FILE...]
+# Runs specs in one world: run-specs.sh HOST BUILD WORLD NAME [--alone] [OPTION...] [FILE...]
 #
-#   HOST   lua5.4: busted on the system's Lua, with the turboci.core module of the build
-#          turboci: busted inside the build's program (`turboci test`): sanitizer builds, whose module no stock Lua can load
-#   WORLD  virtual or grpc, handed on as TURBOCI_WORLD
-#   NAME   the report goes to BUILD/junit/NAME.xml
-#   FILE   default: every tests/spec/*_spec.lua that runs in WORLD. A spec that runs in one world only says so in one of
-#          its first five lines: "-- world: grpc" or "-- world: virtual".
+#   HOST     lua5.4: busted on the system's Lua, with the turboci.core module of the build
+#            turboci: busted inside the build's program (`turboci test`): for sanitizer builds, whose module no stock
+#            Lua can load
+#   WORLD    virtual or grpc, handed on as TURBOCI_WORLD
+#   NAME     the report goes to BUILD/junit/NAME.xml
+#   --alone  instead of the suite of WORLD those of its specs that are not part of it
+#   OPTION   busted's own, each one word: --shuffle --seed=7 --tags=TestLongChain
+#   FILE     default: the suite of WORLD, which is every tests/spec/*_spec.lua that runs there. A spec says otherwise in
+#            one of its first five lines: "-- world: grpc" or "-- world: virtual" (in that world only), "-- world: grpc,
+#            alone" (what watches processes for seconds: not part of the suite, but a run of its own)
 #
-# SPEC_WRAPPER (a command, split at blanks) runs the whole thing under valgrind or a debugger.
+# SPEC_WRAPPER (a command, split at blanks) runs the whole thing under valgrind or a debugger. SPEC_WITHOUT: files that
+# the default leaves out.
 set -eu
 
 host=$1 build=$(cd "$2" && pwd) world=$3 name=$4
@@ -16,13 +21,29 @@ shift 4
 cd "$(dirname "$0")/.."
 root=$(pwd)
 
+options='' alone=''
+while [ $# -gt 0 ]; do
+  case $1 in
+    --alone) alone=alone ;;
+    -*) options="$options $1" ;;
+    *) break ;;
+  esac
+  shift
+done
+
 if [ $# -eq 0 ]; then
   for spec in tests/spec/*_spec.lua; do
-    only=$(sed -n '1,5s/^-- world: \([a-z]*\).*/\1/p' "$spec")
-    if [ -z "$only" ] || [ "$only" = "$world" ]; then set -- "$@" "$spec"; fi
+    mark=$(sed -n '1,5s/^-- world: \([a-z, ]*[a-z]\).*/\1/p' "$spec")
+    case " ${SPEC_WITHOUT:-} " in *" $spec "*) continue ;; esac
+    case $mark in
+      "$world, alone") [ -n "$alone" ] || continue ;;
+      '' | "$world") [ -z "$alone" ] || continue ;;
+      *) continue ;;
+    esac
+    set -- "$@" "$spec"
   done
 fi
-[ $# -gt 0 ] || { echo "run-specs: no spec runs in the world '$world'" >&2; exit 1; }
+[ $# -gt 0 ] || { echo "run-specs: no spec runs in the world '$world' ${alone}" >&2; exit 1; }
 
 mkdir -p "$build/junit"
 rm -f "$build/junit/$name.xml"
@@ -36,8 +57,8 @@ case $host in
   *) echo "run-specs: HOST is lua5.4 or turboci, not '$host'" >&2; exit 2 ;;
 esac
 result=0
-# shellcheck disable=SC2086 # both are commands with arguments
-${SPEC_WRAPPER:-} $runner --output tests/spec_output.lua -Xoutput "$build/junit/$name.xml" "$@" || result=$?
+# shellcheck disable=SC2086 # commands with arguments, and a list of options
+${SPEC_WRAPPER:-} $runner $options --output tests/spec_output.lua -Xoutput "$build/junit/$name.xml" "$@" || result=$?
 # A runner that ends well without having run anything has not passed.
 [ -s "$build/junit/$name.xml" ] || { echo "run-specs: no report was written" >&2; exit 1; }
 exit $result

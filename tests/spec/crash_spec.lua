@@ -1,4 +1,4 @@
--- world: grpc
+-- world: grpc, alone
 -- kill -9. Separate processes work through plans (a server, two shell runners, `submit --wait`) while the server is
 -- killed at 20 random points and started again on the same file and address. A recorder outside writes a plan of its
 -- own and watches; after each restart it compares all that was acknowledged to it with what the server has.

@@ -1,289 +1,356 @@
--- Executions: choosing runners, callbacks, what is said twice. Both worlds.
+-- Category 4 of the testing plan: sync and async executions, how they end, and what time has to do with it.
+-- Both worlds.
 
-local core = require "turboci.core"
 local testing = require "turboci.testing"
 local turboci = require "turboci"
 
-describe("executions:", function()
+local STAGE_STATES = { "PLANNED", "ATTEMPTING", "FINAL" }
+local CHECK_STATES = { "PLANNED", "WAITING", "FINAL" }
+local COMPLETED = { "PENDING", "SCHEDULED", "RUNNING", "COMPLETE" }
+local FAILED = { "PENDING", "SCHEDULED", "RUNNING", "INCOMPLETE" }
+local NEAR_S = 0.005 -- the clock that measures and the clock that is shown differ by a hair
+
+describe("execution:", function()
   local env, workflow
 
   before_each(function()
     env = testing.env()
-    workflow = turboci.plan { name = "executions" }
+    workflow = turboci.plan { name = "execution" }
   end)
   after_each(function() env:stop() end)
-
-  -- A plan with one async stage that its runner has accepted and will not complete by itself.
-  local function submit_async(options)
-    local runner = env:mock_runner { id = "a", type = "async", auto_complete = false }
-    workflow:check("builds")
-    options = options or {}
-    options.runner, options.mode, options.finalizes = "async", "async", "builds"
-    workflow:stage("s", options)
-    local plan = env:submit(workflow)
-    env:wait(function()
-      local execution = env:execution(plan, "s")
-      return next(runner.pending) and execution.runner_execution_id ~= ""
-    end)
-    return plan, runner, runner.received[1]
-  end
 
   local function code_of(_, err)
     return err and err.code
   end
 
-  describe("choosing a runner:", function()
-    it("the least loaded one gets the next stage", function()
-      local runners = { env:mock_runner { id = "a", type = "test" }, env:mock_runner { id = "b", type = "test" } }
-      for _, runner in ipairs(runners) do runner:hold() end
-      for i = 1, 6 do workflow:stage("s" .. i, { runner = "test" }) end
-      local plan = env:submit(workflow)
-      env:wait(function() return #runners[1].received + #runners[2].received == 6 end)
-      assert.equal(3, runners[1]:info().current_load)
-      assert.equal(3, runners[2]:info().current_load)
-      for _, runner in ipairs(runners) do runner:release() end
-      env:wait(plan)
-    end)
+  -- "compile" answers the check "builds"; "package" comes after it.
+  local function submit_build(mode)
+    workflow:check("builds", { kind = "build" })
+    workflow:stage("compile", { runner = "build", mode = mode, args = { target = "all" }, finalizes = "builds" })
+    workflow:stage("package", { runner = "build", mode = mode, after = "compile" })
+    return env:submit(workflow)
+  end
 
-    it("nobody gets more than max_concurrent at once", function()
-      local runner = env:mock_runner { id = "a", type = "test", max_concurrent = 2 }
-      runner:hold()
-      for i = 1, 5 do workflow:stage("s" .. i, { runner = "test" }) end
-      local plan = env:submit(workflow)
-      env:wait(function() return #runner.received == 2 end)
-      env:settle()
-      assert.equal(2, #runner.received)
-      assert.equal(2, runner:info().current_load)
-      assert.equal("PENDING", env:execution(plan, "s3").state)
-      runner:release(runner.received[1].stage_id)
-      env:wait(function() return #runner.received == 3 end)
-      env:settle()
-      assert.equal(2, runner:info().current_load)
-      runner:release()
-      env:wait(plan)
-      local received = runner:received_stages()
-      table.sort(received) -- what is sent at the same time arrives in any order
-      assert.same({ "s1", "s2", "s3", "s4", "s5" }, received)
-      assert.equal(0, runner:info().current_load)
-    end)
+  -- An async runner that leaves progress and completion to the spec.
+  local function silent_runner(options)
+    options = options or {}
+    options.type, options.modes, options.auto_complete = "build", { "ASYNC" }, false
+    return env:mock_runner(options)
+  end
 
-    it("higher priority goes first, then what was ready first", function()
-      for i, priority in ipairs { 0, 5, 0, 9, 5 } do
-        workflow:stage("s" .. i, { runner = "test", priority = priority })
-      end
-      local plan = env:submit(workflow)
-      local runner = env:mock_runner { id = "a", type = "test", max_concurrent = 1 }
-      env:wait(plan)
-      assert.same({ "s4", "s2", "s5", "s1", "s3" }, runner:received_stages())
+  -- The engine knows that the runner has accepted.
+  local function wait_until_accepted(plan, stage_id)
+    env:wait(function()
+      local execution = env:execution(plan, stage_id)
+      return execution and execution.runner_execution_id ~= ""
     end)
+  end
 
-    it("a stage waits for a runner of its type and mode", function()
-      local other = env:mock_runner { id = "other", type = "other" }
-      local sync = env:mock_runner { id = "sync", type = "test", modes = { "SYNC" } }
-      workflow:stage("s", { runner = "test", mode = "async" })
-      local plan = env:submit(workflow)
-      env:settle()
-      assert.equal("PENDING", env:execution(plan, "s").state)
-      assert.same({}, other.received)
-      assert.same({}, sync.received)
-      local async = env:mock_runner { id = "async", type = "test", modes = { "ASYNC" } }
-      env:wait(plan)
-      assert.same({ "s" }, async:received_stages())
-      assert.stage(plan, "s").is_final { outcome = "SUCCEEDED", runner = "async" }
-    end)
+  local function assert_live(plan, stage_id, runner, state)
+    assert.stage(plan, stage_id).has_state "ATTEMPTING"
+    assert.execution(plan, stage_id).is_recorded { state = state, runner = runner.id }
+    assert.runner_load(runner, 1)
+  end
 
-    it("a runner without modes is a sync runner", function()
-      local runner = env:mock_runner { id = "r", type = "test", modes = {} }
-      assert.same({ "SYNC" }, runner:info().supported_modes)
-    end)
+  local function assert_completed(plan, stage_id, runner, mode)
+    assert.stage(plan, stage_id).is_final {
+      outcome = "SUCCEEDED", reason = "ATTEMPT_COMPLETE", attempts = 1, runner = runner.id,
+    }
+    assert.transitions(plan, "stage", stage_id, STAGE_STATES)
+    assert.transitions(plan, "attempt", stage_id, COMPLETED)
+    assert.execution(plan, stage_id).is_recorded {
+      state = "COMPLETE", attempt_state = "COMPLETE", mode = mode, runner = runner.id,
+    }
+  end
 
-    it("an unregistered runner gets no more work, and ends what it has", function()
-      local runner = env:mock_runner { id = "r", type = "test" }
-      runner:hold()
-      workflow:stage("first", { runner = "test" })
-      workflow:stage("second", { runner = "test", after = "first" })
-      local plan = env:submit(workflow)
-      env:wait(function() return #runner.received == 1 end)
-      assert(runner:unregister())
-      assert.is_nil(runner:info())
-      runner:release()
-      env:wait(function() return env:stage(plan, "first").state == "FINAL" end)
-      env:settle()
-      assert.stage(plan, "first").is_final { outcome = "SUCCEEDED" }
-      assert.equal("PENDING", env:execution(plan, "second").state)
-      assert.same({ "first" }, runner:received_stages())
-      assert.equal("NOT_FOUND", code_of(runner:unregister()))
-    end)
-  end)
+  -- A failure that the runner reported: not retried, told to the check, and the end of what comes after it.
+  local function assert_failed_build(plan, runner, mode, message)
+    assert.stage(plan, "compile").is_final {
+      outcome = "FAILED", reason = "NO_RETRIES_LEFT", attempts = 1, runner = runner.id, failure = message,
+      failure_kind = "REPORTED",
+    }
+    assert.transitions(plan, "stage", "compile", STAGE_STATES)
+    assert.transitions(plan, "attempt", "compile", FAILED)
+    assert.execution(plan, "compile").is_recorded {
+      state = "FAILED", attempt_state = "INCOMPLETE", mode = mode, runner = runner.id, failure = message,
+      failure_kind = "REPORTED",
+    }
+    assert.check(plan, "builds").is_final { outcome = "FAILED", reason = "NO_RESULT", results = 1, failure = message }
+    assert.transitions(plan, "check", "builds", CHECK_STATES)
+    assert.stage(plan, "package").is_final {
+      outcome = "SKIPPED", reason = "DEPENDENCIES_UNSATISFIED", attempts = 0,
+    }
+    assert.transitions(plan, "stage", "package", { "PLANNED", "FINAL" })
+    assert.same({}, env:executions(plan, "package"))
+    assert.same({ "compile" }, runner:received_stages())
+    assert.runner_load(runner, 0)
+    assert.equal("FAILED", env:plan(plan).outcome)
+  end
 
-  describe("callbacks:", function()
-    it("progress is kept in order, with percent and details", function()
-      local plan, runner = submit_async()
-      assert(runner:progress("s", "one", { percent = 10, details = { file = "a.c" } }))
-      assert(runner:progress("s", "two", { percent = 20 }))
-      local progress = env:execution(plan, "s").progress
-      assert.equal("one", progress[1].message)
-      assert.equal("a.c", progress[1].details.file)
-      assert.equal("two", progress[2].message)
-      assert.equal("RUNNING", env:execution(plan, "s").state)
-      assert(runner:complete "s")
-      env:wait(plan)
-      assert.equal(2, #env:stage(plan, "s").attempts[1].progress)
-    end)
+  it("a sync execution completes with the answer, which updates the checks #TestSyncExecutionSuccess", function()
+    local runner = env:mock_runner { id = "a", type = "build", modes = { "SYNC" }, hold = true }
+    function runner.on_run(request)
+      local response = env.success(request, { size = 42, files = { "a.o", "b.o" } })
+      response.details = { log = "ok" }
+      return response
+    end
 
-    it("only the last hundred progress entries are kept", function()
-      local plan, runner = submit_async()
-      for i = 1, 120 do assert(runner:progress("s", "n" .. i)) end
-      local progress = env:execution(plan, "s").progress
-      assert.equal(100, #progress)
-      assert.equal("n21", progress[1].message)
-      assert.equal("n120", progress[100].message)
-    end)
-
-    it("completing without progress runs first, then is complete", function()
-      local plan, runner = submit_async()
-      assert.equal("SCHEDULED", env:execution(plan, "s").attempt_state)
-      assert(runner:complete "s")
-      env:wait(plan)
-      assert.same({ "PENDING", "SCHEDULED", "RUNNING", "COMPLETE" }, plan.events:attempt_states "s")
-    end)
-
-    it("a callback may arrive before RunAsync is answered", function()
-      local runner = env:mock_runner { id = "a", type = "async", auto_complete = false }
-      function runner.on_run_async(request)
-        assert(runner:progress(request, "early"))
-        assert(runner:complete(request, env.success(request)))
-        return { accepted = true }
-      end
-      workflow:check("builds")
-      workflow:stage("s", { runner = "async", mode = "async", finalizes = "builds" })
-      local plan = env:submit(workflow)
-      env:wait(plan)
-      env:settle()
-      assert.stage(plan, "s").is_final { outcome = "SUCCEEDED", attempts = 1 }
-      assert.equal("early", env:execution(plan, "s").progress[1].message)
-    end)
-
-    it("a sync execution takes progress, and no completion", function()
-      local runner = env:mock_runner { id = "r", type = "test" }
-      runner:hold()
-      workflow:stage("s", { runner = "test" })
-      local plan = env:submit(workflow)
-      env:wait(function() return #runner.received == 1 end)
-      assert(runner:progress(runner.received[1], "half way"))
-      assert.equal("FAILED_PRECONDITION", code_of(runner:complete(runner.received[1], { stage_state = "FINAL" })))
-      runner:release()
-      env:wait(plan)
-      assert.equal("half way", env:execution(plan, "s").progress[1].message)
-    end)
-
-    it("completing twice with the same words is fine, in whatever order they come", function()
-      local plan, runner, request = submit_async()
-      local words = env.success(request, { a = 1, b = { x = true, y = "z" } })
-      assert.is_true(assert(runner:complete(request, words)).acknowledged)
-      env:wait(plan)
-      local before = env:query(plan)
-      assert.is_true(assert(runner:complete(request, words)).acknowledged)
-      -- The entries of a map come in any order: b before a, y before x.
-      local bytes = assert(core.encode("turboci.v1.CompleteStageExecutionRequest", {
-        execution_id = request.execution_id, stage_state = "FINAL",
-        check_updates = { { check_id = "builds", state = "FINAL", finalize = true } },
-      }))
-      local function entry(key, value) -- an entry of Struct.fields
-        local body = "\x0a" .. string.char(#key) .. key .. "\x12" .. string.char(#value) .. value
-        return "\x0a" .. string.char(#body) .. body
-      end
-      local inner = entry("y", "\x1a\x01z") .. entry("x", "\x20\x01")
-      local data = entry("b", "\x2a" .. string.char(#inner) .. inner)
-        .. entry("a", "\x11" .. string.pack("<d", 1))
-      local update = "\x0a\x06builds\x10\x28" .. "\x1a" .. string.char(#data) .. data .. "\x20\x01"
-      bytes = bytes:sub(1, 2 + #request.execution_id) .. "\x10\x28" .. "\x1a" .. string.char(#update) .. update
-      assert.equal("OK", env:raw("CompleteStageExecution", bytes), "the same words in another order")
-      assert.same(before, env:query(plan))
-    end)
-
-    it("completing twice with other words is refused", function()
-      local plan, runner, request = submit_async()
-      assert(runner:complete(request, env.success(request)))
-      env:wait(plan)
-      local before = env:query(plan)
-      assert.equal("FAILED_PRECONDITION", code_of(runner:complete(request, env.success(request, { other = true }))))
-      assert.equal("FAILED_PRECONDITION", code_of(runner:complete(request, env.failure "no")))
-      assert.equal("FAILED_PRECONDITION", code_of(runner:progress(request, "late")))
-      assert.same(before, env:query(plan))
-    end)
-
-    it("AWAITING_GROUP without children is the end", function()
-      local plan, runner, request = submit_async()
-      local words = env.success(request)
-      words.stage_state = "AWAITING_GROUP"
-      assert(runner:complete(request, words))
-      env:wait(plan)
-      assert.stage(plan, "s").is_final { outcome = "SUCCEEDED" }
-    end)
-
-    it("a failed completion fails the stage", function()
-      local plan, runner, request = submit_async()
-      assert(runner:complete(request, env.failure "disk full"))
-      env:wait(plan)
-      assert.stage(plan, "s").is_final {
-        outcome = "FAILED", reason = "NO_RETRIES_LEFT", failure = "disk full", failure_kind = "REPORTED",
-      }
-    end)
-
-    it("an execution can be read by its id, and by stage and attempt; its id is in no list", function()
-      local plan, _, request = submit_async()
-      local by_id = assert(env.client:get_stage_execution { execution_id = request.execution_id }).execution
-      local by_stage = assert(env.client:get_stage_execution {
-        work_plan_id = plan.id, stage_id = "s", attempt_idx = 1,
-      }).execution
-      assert.same(by_id, by_stage)
-      assert.same({ by_id }, env:executions(plan))
-      assert.is_nil(by_id.execution_id)
-      assert.same({}, assert(env.client:list_stage_executions {
-        work_plan_id = plan.id, states = { "COMPLETE" },
-      }).executions)
-    end)
-  end)
-
-  it("a ready stage is dispatched with the commit that makes it ready", function()
-    local function commits() return assert(env.client:get_server_info {}).counters.commits end
-    local runner = env:mock_runner { type = "test" }
-    runner:hold()
-    workflow:stage("a", { runner = "test" })
-    workflow:stage("b", { runner = "test", after = "a" })
-    local plan = env:create_plan()
-    local writes = workflow:writes()
-    local before = commits()
-    assert(env:write(plan, { stages = writes.stages }))
+    local plan = submit_build "sync"
     env:wait(function() return #runner.received == 1 end)
-    assert.equal(before + 1, commits())
-    runner:release "a"
-    env:wait(function() return #runner.received == 2 end)
-    assert.equal(before + 2, commits())
+    assert_live(plan, "compile", runner, "RUNNING")
+    assert.check(plan, "builds").has_state "WAITING"
+    assert.stage(plan, "package").has_state "PLANNED"
+
     runner:release()
     env:wait(plan)
-    assert.equal(before + 3, commits())
+    assert_completed(plan, "compile", runner, "SYNC")
+    assert_completed(plan, "package", runner, "SYNC")
+    assert.in_order(plan, { "compile", "package" })
+    assert.check(plan, "builds").is_final {
+      outcome = "SUCCEEDED", reason = "RESULTS_FINAL", results = 1, data = { size = 42, files = { "a.o", "b.o" } },
+    }
+    assert.transitions(plan, "check", "builds", CHECK_STATES)
+    local result = env:check(plan, "builds").results[1]
+    assert.equal("stage", result.owner_type)
+    assert.equal("compile", result.owner_id)
+    assert.is_truthy(result.finalized_at)
+    assert.same({ log = "ok" }, env:stage(plan, "compile").attempts[1].details)
+    assert.runner_load(runner, 0)
   end)
 
-  it("details of a result are kept with the attempt", function()
-    local runner = env:mock_runner { type = "test" }
-    runner.on_run = function() return { stage_state = "FINAL", details = { log = "ok" } } end
-    workflow:stage("s", { runner = "test" })
-    local plan = env:submit(workflow)
+  it("a failure in the answer to a sync execution is recorded #TestSyncExecutionFailure", function()
+    local runner = env:mock_runner { id = "a", type = "build", modes = { "SYNC" }, hold = true }
+    runner.on_run = function() return env.failure "exit code 2" end
+
+    local plan = submit_build "sync"
+    env:wait(function() return #runner.received == 1 end)
+    assert_live(plan, "compile", runner, "RUNNING")
+
+    runner:release()
     env:wait(plan)
-    assert.same({ log = "ok" }, env:stage(plan, "s").attempts[1].details)
+    assert_failed_build(plan, runner, "SYNC", "exit code 2")
+    local failure = env:execution(plan, "compile").failure
+    assert.is_true(failure.occurred_at > 0)
+    assert.same(failure, env:stage(plan, "compile").attempts[1].failure)
   end)
 
-  it("a runner is told the deadline", function()
-    local runner = env:mock_runner { type = "test" }
-    workflow:stage("s", { runner = "test", timeout = "90s" })
+  it("an error instead of an answer is recorded as a failure too", function()
+    local runner = env:mock_runner { id = "a", type = "build", modes = { "SYNC" } }
+    runner.on_run = function() return nil, "disk full" end
+    local plan = submit_build "sync"
+    env:wait(plan)
+    assert_failed_build(plan, runner, "SYNC", "disk full")
+  end)
+
+  it("a check that fails is no failed execution", function()
+    local runner = env:mock_runner { id = "a", type = "build", modes = { "SYNC" } }
+    function runner.on_run(request)
+      local response = env.success(request)
+      for _, update in ipairs(response.check_updates) do update.failure = { message = "2 tests failed" } end
+      return response
+    end
+    local plan = submit_build "sync"
+    env:wait(plan)
+    assert.stage(plan, "compile").is_final { outcome = "FAILED", reason = "CHECK_FAILED", attempts = 1 }
+    assert.transitions(plan, "attempt", "compile", COMPLETED)
+    assert.execution(plan, "compile").is_recorded { state = "COMPLETE", runner = "a" }
+    assert.check(plan, "builds").is_final { outcome = "FAILED", reason = "RESULT_FAILED", failure = "2 tests failed" }
+    assert.stage(plan, "package").is_final { outcome = "SKIPPED" }
+  end)
+
+  it("an async execution is accepted, and completed by a callback #TestAsyncExecutionSuccess", function()
+    local runner = silent_runner { id = "a" }
+    function runner.on_run_async(request)
+      return { accepted = true, runner_execution_id = "job-" .. request.stage_id }
+    end
+
+    local plan = submit_build "async"
+    wait_until_accepted(plan, "compile")
+    local request = runner.received[1]
+    assert.equal("ASYNC", request.mode)
+    assert.same({ target = "all" }, request.args)
+    assert.is_true(request.callback_address ~= "")
+    assert.equal(request, runner.pending[request.execution_id])
+    assert_live(plan, "compile", runner, "DISPATCHED")
+    assert.check(plan, "builds").has_state "WAITING"
+
+    local answer = assert(runner:complete(request, env.success(request, { size = 42 })))
+    assert.is_true(answer.acknowledged)
+    wait_until_accepted(plan, "package")
+    assert.check(plan, "builds").is_final { outcome = "SUCCEEDED", results = 1, data = { size = 42 } }
+    assert_live(plan, "package", runner, "DISPATCHED")
+    assert.is_nil(runner.pending[request.execution_id])
+
+    assert(runner:complete "package")
+    env:wait(plan)
+    assert_completed(plan, "compile", runner, "ASYNC")
+    assert_completed(plan, "package", runner, "ASYNC")
+    assert.equal("job-compile", env:execution(plan, "compile").runner_execution_id)
+    assert.in_order(plan, { "compile", "package" })
+    assert.transitions(plan, "check", "builds", CHECK_STATES)
+    assert.runner_load(runner, 0)
+  end)
+
+  it("an async execution reports progress while it runs #TestAsyncExecutionProgress", function()
+    local runner = silent_runner { id = "a" }
+    workflow:stage("compile", { runner = "build", mode = "async" })
+    local plan = env:submit(workflow)
+    wait_until_accepted(plan, "compile")
+    assert_live(plan, "compile", runner, "DISPATCHED")
+
+    -- The first report starts it, and is seen by whoever watches.
+    assert(runner:progress("compile", "configuring", { percent = 10 }))
+    assert_live(plan, "compile", runner, "RUNNING")
+    env:wait(function() return #plan.events:progress "compile" == 1 end)
+    local started_at = env:execution(plan, "compile").started_at
+    assert(runner:progress("compile", "compiling", { percent = 60, details = { file = "a.c" } }))
+    assert(runner:progress("compile", "linking"))
+    local execution = env:execution(plan, "compile")
+    assert.equal("RUNNING", execution.state)
+    assert.equal(started_at, execution.started_at)
+
+    assert(runner:complete "compile")
+    env:wait(plan)
+    assert_completed(plan, "compile", runner, "ASYNC")
+    local messages = { "configuring", "compiling", "linking" }
+    assert.execution(plan, "compile").is_recorded { state = "COMPLETE", progress = messages }
+    assert.same(messages, plan.events:progress "compile")
+    execution = env:execution(plan, "compile")
+    assert.same({ progress_percent = 10 }, execution.progress[1].details)
+    assert.same({ progress_percent = 60, file = "a.c" }, execution.progress[2].details)
+    local last = execution.dispatched_at
+    for _, entry in ipairs(execution.progress) do
+      assert.is_true(entry.timestamp >= last)
+      last = entry.timestamp
+    end
+    assert.is_true(last <= execution.finished_at)
+    assert.same(execution.progress, env:stage(plan, "compile").attempts[1].progress)
+    assert.runner_load(runner, 0)
+
+    -- It is over: there is no more to report.
+    assert.equal("FAILED_PRECONDITION", code_of(runner:progress(runner.received[1], "late")))
+    assert.same(execution, env:execution(plan, "compile"))
+  end)
+
+  it("an async execution reports its failure by the callback #TestAsyncExecutionFailure", function()
+    local runner = silent_runner { id = "a" }
+    local plan = submit_build "async"
+    wait_until_accepted(plan, "compile")
+    assert(runner:progress("compile", "compiling"))
+    assert_live(plan, "compile", runner, "RUNNING")
+
+    local answer = assert(runner:complete("compile", env.failure "exit code 2"))
+    assert.is_true(answer.acknowledged)
+    env:wait(plan)
+    assert_failed_build(plan, runner, "ASYNC", "exit code 2")
+    assert.execution(plan, "compile").is_recorded { state = "FAILED", progress = { "compiling" } }
+    assert.is_nil(next(runner.pending))
+  end)
+
+  it("an execution past its deadline is timed out and goes to another runner #TestExecutionTimeout", function()
+    -- One of each mode. The first runner never ends anything, the second does what is asked.
+    local options = { timeout = "500ms", retry = { max_attempts = 2, backoff = "10ms" } }
+    for _, mode in ipairs { "sync", "async" } do
+      workflow:check(mode .. "-check")
+      workflow:stage(mode, {
+        runner = "build", mode = mode, finalizes = mode .. "-check", timeout = options.timeout, retry = options.retry,
+      })
+    end
+    local stuck = env:mock_runner { id = "stuck", type = "build", auto_complete = false, hold = true }
+    local plan = env:submit(workflow)
+    env:wait(function() return #stuck.received == 2 end)
+    assert.runner_load(stuck, 2)
+    local works = env:mock_runner { id = "works", type = "build" }
+
+    env:wait(plan)
+
+    for _, mode in ipairs { "sync", "async" } do
+      assert.stage(plan, mode).is_final { outcome = "SUCCEEDED", attempts = 2, runner = "works" }
+      assert.transitions(plan, "stage", mode, STAGE_STATES)
+      local states = mode == "sync" and FAILED or { "PENDING", "SCHEDULED", "INCOMPLETE" }
+      assert.transitions(plan, "attempt", mode, states, 1)
+      assert.transitions(plan, "attempt", mode, COMPLETED, 2)
+      assert.execution(plan, mode, 1).is_recorded {
+        state = "FAILED", attempt_state = "INCOMPLETE", runner = "stuck", failure_kind = "TIMEOUT",
+        mode = mode:upper(),
+      }
+      assert.execution(plan, mode, 2).is_recorded { state = "COMPLETE", runner = "works", mode = mode:upper() }
+      local first = env:execution(plan, mode, 1)
+      assert.is_true(first.finished_at >= first.deadline - NEAR_S)
+      assert.check(plan, mode .. "-check").is_final { outcome = "SUCCEEDED", results = 1, data = {} }
+      assert.transitions(plan, "check", mode .. "-check", CHECK_STATES)
+    end
+    assert.equal(2, #stuck.received)
+    assert.runner_load(stuck, 0)
+    assert.runner_load(works, 0)
+
+    -- What the first runner says now is too late, by callback or by answer.
+    local before = env:query(plan)
+    stuck.on_run = function(request) return env.success(request, { late = true }) end
+    for _, request in ipairs(stuck.received) do
+      assert.equal("FAILED_PRECONDITION", code_of(stuck:progress(request, "late")))
+      assert.equal("FAILED_PRECONDITION", code_of(stuck:complete(request, env.success(request, { late = true }))))
+    end
+    stuck:release()
+    env:wait(function() return stuck.load == 0 end)
+    env:settle()
+    assert.same(before, env:query(plan))
+  end)
+
+  it("an execution that is timed out for the last time fails its stage and check", function()
+    local runner = env:mock_runner { id = "a", type = "build", hold = true }
+    workflow:check("builds")
+    workflow:stage("compile", {
+      runner = "build", finalizes = "builds", timeout = "50ms", retry = { max_attempts = 1 },
+    })
     local plan = env:submit(workflow)
     env:wait(plan)
-    local execution = env:execution(plan, "s")
-    assert.is_true(math.abs(execution.deadline - execution.dispatched_at - 90) < 0.001)
-    assert.is_true(math.abs(runner.received[1].deadline - execution.deadline) < 0.001)
-    assert.is_true(runner.received[1].timeout < 91) -- gRPC rounds what it tells the other side up
-    assert.is_true(runner.received[1].timeout > 60)
+    assert.stage(plan, "compile").is_final {
+      outcome = "FAILED", reason = "NO_RETRIES_LEFT", attempts = 1, failure_kind = "TIMEOUT",
+    }
+    assert.transitions(plan, "attempt", "compile", FAILED)
+    assert.check(plan, "builds").is_final { outcome = "FAILED", reason = "NO_RESULT", failure = "no retries left" }
+    assert.runner_load(runner, 0)
+  end)
+
+  it("the runner is told the deadline, and held to it #TestExecutionDeadline", function()
+    local runner = env:mock_runner { id = "a", type = "build" }
+    workflow:stage("default", { runner = "build" })
+    workflow:stage("sync", { runner = "build", timeout = "90s" })
+    workflow:stage("async", { runner = "build", mode = "async", timeout = "90s" })
+    local plan = env:submit(workflow)
+    env:wait(plan)
+    local limits = assert(env.client:get_server_info {}).limits
+    local seconds = { default = limits.execution_timeout_ms / 1000, sync = 90, async = 90 }
+    local answer_s = { default = seconds.default, sync = 90, async = limits.accept_timeout_ms / 1000 }
+    for _, request in ipairs(runner.received) do
+      local id = request.stage_id
+      local execution = env:execution(plan, id)
+      assert_completed(plan, id, runner, request.mode)
+      assert.near(seconds[id], execution.deadline - execution.dispatched_at, NEAR_S)
+      assert.near(execution.deadline, request.deadline, NEAR_S)
+      -- The call's own deadline says the same; RunAsync has to be answered sooner. gRPC rounds what it tells up, by
+      -- three percent at most.
+      local told = ("%s: told %.3f s"):format(id, request.timeout)
+      assert.is_true(request.timeout <= answer_s[id] * 1.03 + 1, told)
+      assert.is_true(request.timeout > answer_s[id] / 2, told)
+    end
+    assert.equal(3, #runner.received)
+
+    -- A runner that goes on beyond it finds its call given up, and no sooner.
+    runner:hold()
+    assert(env:write(plan, { stages = { {
+      id = "late", runner_type = "build", execution_mode = "SYNC", timeouts = { execution_ms = 200 },
+      retry = { max_attempts = 1 },
+    } } }))
+    env:wait(function() return #runner.received == 4 and runner.received[4].cancelled end)
+    env:wait(plan)
+    assert.stage(plan, "late").is_final { outcome = "FAILED", failure_kind = "TIMEOUT" }
+    assert.transitions(plan, "attempt", "late", FAILED)
+    local execution = env:execution(plan, "late")
+    assert.execution(plan, "late").is_recorded { state = "FAILED", runner = "a", failure_kind = "TIMEOUT" }
+    assert.near(0.2, execution.deadline - execution.dispatched_at, NEAR_S)
+    assert.is_true(execution.finished_at >= execution.deadline - NEAR_S)
+    assert.runner_load(runner, 0)
   end)
 end)

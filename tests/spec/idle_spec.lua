@@ -1,4 +1,4 @@
--- world: grpc
+-- world: grpc, alone
 -- What the server costs: nothing while nothing happens, one commit for a write and the Run it causes, none for reads.
 
 local process = require "process"

@@ -29,6 +29,8 @@ local function nested(levels)
 end
 
 describe("refused:", function()
+  randomize(false) -- the last test is about what all those before it left behind
+
   local env, plan, running, rows
 
   local function bytes_of(method, request)

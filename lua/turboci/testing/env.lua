@@ -73,12 +73,15 @@ end
 -- ---- plans ----
 
 ---@param metadata table<string, string>?
+---@param watch_fields table? of the WatchWorkPlanRequest behind plan.events, beside those that env:watch sets
 ---@return turboci.testing.Plan
-function Env:create_plan(metadata)
+function Env:create_plan(metadata, watch_fields)
   local response = must(self.client:create_work_plan { metadata = metadata or {} })
   local plan = { id = response.work_plan.id, env = self }
   -- Creating the plan is its first change: everything after that is wanted, however late the watch arrives.
-  plan.events = self:watch(plan, { after_sequence = 1 })
+  local request = { after_sequence = 1 }
+  for key, value in pairs(watch_fields or {}) do request[key] = value end
+  plan.events = self:watch(plan, request)
   table.insert(self.plans, plan)
   return plan
 end
@@ -186,7 +189,7 @@ end
 
 -- ---- runners ----
 
----@param given table see testing/mock_runner.lua
+---@param given turboci.testing.MockRunnerOptions? see testing/mock_runner.lua
 ---@return turboci.testing.MockRunner
 function Env:mock_runner(given)
   local runner = mock_runner.new(self, given)
@@ -205,6 +208,15 @@ Env.success = mock_runner.success
 Env.failure = mock_runner.failure
 
 -- ---- waiting ----
+
+---Runs fn beside the spec, as one more client of the server. What it raises is raised by a wait.
+---@param fn function
+function Env:spawn(fn)
+  self.world:spawn(function()
+    fn()
+    self.world:wake()
+  end)
+end
 
 local function is_settled(plan)
   return function()
@@ -238,6 +250,21 @@ function Env:wait(condition, given)
   local result = table.pack(self.world:wait(condition, given.timeout and options.duration("timeout", given.timeout)))
   if not result[1] then error(("waited for %s in vain\n%s"):format(what, self:explain()), 2) end
   return table.unpack(result, 1, result.n)
+end
+
+---Waits until the plan's events have shown a node reach a state: afterwards they are there up to this one. (A query
+---may be ahead of them.) Fails like wait.
+---@param plan turboci.testing.Plan
+---@param kind "stage"|"check"
+---@param id string
+---@param state string
+---@return integer sequence of the event
+function Env:wait_for(plan, kind, id, state)
+  local sequence = self.world:wait(function() return plan.events:sequence_of(kind, id, state) end)
+  if not sequence then
+    error(("waited for %s '%s' to be %s in vain\n%s"):format(kind, id, state, self:explain()), 2)
+  end
+  return sequence
 end
 
 ---Lets everything happen that happens without time passing. After it, "nothing happened" can be asserted.

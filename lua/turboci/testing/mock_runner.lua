@@ -11,16 +11,28 @@ local options = require "turboci.workflow.options"
 
 local M = {}
 
+---@class turboci.testing.Request a RunRequest or RunAsyncRequest as it came, and
+---@field mode "SYNC"|"ASYNC" by which call it came
+---@field timeout number? seconds the call was given
+---@field cancelled boolean? the engine gave the call up: cancelled it, or its deadline passed
+
+---Returns fields of the response (env.success(request), env.failure "why", env.disconnect()); nothing for the default;
+---or nil and an error, which becomes the call's status: a text UNKNOWN, { code = "UNAVAILABLE", message = "..." } its
+---code.
+---@alias turboci.testing.Hook fun(request: turboci.testing.Request, runner: turboci.testing.MockRunner): table?, any
+
 ---@class turboci.testing.MockRunner
 ---@field id string
 ---@field type string
 ---@field modes string[]
 ---@field max_concurrent integer
----@field received table[] the RunRequests and RunAsyncRequests so far; `mode` says which
----@field pending table<string, table> async requests that were accepted and not completed, by execution id
----@field load integer executions it works on now
----@field on_run (fun(request: table, runner: turboci.testing.MockRunner): table?, any)?
----@field on_run_async (fun(request: table, runner: turboci.testing.MockRunner): table?, any)?
+---@field received turboci.testing.Request[] all requests so far
+---@field pending table<string, turboci.testing.Request> accepted and not completed, by execution id
+---@field load integer executions it works on now, as it sees it; info().current_load is the engine's view
+---@field peak_load integer the most it ever worked on at once
+---@field on_run turboci.testing.Hook? replaces the default of sync work; returns the fields of a RunResponse
+---@field on_run_async turboci.testing.Hook? replaces accepting; returns the fields of a RunAsyncResponse
+---@field auto_complete boolean accepted async work progresses and completes by itself; false: the spec does it
 local MockRunner = {}
 MockRunner.__index = MockRunner
 
@@ -40,14 +52,29 @@ local known_options = {
   on_run = "function",
   on_run_async = "function",
   auto_complete = "boolean",
+  hold = "boolean",
   register = "boolean",
 }
 
+---@class turboci.testing.MockRunnerOptions
+---@field id string? default: "runner-1", "runner-2", ...
+---@field type string? default: "test"
+---@field modes string[]? default: { "SYNC", "ASYNC" }
+---@field max_concurrent integer? default: 0, no limit
+---@field ttl number|string? whole seconds on the wire, at least one; default: a day
+---@field metadata table<string, string>?
+---@field address string? registered instead of its own
+---@field on_run turboci.testing.Hook?
+---@field on_run_async turboci.testing.Hook?
+---@field auto_complete boolean? default: true
+---@field hold boolean? true: holds from the start; what is pending may come before the runner is back with the spec
+---@field register boolean? false: it is there, but registers only when told to
+
 ---@param env turboci.testing.Env
----@param given table
+---@param given turboci.testing.MockRunnerOptions?
 ---@return turboci.testing.MockRunner
 function M.new(env, given)
-  options.check("mock_runner", given, known_options)
+  given = options.check("mock_runner", given, known_options)
   env.runner_count = env.runner_count + 1
   local self = setmetatable({
     env = env,
@@ -61,9 +88,11 @@ function M.new(env, given)
     on_run = given.on_run,
     on_run_async = given.on_run_async,
     auto_complete = given.auto_complete ~= false,
+    held = given.hold or false,
     received = {},
     pending = {},
     load = 0,
+    peak_load = 0,
     waiting = {}, -- calls that hold() keeps: { request =, resume = }
   }, MockRunner)
   self.address, self.close = env.world:host(function(call) self:take(call) end)
@@ -206,6 +235,11 @@ function MockRunner:take(call)
   request.timeout = call.timeout
   self.received[#self.received + 1] = request
   self.load = self.load + 1
+  self.peak_load = math.max(self.peak_load, self.load)
+  call.on_cancel = function()
+    request.cancelled = true
+    self.world:wake()
+  end
   self.world:spawn(function()
     if request.mode == "SYNC" then self:run(call, request) else self:run_async(call, request) end
   end)
@@ -260,12 +294,12 @@ function MockRunner:complete(what, fields)
   local request = { execution_id = id }
   fields = fields or M.success(self.pending[id] or { assigned_check_ids = {} })
   for key, value in pairs(fields) do request[key] = value end
-  local response, err = self.env.client:complete_stage_execution(request)
+  -- Before it is said: the engine may send the next before it has answered.
   if self.pending[id] then
     self.pending[id] = nil
     self:ended()
   end
-  return response, err
+  return self.env.client:complete_stage_execution(request)
 end
 
 ---Reports progress of an execution.

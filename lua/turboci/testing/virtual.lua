@@ -5,7 +5,8 @@
 -- 2. The queue runs, first in first out, only while somebody waits, settles or advances: a spec sees no change that it
 --    did not wait for, as in the grpc world.
 -- 3. Time stands still except in wait (from timer to timer) and advance.
--- 4. The invariants of the core are checked after every turn.
+-- 4. The invariants of the core are checked after every turn. Each check looks at every node: when a lot has happened
+--    it is done after every few turns only, and at the end.
 --
 -- Hooks and watchers are coroutines; await suspends them. Used by testing/env.lua.
 
@@ -14,6 +15,7 @@ local core = require "turboci.core"
 
 local STEPS_MAX = 1000000 -- of one wait, settle or advance; beyond it something runs in circles
 local JUMPS_MAX = 100000
+local RECORDS_PER_TURN = 250 -- a journal this long makes it every second turn, twice that every third, and so on
 
 ---@class turboci.testing.Virtual : turboci.testing.World
 local Virtual = {}
@@ -31,6 +33,7 @@ local function new(given)
   })
   return setmetatable({
     engine = engine,
+    unchecked = 0, -- turns since the invariants were checked
     ready = {}, -- functions to run, first in first out
     ready_first = 1,
     ready_last = 0,
@@ -70,6 +73,12 @@ function Virtual:after_turn()
       if stream then stream:finish(output.code, output.message) end
     end
   end
+  self.unchecked = self.unchecked + 1
+  if self.unchecked > self.engine:counters().records // RECORDS_PER_TURN then self:check() end
+end
+
+function Virtual:check()
+  self.unchecked = 0
   local violation = self.engine:check()
   if violation then error("the engine broke an invariant: " .. violation, 0) end
 end
@@ -126,7 +135,10 @@ function Virtual:dispatch(output)
   end
   self.calls[output.execution_id] = call
   if output.timeout_us then
-    timer = self:after(output.timeout_us, function() call.reply(core.codes.DEADLINE_EXCEEDED, "deadline exceeded") end)
+    timer = self:after(output.timeout_us, function()
+      if call.on_cancel then call.on_cancel() end
+      call.reply(core.codes.DEADLINE_EXCEEDED, "deadline exceeded")
+    end)
   end
   local handler = self.hosts[output.address]
   if handler then
@@ -139,7 +151,6 @@ end
 function Virtual:cancel(execution_id)
   local call = self.calls[execution_id]
   if not call then return end
-  call.cancelled = true
   if call.on_cancel then call.on_cancel() end
   call.reply(core.codes.CANCELLED, "cancelled")
 end
@@ -377,8 +388,12 @@ function Virtual:transport()
 end
 
 function Virtual:stop()
-  if self.engine then self.engine:close() end
+  local engine = self.engine
+  if not engine then return end
+  local well, violation = pcall(self.check, self)
+  engine:close()
   self.engine = nil
+  if not well then error(violation, 0) end
 end
 
 return { new = new }

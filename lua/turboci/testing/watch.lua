@@ -60,6 +60,21 @@ function Recorder:attempt_states(id, idx)
   return states
 end
 
+---The messages of the progress that an attempt of a stage was seen to make.
+---@param id string
+---@param idx integer? default 1
+---@return string[]
+function Recorder:progress(id, idx)
+  local messages = {}
+  for _, event in ipairs(self.events) do
+    local part = of_node(event, "stage", id)
+    local attempt = part and part.stage and part.stage.attempts[idx or 1]
+    -- Each event shows all there was until then.
+    for i = #messages + 1, attempt and #attempt.progress or 0 do messages[i] = attempt.progress[i].message end
+  end
+  return messages
+end
+
 ---The sequence number of the event in which a node reached a state; nil: it never did.
 ---@param kind "stage"|"check"
 ---@param id string
