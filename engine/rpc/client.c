@@ -4,7 +4,8 @@
  *    until on_done has returned.
  * 2. batches_out is set before the first batch starts and belongs to the polling thread then; at 0 the call is over.
  *    So whoever started the call does not touch it after its last batch.
- * 3. A channel is in `idle` exactly when no call uses it: in the order in which they fell idle. Only those are dropped.
+ * 3. A channel is in `idle` exactly when no call uses it: in the order in which they fell idle. One that lost its peer
+ *    leaves `channels` at once and is freed with its last call.
  * 4. No callback runs under the client's lock.
  *
  * Callers: app/loop.c (calls to runners), engine/lua (calls to an orchestrator).
@@ -28,6 +29,7 @@ typedef struct {
   tci_str key; /* kind and target */
   grpc_channel *grpc;
   size_t calls;
+  bool dropped; /* no longer in `channels`: goes with its last call */
 } channel;
 
 struct tci_rpc_client {
@@ -62,6 +64,7 @@ typedef struct {
 static tci_str handle_key(const uint64_t *handle);
 static channel *channel_take(tci_rpc_client *client, const char *target, bool stream);
 static channel *channel_release(tci_rpc_client *client, channel *used);
+static void channel_drop_if_lost(tci_rpc_client *client, channel *used, grpc_status_code code);
 static void channel_free(channel *unused);
 static grpc_channel *dial(const char *target, bool stream);
 static void start_unary(client_call *call);
@@ -171,12 +174,22 @@ static channel *channel_take(tci_rpc_client *client, const char *target, bool st
 
 /* Returns a channel to be freed once the lock is given back, or NULL. */
 static channel *channel_release(tci_rpc_client *client, channel *used) {
-  if (--used->calls == 0) tci_list_push(&client->idle, &used->idle);
+  if (--used->calls == 0 && used->dropped) return used;
+  if (used->calls == 0) tci_list_push(&client->idle, &used->idle);
   if (client->channels.len <= CHANNELS_MAX || tci_list_empty(&client->idle)) return NULL;
   channel *oldest = tci_container(client->idle.next, channel, idle);
   tci_link_remove(&oldest->idle);
   tci_map_remove(&client->channels, oldest->key);
   return oldest;
+}
+
+/* A channel that lost its peer waits before it dials again, and meanwhile fails every call at once. Whoever calls next gets
+ * a fresh one, which dials now: when to call again is the caller's to decide. */
+static void channel_drop_if_lost(tci_rpc_client *client, channel *used, grpc_status_code code) {
+  if (code != GRPC_STATUS_UNAVAILABLE || used->dropped) return;
+  if (grpc_channel_check_connectivity_state(used->grpc, 0) == GRPC_CHANNEL_READY) return; /* the peer itself said so */
+  tci_map_remove(&client->channels, used->key);
+  used->dropped = true;
 }
 
 static void channel_free(channel *unused) {
@@ -189,6 +202,7 @@ static grpc_channel *dial(const char *target, bool stream) {
   grpc_arg args[] = {
       tci_rpc_arg(GRPC_ARG_ENABLE_HTTP_PROXY, 0),                 /* http_proxy of the environment is not for us */
       tci_rpc_arg(GRPC_ARG_SERVICE_CONFIG_DISABLE_RESOLUTION, 1), /* nor are settings out of a target's DNS */
+      tci_rpc_arg(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, 1),         /* a fresh channel dials afresh */
       tci_rpc_arg(GRPC_ARG_MAX_RECEIVE_MESSAGE_LENGTH, TCI_RPC_MESSAGE_BYTES_MAX),
       tci_rpc_arg(GRPC_ARG_MAX_METADATA_SIZE, TCI_RPC_METADATA_BYTES_MAX),
       tci_rpc_arg(GRPC_ARG_INITIAL_RECONNECT_BACKOFF_MS, TCI_RPC_BACKOFF_MS_MIN),
@@ -286,6 +300,7 @@ static void batch_over(client_call *call) {
   pthread_mutex_lock(&client->lock);
   tci_link_remove(&call->link);
   tci_map_remove(&client->by_handle, handle_key(&call->handle));
+  channel_drop_if_lost(client, call->channel, call->code);
   pthread_mutex_unlock(&client->lock);
 
   tell_done(call);

@@ -58,8 +58,7 @@ describe("errors:", function()
     wait_for_work(plan, gone, 1)
     assert.execution(plan, "s").is_recorded { state = "RUNNING", runner = "gone" }
     assert.runner_load(gone, 1)
-    local other = env:mock_runner { id = "other", type = "test" }
-    other:hold()
+    local other = env:mock_runner { id = "other", type = "test", hold = true }
 
     gone:disconnect()
     wait_for_work(plan, other, 1)

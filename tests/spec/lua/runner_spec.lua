@@ -183,7 +183,9 @@ describe("a runner's host", function()
   it("accepts a repeated RunAsync and runs it once", function()
     local made, release = waiting {}
     for _ = 1, 2 do
-      local _, _, answer = call_runner(made, "RunAsync", { execution_id = "e1", stage_id = "s", attempt_idx = 1 })
+      local code, text, answer = call_runner(made, "RunAsync",
+        { execution_id = "e1", stage_id = "s", attempt_idx = 1 })
+      assert.equal("OK", code, text)
       assert.is_true(answer.accepted)
     end
     assert.equal(1, made.running)
