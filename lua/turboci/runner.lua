@@ -6,7 +6,8 @@
 --     runner:stop()
 --
 -- Invariants:
---   1. At most max_concurrent executions at once; the next one is refused (RESOURCE_EXHAUSTED, or accepted = false).
+--   1. At most max_concurrent executions at once; the next one is refused (RESOURCE_EXHAUSTED, or accepted = false),
+--      unless one that nobody waits for any more is about to end: then it waits for that slot.
 --   2. An execution runs once, however often RunAsync repeats it.
 --   3. The result of an async execution is sent until the server takes or refuses it.
 --   4. Whatever a run function does becomes an answer; it never takes the runner down.
@@ -20,6 +21,7 @@ local M = {}
 
 local RETRY_SECONDS = 1 -- between heartbeats while the server is away
 local BACKOFF, BACKOFF_MAX = 0.1, 2 -- between completions that did not get through
+local LEAVE_SECONDS = 5 -- to wait for the slot of an execution that was cancelled
 local BUSY_MAX = 20 -- completions refused with RESOURCE_EXHAUSTED before giving up
 local CALL_TIMEOUT = 5
 
@@ -101,7 +103,10 @@ end
 -- The answer to the engine for what the run function does.
 local function work(self, context)
   local function told(err)
-    return type(err) == "table" and tostring(err) or err
+    if type(err) == "string" then return err end
+    local meta = getmetatable(err)
+    if type(meta) == "table" and meta.__tostring then return tostring(err) end
+    return ("the run function raised a %s value, not a message"):format(type(err))
   end
   local ok, value, err = xpcall(self.run, told, context)
   context:flush()
@@ -131,11 +136,43 @@ local function has_mode(self, mode)
   return false
 end
 
+-- The engine frees the slot of an execution at its deadline or when it gives it up, and sends the next at once; here
+-- the old one still has to end. A refusal would cost that runner, often the only one, its next seconds of work.
+local function someone_leaves(self)
+  for _, execution in pairs(self.executions) do
+    local context = execution.context
+    if context.cancelled or context.deadline and context.deadline <= util.now() then return true end
+  end
+  return false
+end
+
+local function is_full(self)
+  return self.max_concurrent > 0 and self.running >= self.max_concurrent
+end
+
+-- Waits for a slot while one is about to be free. False: the caller has gone meanwhile.
+local function wait_for_slot(self, call)
+  if not is_full(self) or not someone_leaves(self) then return true end
+  local late = false
+  local timer = loop.timer(LEAVE_SECONDS, function() late = true end)
+  self.waiting[call] = true
+  repeat
+    loop.wait_until(function()
+      return late or self.stopping or not self.waiting[call] or not is_full(self) or not someone_leaves(self)
+    end)
+    -- Another one that waited may have been faster.
+  until late or self.stopping or not self.waiting[call] or not is_full(self) or not someone_leaves(self)
+  timer:close()
+  local here = self.waiting[call] ~= nil
+  self.waiting[call] = nil
+  return here
+end
+
 -- code and text of a refusal; nil: take it.
 local function refusal(self, mode)
   if self.stopping then return "UNAVAILABLE", "the runner is stopping" end
   if not has_mode(self, mode) then return "UNIMPLEMENTED", "this runner does not work in the mode " .. mode end
-  if self.max_concurrent > 0 and self.running >= self.max_concurrent then
+  if is_full(self) then
     return "RESOURCE_EXHAUSTED", ("all %d slots are taken"):format(self.max_concurrent)
   end
   return nil
@@ -223,12 +260,14 @@ end
 local handlers = {}
 
 function handlers.Run(self, event, request)
+  if not wait_for_slot(self, event.call) then return nil end
   local code, text = refusal(self, "SYNC")
   if code then return self:reply(event.call, code, text) end
   return run_sync(self, event, request)
 end
 
 function handlers.RunAsync(self, event, request)
+  if not self.executions[request.execution_id] and not wait_for_slot(self, event.call) then return nil end
   local known = self.executions[request.execution_id]
   local code, text = refusal(self, "ASYNC")
   if not known and code and code ~= "RESOURCE_EXHAUSTED" then return self:reply(event.call, code, text) end
@@ -268,6 +307,7 @@ local function on_call(self, event)
 end
 
 local function on_gone(self, event)
+  self.waiting[event.call] = nil
   for _, execution in pairs(self.executions) do
     if execution.call == event.call then
       execution.gone = true
@@ -304,6 +344,7 @@ function M.start(options)
     address = options.address or host:address(),
     on_notice = options.on_notice or function() end,
     executions = {},
+    waiting = {}, -- calls that wait for a slot
     callbacks = {},
     running = 0,
   }, Runner)

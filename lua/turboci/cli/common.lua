@@ -127,9 +127,10 @@ function M.load_plan(path, parameters)
   file:close()
   local chunk, err = loadfile(path, "t")
   if not chunk then M.fail(2, ("turboci: the workflow file is not valid Lua:\n  %s"):format(err)) end
+  require("turboci.runner.lua").take_print()
   local ok, plan = xpcall(chunk, function(raised)
     if type(raised) == "string" then return raised end
-    return debug.traceback(tostring(raised), 2)
+    return debug.traceback(("a %s value was raised, not a message"):format(type(raised)), 2)
   end, parameters)
   if not ok then M.fail(2, ("turboci: a mistake in the workflow file:\n  %s"):format(plan)) end
   if not workflow.is_plan(plan) then
@@ -150,28 +151,75 @@ end
 ---------------------------------------------------------------------------------------------------
 -- Signals
 
----At the first SIGINT or SIGTERM calls fn(name); at the second leaves at once, and nothing it started survives.
----@param fn fun(name: string)
----@param on_leave fun()? last thing to do before leaving at once; must not wait
----@return fun() stop no more
-function M.on_interrupt(fn, on_leave)
+local ARM_SECONDS = 0.05 -- `timeout`, for one, sends its signal twice
+
+-- nohup, and whoever else ignores SIGHUP for us, means it.
+local function is_ignored(name)
+  local file = io.open("/proc/self/status")
+  if not file then return false end
+  local mask = file:read("a"):match("SigIgn:%s*(%x+)")
+  file:close()
+  local number = require("luv").constants[name:upper()]
+  return mask ~= nil and tonumber(mask, 16) >> (number - 1) & 1 == 1
+end
+
+---The signals that ask a program to stop.
+---@return string[]
+function M.stop_signals()
+  local names = { "sigint", "sigterm" }
+  if not is_ignored("sighup") then names[3] = "sighup" end
+  return names
+end
+
+---@class turboci.cli.Interrupts
+---@field seen string? name of the first signal
+---@field on_first fun(name: string)? called at the first one, in a task; look at `seen` when you set it late
+---@field on_leave fun()? last thing to do before leaving at once; must not wait
+---@field armed boolean? the next signal leaves at once, and nothing this program started survives
+local Interrupts = {}
+Interrupts.__index = Interrupts
+
+---From now on SIGINT, SIGTERM, SIGHUP (the terminal has gone) and SIGPIPE (nobody reads stdout) are ours. A second
+---signal counts only once the user has been told what it does: see arm.
+---@return turboci.cli.Interrupts
+function M.interrupts()
   local loop = require "turboci.loop"
-  local seen = false
+  local self = setmetatable({ handles = {} }, Interrupts)
   local function handle(name)
-    if seen then
+    if not self.seen then
+      self.seen = name
+      if self.on_first then self.on_first(name) end
+    elseif self.armed and name ~= "sigpipe" then
       require("turboci.runner.shell").kill_all()
-      if on_leave then on_leave() end
+      if self.on_leave then self.on_leave() end
       os.exit(3, false)
     end
-    seen = true
-    fn(name)
   end
-  local handles = { loop.on_signal("sigint", handle), loop.on_signal("sigterm", handle) }
-  return function()
-    for _, signal in ipairs(handles) do
-      signal:close()
-    end
+  for _, name in ipairs(M.stop_signals()) do
+    table.insert(self.handles, loop.on_signal(name, handle))
   end
+  table.insert(self.handles, loop.on_signal("sigpipe", handle))
+  return self
+end
+
+---Tells the user, unless the reader has gone, what the next signal does, and means it from then on. In a moment: what
+---stops faster than that needs no word.
+---@param text string
+---@param before fun()? gives the screen back
+function Interrupts:arm(text, before)
+  self.timer = require("turboci.loop").timer(ARM_SECONDS, function()
+    if before then before() end
+    if self.seen ~= "sigpipe" then M.notice(text) end
+    self.armed = true
+  end)
+end
+
+---No more.
+function Interrupts:close()
+  for _, signal in ipairs(self.handles) do
+    signal:close()
+  end
+  if self.timer then self.timer:close() end
 end
 
 ---A line for people, away from stdout.

@@ -67,9 +67,11 @@ local function attempt_changes(self, stage, old, new, at, changes)
       changes[#changes + 1] = { type = "output", stage = stage, attempt = new, text = entry.message, at = at }
     end
   end
-  if new.state == "INCOMPLETE" and not (old and old.state == "INCOMPLETE") and stage.state ~= "FINAL" then
-    changes[#changes + 1] = { type = "retry", stage = stage, attempt = new, at = at,
-      text = new.failure and new.failure.message or "" }
+  -- A failed attempt is told by the one that repeats it: without one it is the stage that has failed.
+  local failed = not old and stage.attempts[new.idx - 1]
+  if failed and failed.state == "INCOMPLETE" then
+    table.insert(changes, 1, { type = "retry", stage = stage, attempt = failed, at = at,
+      text = failed.failure and failed.failure.message or "" })
   end
 end
 

@@ -71,15 +71,16 @@ function Progress:close()
   self.out:flush()
 end
 
--- The output of an attempt: the tail its runner reported, or what came as progress when it never could.
+-- The output of an attempt: the tail its runner reported, or what came as progress when it never could. And how many
+-- lines there were before it.
 local function output_of(attempt)
-  local output = attempt and attempt.details and attempt.details.output
-  if type(output) == "string" then return output end
+  local details = attempt and attempt.details or {}
+  if type(details.output) == "string" then return details.output, math.tointeger(details.lines_before) or 0 end
   local lines = {}
   for _, entry in ipairs(attempt and attempt.progress or {}) do
     lines[#lines + 1] = entry.message
   end
-  return table.concat(lines, "\n")
+  return table.concat(lines, "\n"), 0
 end
 
 local function failed_stage(self, stage)
@@ -90,10 +91,13 @@ local function failed_stage(self, stage)
     where = (" (attempt %d on %s)"):format(attempt.idx, attempt.process_uid)
   end
   out:write(style.bad(("%s FAILED"):format(stage.id)), ": ", text.plain(self.model:why(stage)), where, "\n")
-  local output = output_of(attempt)
+  local output, before = output_of(attempt)
   if output ~= "" then
     local lines = text.last_lines(output, TAIL_SHOWN)
-    if lines.cut > 0 then out:write(style.dim(("  | ... %d lines before"):format(lines.cut)), "\n") end
+    before = before + lines.cut
+    if before > 0 then
+      out:write(style.dim(("  | ... %d line%s before"):format(before, before == 1 and "" or "s")), "\n")
+    end
     for _, line in ipairs(lines) do
       out:write(style.dim("  | "), text.plain(line), "\n")
     end

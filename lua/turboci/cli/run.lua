@@ -18,14 +18,19 @@ function M.describe(parser)
   parser:usage("Usage: turboci run [-h] [-j N] [--json] [--keep-db PATH] FILE [-- KEY=VALUE ...]")
 end
 
--- Stages that nobody in this process would ever take.
-local function check_runners(plan, file)
+-- Stages that nobody in this process would ever take, and commands that the shell runner would refuse.
+local function check_stages(plan, file)
   for _, stage in ipairs(plan:writes().stages) do
     local type = stage.runner_type
     if type ~= "shell" and not plan.bodies[stage.id] then
       common.fail(2, ("turboci: %s: stage '%s' wants %s, and `turboci run` has a shell runner only\n"
         .. "  use `turboci serve`, a runner of that type and `turboci submit --wait`"):format(file, stage.id,
         type and ("a runner of type '%s'"):format(type) or "a client that pulls it"))
+    end
+    local problem = type == "shell" and require("turboci.runner.shell").check(stage.args)
+    if problem then
+      common.fail(2, ("turboci: a mistake in the workflow file:\n  %s: stage '%s': %s")
+        :format(plan.stages[stage.id].where, stage.id, problem))
     end
   end
 end
@@ -65,7 +70,7 @@ local function start_server(args, folder)
   return server
 end
 
-local function run_in(folder, args, plan)
+local function run_in(folder, args, plan, interrupts)
   local shell = require "turboci.runner.shell"
   local server = start_server(args, folder)
   local client = require("turboci.client").connect(server:address())
@@ -89,7 +94,7 @@ local function run_in(folder, args, plan)
     timeout = 0,
     body_listen = "unix:" .. folder .. "/lua",
     on_stop = function() runner:stop { cancel = true } end,
-    on_leave = function() remove_folder(folder) end,
+    interrupts = interrupts,
   })
   runner:stop { cancel = true }
   server:stop()
@@ -101,9 +106,12 @@ end
 ---@return integer exit_code
 function M.run(args)
   local plan = common.load_plan(args.file, common.parameters(args.parameters))
-  check_runners(plan, args.file)
+  check_stages(plan, args.file)
+  local interrupts = common.interrupts()
   local folder = make_folder()
-  local ok, code = pcall(run_in, folder, args, plan)
+  interrupts.on_leave = function() remove_folder(folder) end
+  local ok, code = pcall(run_in, folder, args, plan, interrupts)
+  interrupts:close()
   remove_folder(folder)
   if not ok then error(code, 0) end
   return code

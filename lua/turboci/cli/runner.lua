@@ -42,7 +42,7 @@ function M.run(args)
   local stopping = loop.queue()
   local runner, err
   local signals = {}
-  for _, name in ipairs { "sigterm", "sigint" } do
+  for _, name in ipairs(common.stop_signals()) do
     signals[#signals + 1] = loop.on_signal(name, function()
       if not runner then os.exit(3, false) end
       stopping:push(true)

@@ -15,7 +15,8 @@ local M = {}
 ---@field body_listen string? where the runner of Lua bodies listens
 ---@field announce fun(plan_id: string)?
 ---@field on_stop fun()? first thing to do when the user interrupts
----@field on_leave fun()? last thing to do when the user does so again
+---@field interrupts turboci.cli.Interrupts? default: its own
+---@field goes_on boolean? the plan goes on without this process
 
 local function start_bodies(options, notice)
   local lua = require "turboci.runner.lua"
@@ -29,22 +30,27 @@ local function start_bodies(options, notice)
   return runner
 end
 
+local function tell_going_on(options, plan_id)
+  common.notice(("the plan goes on; `turboci watch %s --server %s` follows it again"):format(plan_id, options.server))
+  if next(options.plan.bodies) then
+    common.notice("its stages with bodies in Lua ran in this process: those that have not ended never will")
+  end
+end
+
 ---@param options turboci.cli.SubmissionOptions
 ---@return integer exit_code
 function M.run(options)
   local shown = progress.new { json = options.json, name = options.plan.name }
   local following = follow.new(options.client, "", shown, options.timeout)
-  local interrupted = false
-  local forget = common.on_interrupt(function()
-    interrupted = true
+  local interrupts = options.interrupts or common.interrupts()
+  interrupts.on_first = function()
     following:stop()
-  end, options.on_leave)
-  local bodies
-  local function stop()
-    if bodies then bodies:stop { cancel = true } end
-    forget()
+    interrupts:arm("interrupted; stopping (again to leave at once)", function() shown:close() end)
   end
+  if interrupts.seen then interrupts.on_first() end
+  local bodies
   local function go()
+    if interrupts.seen then return nil end
     bodies = start_bodies(options, function(line) shown:notice(line) end)
     local work_plan, err = options.client:submit(options.plan, {
       body_type = bodies and bodies.type,
@@ -52,7 +58,7 @@ function M.run(options)
       retry = function(problem) return following:again(problem) end,
     })
     if not work_plan then
-      if interrupted then return nil end
+      if interrupts.seen then return nil end
       common.fail_call("submit the plan", options.server, err)
     end
     following:settle_down()
@@ -68,14 +74,12 @@ function M.run(options)
     return settled
   end
   local ok, settled = pcall(go)
-  if interrupted then
-    shown:close()
-    if not options.json then common.notice("interrupted; stopping (again to leave at once)") end
-    if options.on_stop then options.on_stop() end
-  end
-  stop()
+  if interrupts.seen and options.on_stop then options.on_stop() end
+  if bodies then bodies:stop { cancel = true } end
+  if ok then shown:finish(settled) end
+  if interrupts ~= options.interrupts then interrupts:close() end
   if not ok then error(settled, 0) end
-  shown:finish(settled)
+  if not settled and options.goes_on and shown.plan_id then tell_going_on(options, shown.plan_id) end
   return settled and common.exit_code(settled.outcome) or 3
 end
 

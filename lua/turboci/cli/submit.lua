@@ -23,7 +23,7 @@ end
 
 local function announce(json)
   return function(plan_id)
-    print(json and require("turboci.cli.text").json { type = "plan", plan = plan_id } or plan_id)
+    io.stdout:write(json and require("turboci.cli.text").json { type = "plan", plan = plan_id } or plan_id, "\n")
     io.stdout:flush()
   end
 end
@@ -37,7 +37,7 @@ function M.run(args)
   if args.wait then
     return require("turboci.cli.submission").run {
       plan = plan, server = server, client = client, json = args.json, timeout = args.reconnect_timeout,
-      body_listen = args.listen, announce = announce(args.json),
+      body_listen = args.listen, announce = announce(args.json), goes_on = true,
     }
   end
   local body = next(plan.bodies)

@@ -14,12 +14,13 @@ function M.style(colours)
   return { good = paint "32", bad = paint "31", dim = paint "2", bold = paint "1", busy = paint "33" }
 end
 
----Output of commands as it may go to a terminal: no escape sequences, no other control characters.
+---Output of commands as it may go to a terminal: no escape sequences, no other control characters (those of 0x80 to
+---0x9F too, which some terminals obey).
 ---@param s string
 ---@return string
 function M.plain(s)
-  s = s:gsub("\27%[[%d;?]*[%a]", ""):gsub("\27%][^\7\27]*\7?", "")
-  return (s:gsub("\t", "    "):gsub("[%c\127]", ""))
+  s = s:gsub("\27%[[0-?]*[ -/]*[@-~]", ""):gsub("\27[%]PX^_][^\7\27]*\7?", ""):gsub("\27[ -/]*[0-~]", "")
+  return (s:gsub("\t", "    "):gsub("\xC2[\x80-\x9F]", ""):gsub("[%c\127]", ""))
 end
 
 ---@param s string
@@ -36,15 +37,54 @@ function M.last_lines(s, max)
   return out
 end
 
----Columns of the width of a terminal cell each; UTF-8 counted by code points.
+-- First and last code points of what terminals show two cells wide, and of what they show on the character before.
+local wide = {
+  { 0x1100, 0x115F }, { 0x2E80, 0x303E }, { 0x3041, 0xA4CF }, { 0xA960, 0xA97C }, { 0xAC00, 0xD7A3 },
+  { 0xF900, 0xFAFF }, { 0xFE30, 0xFE6F }, { 0xFF01, 0xFF60 }, { 0xFFE0, 0xFFE6 }, { 0x1F300, 0x1F64F },
+  { 0x1F680, 0x1F6FF }, { 0x1F900, 0x1F9FF }, { 0x1FA70, 0x1FAFF }, { 0x20000, 0x3FFFD },
+}
+local on_top = { { 0x0300, 0x036F }, { 0x1AB0, 0x1AFF }, { 0x200B, 0x200F }, { 0x20D0, 0x20FF }, { 0xFE00, 0xFE0F } }
+
+local function among(ranges, code)
+  for _, range in ipairs(ranges) do
+    if code <= range[2] then return code >= range[1] end
+  end
+  return false
+end
+
+local function cells(code)
+  if code < 0x300 or among(on_top, code) then return code < 0x300 and 1 or 0 end
+  return among(wide, code) and 2 or 1
+end
+
+---Cells that a text takes on a terminal.
+---@param s string
+---@return integer
+function M.width(s)
+  if not s:find("[\x80-\xFF]") or not utf8.len(s) then return #s end
+  local width = 0
+  for _, code in utf8.codes(s) do
+    width = width + cells(code)
+  end
+  return width
+end
+
+---The text in exactly so many cells: padded, or cut.
 ---@param s string
 ---@param width integer
 ---@return string
 function M.fit(s, width)
-  local length = utf8.len(s) or #s
+  local length = M.width(s)
   if length <= width then return s .. (" "):rep(width - length) end
-  if width <= 1 then return "" end
-  return s:sub(1, utf8.offset(s, width) - 1) .. "…"
+  if width < 1 then return "" end
+  if not utf8.len(s) then return s:sub(1, width) end
+  local used = 0
+  for at, code in utf8.codes(s) do
+    local more = cells(code)
+    if used + more > width - 1 then return s:sub(1, at - 1) .. "…" .. (" "):rep(width - 1 - used) end
+    used = used + more
+  end
+  return s
 end
 
 ---Rows as aligned columns, two spaces apart; the last column is not padded.
@@ -54,16 +94,16 @@ function M.columns(rows)
   local widths = {}
   for _, row in ipairs(rows) do
     for i, cell in ipairs(row) do
-      widths[i] = math.max(widths[i] or 0, utf8.len(cell) or #cell)
+      widths[i] = math.max(widths[i] or 0, M.width(cell))
     end
   end
   local lines = {}
   for _, row in ipairs(rows) do
-    local cells = {}
+    local padded = {}
     for i, cell in ipairs(row) do
-      cells[i] = i < #row and M.fit(cell, widths[i]) or cell
+      padded[i] = i < #row and M.fit(cell, widths[i]) or cell
     end
-    lines[#lines + 1] = (table.concat(cells, "  "):gsub("%s+$", ""))
+    lines[#lines + 1] = (table.concat(padded, "  "):gsub("%s+$", ""))
   end
   return table.concat(lines, "\n") .. "\n"
 end

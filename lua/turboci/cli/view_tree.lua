@@ -1,5 +1,6 @@
 -- A live tree for terminals: a line for each stage below the first stage it comes after, redrawn in place. When it is
--- higher than the screen only what is going on or went wrong is shown. Redraws at most 10 times a second; the clock on
+-- higher than the screen what goes on comes first, then what went wrong, then what is next. A row never wraps: one that
+-- did would be a line that the next frame does not know of. Redraws at most 10 times a second; the clock on
 -- running stages ticks once a second.
 
 local loop = require "turboci.loop"
@@ -21,7 +22,7 @@ local function size(self)
   end
   local width, height = self.tty:get_winsize()
   if not width or width == 0 or height == 0 then return 80, 24 end -- a terminal that does not say
-  return math.max(40, width), math.max(5, height)
+  return math.max(20, width), math.max(5, height)
 end
 
 ---------------------------------------------------------------------------------------------------
@@ -57,42 +58,82 @@ local function state(stage)
   return attempt and attempt.state or "waiting"
 end
 
-local function row(self, stage, width, id_width)
-  local progress = self.progress
+local function runner_of(stage)
   local attempt = model.attempt(stage)
+  return attempt and attempt.process_uid .. (attempt.idx > 1 and " #" .. attempt.idx or "") or ""
+end
+
+local STATE, ELAPSED, RUNNER_MAX = 9, 6, 18
+
+-- Widths of the columns id and runner; on a narrow screen the runner goes first.
+local function columns(self, stages, width)
+  local id, runner = 4, 0
+  for _, stage in ipairs(stages) do
+    id = math.max(id, text.width(stage.id) + 2 * depth(self, stage, 0))
+    runner = math.max(runner, text.width(runner_of(stage)))
+  end
+  id = math.min(id, math.max(8, width // 3))
+  runner = width >= 60 and math.min(runner, RUNNER_MAX) or 0
+  return id, runner
+end
+
+local function row(self, stage, width, id_width, runner_width)
+  local progress = self.progress
   local elapsed = progress.model:elapsed(stage, util.now())
   local tail = self.last[stage.id] or ""
   if stage.state == "FINAL" then tail = progress.model:why(stage) end
-  local parts = {
-    text.fit(("  "):rep(depth(self, stage, 0)) .. stage.id, id_width),
-    text.fit(state(stage), 10),
-    text.fit(elapsed and util.format_duration(elapsed) or "", 7),
-    text.fit(attempt and attempt.process_uid .. (attempt.idx > 1 and " #" .. attempt.idx or "") or "", 18),
-  }
+  local parts = { text.fit(("  "):rep(depth(self, stage, 0)) .. stage.id, id_width) }
+  if width >= 40 then parts[2] = text.fit(state(stage), STATE) end -- else the mark has to do
+  parts[#parts + 1] = text.fit(elapsed and util.format_duration(elapsed) or "", ELAPSED)
+  if runner_width > 0 then parts[#parts + 1] = text.fit(runner_of(stage), runner_width) end
   local line = table.concat(parts, " ")
-  local room = width - utf8.len(line) - 5
-  local last = text.fit(text.plain(tail), math.max(1, room))
+  local room = width - text.width(line) - 4
+  local last = room > 0 and (text.fit(text.plain(tail), room):gsub("%s+$", "")) or ""
   return ("%s %s %s"):format(mark(progress.style, stage), line, progress.style.dim(last))
 end
 
-local function busy(stage)
-  return stage.state == "ATTEMPTING" or stage.outcome == "FAILED"
+-- What is shown first when not all is: lower comes earlier.
+local function rank(stage)
+  local attempt = model.attempt(stage)
+  if stage.state == "ATTEMPTING" then return attempt and attempt.state ~= "PENDING" and 1 or 3 end
+  if stage.outcome == "FAILED" then return 2 end
+  return stage.state == "FINAL" and 5 or 4
+end
+
+-- The stages for so many lines, in the order of the plan.
+local function chosen(stages, room)
+  if #stages <= room then return stages end
+  local by_rank, taken, out = { {}, {}, {}, {}, {} }, {}, {}
+  for _, stage in ipairs(stages) do
+    table.insert(by_rank[rank(stage)], stage)
+  end
+  for _, list in ipairs(by_rank) do
+    for _, stage in ipairs(list) do
+      if room > 0 then taken[stage] = true end
+      room = room - 1
+    end
+  end
+  for _, stage in ipairs(stages) do
+    if taken[stage] then out[#out + 1] = stage end
+  end
+  return out
 end
 
 local function lines(self)
   local width, height = size(self)
-  local stages, out, id_width = self.progress.model.stages, {}, 8
+  local all, out = self.progress.model.stages, {}
+  local stages = chosen(all, height - 3)
+  local id_width, runner_width = columns(self, stages, width)
   for _, stage in ipairs(stages) do
-    id_width = math.max(id_width, math.min(width // 3, (utf8.len(stage.id) or 8) + 2 * depth(self, stage, 0)))
-  end
-  local room = height - 3
-  for _, stage in ipairs(stages) do
-    if (#stages <= room or busy(stage)) and #out < room then out[#out + 1] = row(self, stage, width, id_width) end
+    out[#out + 1] = row(self, stage, width, id_width, runner_width)
   end
   local counts = self.progress.model:counts()
-  local done = #stages - (counts.OPEN or 0)
-  out[#out + 1] = self.progress.style.dim(("%s  %d of %d stages, %s"):format(self.progress:title(), done, #stages,
-    util.format_duration(util.mono() - self.progress.started)))
+  local done = #all - (counts.OPEN or 0)
+  local summary = ("%d of %d stage%s, %s"):format(done, #all, #all == 1 and "" or "s",
+    util.format_duration(util.mono() - self.progress.started))
+  local bad = counts.FAILED and (", %d failed"):format(counts.FAILED) or ""
+  out[#out + 1] = self.progress.style.dim((text.fit(self.progress:title() .. "  " .. summary .. bad, width - 1)
+    :gsub("%s+$", "")))
   return out
 end
 
@@ -104,10 +145,12 @@ local function erase(self)
   self.drawn = 0
 end
 
+-- Over the last frame, line by line: no flicker, and nothing for a terminal to put into its history.
 local function draw(self)
-  erase(self)
   local now = lines(self)
-  self.progress.out:write(table.concat(now, "\n"), "\n")
+  local up = self.drawn > 0 and ("\27[%dA"):format(self.drawn) or ""
+  -- Without wrapping, also for characters that are wider than we think.
+  self.progress.out:write("\27[?7l", up, table.concat(now, "\27[K\n"), "\27[K\n\27[J\27[?7h")
   self.progress.out:flush()
   self.drawn = #now
 end

@@ -22,14 +22,17 @@ function M.run(args)
   local client = require("turboci.client").connect(server)
   local shown = require("turboci.cli.progress").new { json = args.json, plan_id = args.plan }
   local following = require("turboci.cli.follow").new(client, args.plan, shown, args.reconnect_timeout)
-  local forget = common.on_interrupt(function() following:stop() end)
+  local interrupts = common.interrupts()
+  interrupts.on_first = function() following:stop() end
   local settled, err = following:wait()
-  forget()
   if err then
+    interrupts:close()
     shown:close()
     common.fail_call("watch plan " .. args.plan, server, err)
   end
   shown:finish(settled)
+  interrupts:close()
+  if not settled and interrupts.seen ~= "sigpipe" then common.notice("the plan goes on; watch follows it again") end
   return settled and common.exit_code(settled.outcome) or 3
 end
 

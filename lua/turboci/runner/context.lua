@@ -9,7 +9,7 @@ local util = require "turboci.util"
 
 local M = {}
 
-local UNSENT_MAX = 8
+local UNSENT_MAX = 100 -- what the engine keeps of an attempt
 local UPDATE_TIMEOUT = 5
 
 ---@class turboci.runner.Context

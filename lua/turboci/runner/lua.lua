@@ -4,11 +4,30 @@
 -- ctx.results.passes = { ok =, outcome =, data =, failures = { "..." } }; data is that of all its results, merged.
 -- What it returns: nothing or true is success; nil, "text" a failure; a table is the result: `failure`, `checks` and
 -- `details` as in turboci.runner.result, and every other key is data, the result of its checks.
+--
+-- What a body prints is its stage's output, as that of a command: take_print makes it so.
 
 local runner = require "turboci.runner"
 local util = require "turboci.util"
 
 local M = {}
+
+-- QueryNodes for so many ids that the reply may be too large for one message: then for half of them at a time.
+local function query(context, field, ids, from, to)
+  local kind = field == "stage_ids" and "stages" or "checks"
+  local nodes, err = context.client:call("QueryNodes", {
+    work_plan_id = context.work_plan_id, [field] = table.move(ids, from, to, 1, {}), ["include_" .. kind] = true,
+  })
+  if nodes then return nodes[kind] end
+  if err.code ~= "RESOURCE_EXHAUSTED" or from == to then return nil, err end
+  local middle = (from + to) // 2
+  local first, second
+  first, err = query(context, field, ids, from, middle)
+  if not first then return nil, err end
+  second, err = query(context, field, ids, middle + 1, to)
+  if not second then return nil, err end
+  return table.move(second, 1, #second, #first + 1, first)
+end
 
 -- The ids of the checks that the stages it depends on report to, and of those it depends on itself.
 local function checks_before(context, stage)
@@ -21,10 +40,9 @@ local function checks_before(context, stage)
     end
   end
   if #stage_ids > 0 then
-    local nodes, err = context.client:call("QueryNodes",
-      { work_plan_id = context.work_plan_id, stage_ids = stage_ids, include_stages = true })
-    if not nodes then return nil, err end
-    for _, before in ipairs(nodes.stages) do
+    local stages, err = query(context, "stage_ids", stage_ids, 1, #stage_ids)
+    if not stages then return nil, err end
+    for _, before in ipairs(stages) do
       for _, assignment in ipairs(before.assignments) do
         wanted[assignment.target_check_id] = true
       end
@@ -46,19 +64,17 @@ local function result_of(check)
 end
 
 local function results(context)
-  local own, err = context.client:call("QueryNodes",
-    { work_plan_id = context.work_plan_id, stage_ids = { context.stage_id }, include_stages = true })
+  local own, err = query(context, "stage_ids", { context.stage_id }, 1, 1)
   if not own then return nil, err end
   local ids
-  ids, err = checks_before(context, own.stages[1] or {})
+  ids, err = checks_before(context, own[1] or {})
   if not ids then return nil, err end
   local out = {}
   if #ids == 0 then return out end
-  local nodes
-  nodes, err = context.client:call("QueryNodes",
-    { work_plan_id = context.work_plan_id, check_ids = ids, include_checks = true })
-  if not nodes then return nil, err end
-  for _, check in ipairs(nodes.checks) do
+  local checks
+  checks, err = query(context, "check_ids", ids, 1, #ids)
+  if not checks then return nil, err end
+  for _, check in ipairs(checks) do
     out[check.id] = result_of(check)
   end
   return out
@@ -74,6 +90,52 @@ function M.result(value)
     if key ~= "failure" and key ~= "checks" and key ~= "details" then out.data[key] = item end
   end
   return out
+end
+
+local speakers = setmetatable({}, { __mode = "k" }) -- coroutine of a body -> { context =, output = }
+
+---Makes print mean the output of the stage whose body prints; elsewhere stderr. stdout belongs to the program: to its
+---tree, or to JSON.
+function M.take_print()
+  rawset(_G, "print", function(...)
+    local words = table.pack(...)
+    for i = 1, words.n do
+      words[i] = tostring(words[i])
+    end
+    local line = table.concat(words, "\t", 1, words.n) .. "\n"
+    local speaker = speakers[coroutine.running()]
+    if not speaker then
+      io.stderr:write(line)
+      return
+    end
+    speaker.output = speaker.output or require("turboci.runner.output").new(speaker.context)
+    speaker.output:add(line)
+  end)
+end
+
+-- What the body returned, with what it printed in the details.
+local function with_output(output, value, problem)
+  local result = M.result(value)
+  if result == true or (result == nil and problem == nil) then result = {} end
+  if not result then result = { failure = tostring(problem or "the run function returned false") } end
+  if type(result) == "table" and (result.details == nil or type(result.details) == "table") then
+    result.details = output:details(result.details or {})
+  end
+  return result
+end
+
+-- Runs a body, and raises what it raises.
+local function speak(body, context)
+  local co, speaker = coroutine.running(), { context = context }
+  speakers[co] = speaker
+  local ok, value, problem = pcall(body, context)
+  speakers[co] = nil
+  local output = speaker.output
+  if output then output:close() end
+  if ok and output then return with_output(output, value, problem) end
+  if ok then return M.result(value), problem end
+  if output and type(value) == "string" then return with_output(output, nil, value) end
+  error(value, 0)
 end
 
 ---@param plan turboci.workflow.Plan
@@ -92,8 +154,7 @@ function M.run_function(bodies)
     local err
     context.results, err = results(context)
     if not context.results then return nil, "cannot read the results of earlier stages: " .. tostring(err) end
-    local value, problem = body(context)
-    return M.result(value), problem
+    return speak(body, context)
   end
 end
 

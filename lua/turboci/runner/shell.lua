@@ -3,20 +3,18 @@
 --     args = { command = "make -j2", env = { CC = "clang" }, cwd = "src", timeout = "10m" }
 --
 -- command: a text for /bin/sh -c, or a list (program, arguments...). env is added to the runner's own environment.
+-- The result's details: exit_code, signal, duration, output (its end) and lines_before (how many are not in it).
 -- Invariants:
 --   1. A command has a process group of its own, and nothing of that group is left when run() returns.
 --   2. stdout and stderr are one pipe, so their order is the command's own.
---   3. At most PER_SECOND progress updates a second; memory for output is bounded by the tail.
+--   3. Progress and memory for output are bounded: see turboci.runner.output.
 -- Needs no engine: the context is anything with args, progress, on_cancel and cancel_reason.
 
 local loop = require "turboci.loop"
+local new_output = require("turboci.runner.output").new
 local util = require "turboci.util"
 local uv = require "luv"
 
-local PER_SECOND = 4
-local UPDATE_LINES, UPDATE_BYTES = 20, 4096 -- of one progress message
-local TAIL_LINES, TAIL_BYTES = 200, 65536
-local LINE_BYTES = 16384 -- longer ones are cut into several
 local KILL_AFTER = 2 -- seconds between SIGTERM and SIGKILL
 local PIPE_GRACE = 0.5 -- seconds for output still in the pipe when the command is gone
 
@@ -24,100 +22,6 @@ local groups = {} -- process groups at work
 
 local function signal_group(pid, name)
   uv.kill(-pid, name) -- ESRCH: nobody is left; fine
-end
-
----------------------------------------------------------------------------------------------------
--- The last lines
-
-local Tail = {}
-Tail.__index = Tail
-
-local function new_tail(lines_max, bytes_max)
-  return setmetatable({
-    lines = {}, first = 1, last = 0, bytes = 0,
-    lines_max = lines_max, bytes_max = bytes_max,
-  }, Tail)
-end
-
-function Tail:add(line)
-  self.last = self.last + 1
-  self.lines[self.last] = line
-  self.bytes = self.bytes + #line + 1
-  while self.last - self.first >= self.lines_max or (self.bytes > self.bytes_max and self.first < self.last) do
-    self.bytes = self.bytes - #self.lines[self.first] - 1
-    self.lines[self.first] = nil
-    self.first = self.first + 1
-  end
-end
-
-function Tail:text()
-  return table.concat(self.lines, "\n", self.first, self.last)
-end
-
----------------------------------------------------------------------------------------------------
--- Output: bytes -> lines -> tail and progress
-
-local Output = {}
-Output.__index = Output
-
-local function new_output(context)
-  return setmetatable({
-    context = context,
-    partial = "",
-    tail = new_tail(TAIL_LINES, TAIL_BYTES),
-    unsent = new_tail(UPDATE_LINES, UPDATE_BYTES),
-    next_at = 0,
-  }, Output)
-end
-
-local function send(output)
-  if output.unsent.last < output.unsent.first then return end
-  output.context:progress(output.unsent:text())
-  output.unsent = new_tail(UPDATE_LINES, UPDATE_BYTES)
-  output.next_at = util.mono() + 1 / PER_SECOND
-end
-
-local function schedule(output)
-  if output.timer or output.closed then return end
-  local wait = output.next_at - util.mono()
-  if wait <= 0 then return send(output) end
-  output.timer = loop.timer(wait, function()
-    output.timer = nil
-    if not output.closed then send(output) end
-  end)
-end
-
-local function add_line(output, line)
-  line = util.clean_text((line:gsub("\r$", "")))
-  output.tail:add(line)
-  output.unsent:add(line)
-end
-
-function Output:add(bytes)
-  local text = self.partial .. bytes
-  local from = 1
-  while true do
-    local at = text:find("\n", from, true)
-    if at and at - from <= LINE_BYTES then
-      add_line(self, text:sub(from, at - 1))
-      from = at + 1
-    elseif #text - from + 1 > LINE_BYTES then
-      add_line(self, text:sub(from, from + LINE_BYTES - 1))
-      from = from + LINE_BYTES
-    else
-      break
-    end
-  end
-  self.partial = text:sub(from)
-  schedule(self)
-end
-
-function Output:close()
-  if self.partial ~= "" then add_line(self, self.partial) end
-  self.partial = ""
-  if self.timer then self.timer:close() end
-  send(self) -- the last words are never held back
-  self.closed = true
 end
 
 ---------------------------------------------------------------------------------------------------
@@ -130,8 +34,26 @@ local function is_text_list(value)
   return #value > 0
 end
 
--- What to spawn; nil and a text when the args make no sense.
+local known_args = { "command", "env", "cwd", "timeout" }
+
+-- A name that is not known is a mistake: a command without its env or cwd would do something else than was meant.
+local function unknown_arg(args)
+  for _, name in ipairs(util.sorted_keys(args)) do
+    local known = false
+    for _, candidate in ipairs(known_args) do
+      known = known or candidate == name
+    end
+    if not known then
+      return ("args: the shell runner knows no '%s'%s"):format(name, util.suggestion(name, known_args))
+    end
+  end
+  return nil
+end
+
+-- What to spawn, before anything is looked up here; nil and a text when the args make no sense.
 local function read_args(args)
+  local problem = unknown_arg(args)
+  if problem then return nil, problem end
   local command = args.command
   local file, list
   if type(command) == "string" and command:find("%S") then
@@ -142,6 +64,7 @@ local function read_args(args)
     return nil, "args.command: expected a command as text, or a list of texts (program, arguments...)"
   end
   local env = uv.os_environ()
+  if args.env ~= nil and type(args.env) ~= "table" then return nil, "args.env: expected names and texts" end
   for name, value in pairs(args.env or {}) do
     if type(name) ~= "string" or type(value) == "table" then return nil, "args.env: expected names and texts" end
     env[name] = tostring(value)
@@ -155,15 +78,22 @@ local function read_args(args)
     timeout, err = util.duration(args.timeout)
     if not timeout then return nil, "args.timeout: " .. err end
   end
-  if args.cwd then
-    local stat = uv.fs_stat(args.cwd)
-    if not stat or stat.type ~= "directory" then return nil, ("args.cwd: '%s' is not a directory"):format(args.cwd) end
-  end
+  if args.cwd ~= nil and type(args.cwd) ~= "string" then return nil, "args.cwd: expected the path of a folder" end
   return { file = file, args = list, env = pairs_of_env, cwd = args.cwd, timeout = timeout }
+end
+
+-- The folder may be made by an earlier stage: it is looked for only now.
+local function check_folder(cwd)
+  if not cwd then return true end
+  local stat = uv.fs_stat(cwd)
+  if stat and stat.type == "directory" then return true end
+  return nil, ("args.cwd: '%s' is not a directory"):format(cwd)
 end
 
 -- Starts it with one pipe for both streams. Returns the process or nil and a text.
 local function start(spec, on_bytes, on_end, on_exit)
+  local ok, problem = check_folder(spec.cwd)
+  if not ok then return nil, problem end
   local ends = assert(uv.pipe({ nonblock = true }, {}))
   local handle, pid = uv.spawn(spec.file, {
     args = spec.args,
@@ -221,7 +151,7 @@ for name, number in pairs(uv.constants) do
 end
 
 local function result_of(process, code, signal, seconds, output)
-  local details = { exit_code = code, duration = seconds, output = output.tail:text() }
+  local details = output:details { exit_code = code, duration = seconds }
   if signal ~= 0 then details.signal = signal_names[signal] or tostring(signal) end
   local failure = process.why
   if not failure and signal ~= 0 then failure = "killed by " .. details.signal end
@@ -270,4 +200,15 @@ local function kill_all()
   end
 end
 
-return setmetatable({ run = run, kill_all = kill_all }, { __call = function(_, context) return run(context) end })
+---What is wrong with the args of a stage, as far as that can be told before it runs; nil: nothing.
+---@param args table?
+---@return string?
+local function check(args)
+  local spec, problem = read_args(args or {})
+  if spec then return nil end
+  return problem
+end
+
+local M = { run = run, check = check, kill_all = kill_all }
+
+return setmetatable(M, { __call = function(_, context) return run(context) end })

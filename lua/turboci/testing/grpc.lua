@@ -2,7 +2,7 @@
 -- servers in this process; time passes. Waiting is for events (a watch stream, a runner's call, the end of the
 -- process), with a bound, and never for a moment to be over.
 --
--- $TURBOCI_BIN names the program. Used by testing/env.lua.
+-- The program is $TURBOCI_BIN, or the one that runs the spec (`turboci test`). Used by testing/env.lua.
 
 local client = require "turboci.client"
 local core = require "turboci.core"
@@ -40,10 +40,17 @@ local function arguments(given, database)
   return list
 end
 
+local function program_path()
+  local program = os.getenv "TURBOCI_BIN"
+  if program then return program end
+  -- Inside the program the core is linked in, and comes from package.preload; elsewhere it is a file.
+  if package.preload["turboci.core"] then return uv.exepath() end
+  error("the grpc world needs the turboci program: run the spec with `turboci test`, or name it in TURBOCI_BIN", 0)
+end
+
 -- The program's own process, with nothing of our environment taken away.
 local function start(self, given)
-  local program = os.getenv "TURBOCI_BIN"
-  if not program then error("TURBOCI_BIN does not name the turboci program, which the grpc world needs", 0) end
+  local program = program_path()
   self.stdout, self.stderr, self.output = uv.new_pipe(false), uv.new_pipe(false), {}
   self.process, self.pid = uv.spawn(program, {
     args = arguments(given, given.db or self.folder .. "/turboci.db"),

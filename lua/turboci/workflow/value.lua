@@ -35,6 +35,8 @@ check = function(path, value, above)
     where.fail(("%s: a %s cannot be sent"):format(path, kind))
   elseif kind == "string" and not utf8.len(value) then
     where.fail(path .. ": not valid UTF-8")
+  elseif kind == "number" and (value ~= value or value == math.huge or value == -math.huge) then
+    where.fail(("%s: %s cannot be sent"):format(path, value ~= value and "NaN" or "an infinite number"))
   end
 end
 

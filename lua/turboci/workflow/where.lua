@@ -5,8 +5,9 @@ local M = {}
 -- How the chunk names of this library begin ("@/usr/share/lua/5.4/turboci/"); frames of such chunks are ours.
 local library = debug.getinfo(1, "S").source:match "^(.*[/\\])workflow[/\\]where%.lua$"
 
+-- luassert calls the assertions of turboci.testing: whoever asserts is its caller.
 local function is_ours(source)
-  return library ~= nil and source:sub(1, #library) == library
+  return library ~= nil and source:sub(1, #library) == library or source:find("/luassert/", 1, true) ~= nil
 end
 
 ---"file:line" of the nearest caller outside the library; "?" when there is none.

@@ -272,6 +272,9 @@ describe("turboci run", function()
       return p]], "did you mean 'compile'" },
     { "an unknown option", [[local p = require("turboci").plan {}
       p:stage("s", { runer = "shell" })]], "w.lua:2: stage 's': unknown option 'runer': did you mean 'runner'" },
+    { "a command that the shell runner would refuse", [[local p = require("turboci").plan {}
+      p:stage("s", { runner = "shell", args = { comand = "true" } })
+      return p]], "w.lua:2: stage 's': args: the shell runner knows no 'comand': did you mean 'command'?" },
     { "a runner that nobody is", [[local p = require("turboci").plan {}
       p:stage("s", { runner = "docker" })
       return p]], "a runner of type 'docker'" },
@@ -284,6 +287,73 @@ describe("turboci run", function()
       assert.equal("", process.out)
     end)
   end
+
+  it("makes what a body in Lua prints the output of its stage", function()
+    local path = write("w.lua", [[
+      print("read")
+      local plan = require("turboci").plan { name = "prints" }
+      plan:stage("body", { run = function()
+        print("one", 2)
+        error("no more")
+      end })
+      return plan
+    ]])
+    local process = turboci("run", path)
+    assert.equal("read\n", process.err)
+    assert.matches("body  | one    2\n", process.out, 1, true)
+    assert.matches("body FAILED: [^\n]*w.lua:5: no more [^\n]*\n  | one    2\n", process.out)
+    for line in turboci("run", "--json", path).out:gmatch("[^\n]+") do
+      assert.is_table(cjson.decode(line))
+    end
+  end)
+
+  it("tells each failed attempt once, and the last one as the stage's end", function()
+    local process = turboci("run", write("w.lua", [[
+      local plan = require("turboci").plan { name = "again" }
+      plan:stage("s", { runner = "shell", args = { command = "exit 9" },
+        retry = { max_attempts = 2, backoff = "1ms" } })
+      return plan
+    ]]))
+    local _, told = process.out:gsub("attempt %d failed: exit code 9\n", "")
+    assert.equal(1, told, process.out)
+    local _, ended = process.out:gsub("s  FAILED in [^\n]*: exit code 9\n", "")
+    assert.equal(1, ended, process.out)
+  end)
+
+  it("gives the slot of a command that ran into its timeout to the next, without a refusal between", function()
+    local process = turboci("run", "-j1", "--json", write("w.lua", [[
+      local plan = require("turboci").plan { name = "slots" }
+      plan:stage("slow", { runner = "shell", args = { command = "trap 'sleep 0.2; exit' TERM; sleep 1000 & wait" },
+        timeout = "200ms", retry = { max_attempts = 1 }, priority = 1 })
+      plan:stage("next", { runner = "shell", args = { command = "true" }, retry = { max_attempts = 1 } })
+      return plan
+    ]]))
+    local ends = {}
+    for line in process.out:gmatch("[^\n]+") do
+      local event = cjson.decode(line)
+      if event.type == "stage" and event.state == "FINAL" then ends[event.stage] = event.outcome end
+    end
+    assert.same({ slow = "FAILED", next = "SUCCEEDED" }, ends, process.out)
+  end)
+
+  it("gives a body in Lua the results of many stages with long outputs", function()
+    local process = turboci("run", "-j8", write("w.lua", [[
+      local plan = require("turboci").plan { name = "many" }
+      local all = {}
+      for i = 1, 100 do
+        all[i] = plan:stage("s" .. i, { runner = "shell", finalizes = plan:check("c" .. i),
+          args = { command = "head -c 60000 /dev/zero | tr '\\0' x | fold -w 1000" } })
+      end
+      plan:stage("sum", { after = all, run = function(ctx)
+        local good = 0
+        for _, check in pairs(ctx.results) do good = good + (check.ok and 1 or 0) end
+        print(good .. " are good")
+      end })
+      return plan
+    ]]))
+    assert.equal(0, process.code, last_line(process.out))
+    assert.matches("sum%s+| 100 are good\n", process.out)
+  end)
 
   it("keeps the journal with --keep-db, and never overwrites one", function()
     assert.equal(0, turboci("run", "--keep-db", "kept.db", write("w.lua", workflow)).code)
@@ -307,7 +377,7 @@ describe("turboci run", function()
 
   local forever = [[
     local plan = require("turboci").plan { name = "forever" }
-    plan:stage("s", { runner = "shell", args = { command = "echo $$ is up; %s sleep 1000 & wait; wait" } })
+    plan:stage("s", { runner = "shell", args = { command = "%s echo $$ is up; sleep 1000 & wait; wait" } })
     return plan
   ]]
 
@@ -326,6 +396,40 @@ describe("turboci run", function()
     assert.equal(3, process:ended().code)
     assert.matches("forever INTERRUPTED", last_line(process.out))
     assert.is_true(gone(pid))
+  end)
+
+  it("ends the commands too when its terminal goes away, or its reader", function()
+    for _, signal in ipairs { "sighup", "sigpipe" } do
+      local process = spawn({ "run", write("w.lua", forever:format("")) }, { TMPDIR = folder })
+      local pid = process:wait_for("| (%d+) is up")
+      uv.kill(process.pid, signal)
+      assert.equal(3, process:ended().code)
+      assert.is_true(gone(pid))
+      assert_no_folder_left()
+    end
+  end)
+
+  it("goes on without a terminal when it was started with nohup", function()
+    local process = spawn_program("/bin/sh", { "-c", "trap '' HUP; exec \"$0\" run w.lua", program })
+    write("w.lua", [[
+      local plan = require("turboci").plan { name = "stays" }
+      plan:stage("s", { runner = "shell", args = { command = "echo up; until [ -e go ]; do sleep 0.02; done" } })
+      return plan
+    ]])
+    process:wait_for("| up")
+    uv.kill(process.pid, "sighup")
+    write("go", "")
+    assert.equal(0, process:ended().code)
+  end)
+
+  it("takes a signal that is sent twice at the same moment for one", function()
+    local process = spawn({ "run", write("w.lua", forever:format("")) }, { TMPDIR = folder })
+    process:wait_for("| (%d+) is up")
+    uv.kill(process.pid, "sigint")
+    uv.kill(process.pid, "sigint")
+    assert.equal(3, process:ended().code)
+    assert.matches("forever INTERRUPTED", last_line(process.out))
+    assert_no_folder_left()
   end)
 
   it("leaves at once at the second Ctrl-C, and takes the commands with it", function()
@@ -387,6 +491,21 @@ describe("turboci serve, runner, submit, watch and status", function()
     assert.matches("add --wait", process.err, 1, true)
   end)
 
+  it("say that a plan goes on when nobody follows it any more", function()
+    local _, address = serve()
+    local path = write("w.lua", [[
+      local plan = require("turboci").plan { name = "waits" }
+      plan:stage("s", { runner = "nobody" })
+      return plan]])
+    local submitted = spawn { "submit", path, "--server", address, "--wait" }
+    local id = submitted:wait_for("^(wp%-%w+)\n")
+    uv.kill(submitted.pid, "sigint")
+    assert.equal(3, submitted:ended().code)
+    local follow = ("the plan goes on; `turboci watch %s --server %s` follows it again"):format(id, address)
+    assert.matches(follow, submitted.err, 1, true)
+    assert.matches("^waits  ACTIVE\n", turboci("status", id, "--server", address).out)
+  end)
+
   it("exit 2 for a plan that does not exist", function()
     local _, address = serve()
     for _, verb in ipairs { "watch", "status" } do
@@ -431,6 +550,17 @@ describe("turboci test", function()
     assert.matches("<testsuite .-tests=['\"]1['\"]", (file:read("a"):gsub("<testsuites.->", "")))
     file:close()
     assert.matches("1 success", turboci("test", spec).out)
+  end)
+
+  it("is the program that the grpc world starts, unless TURBOCI_BIN names one", function()
+    local spec = write("x_spec.lua", [[
+      it("sees a server", function()
+        local env = require("turboci.testing").env { world = "grpc" }
+        assert.is_string(env.client:get_server_info({}).version)
+        env:stop()
+      end)]])
+    local process = spawn_program("/bin/sh", { "-c", "unset TURBOCI_BIN; exec \"$0\" test " .. spec, program }):ended()
+    assert.equal(0, process.code, process.out .. process.err)
   end)
 
   it("exits 1 when a spec fails", function()

@@ -100,6 +100,24 @@ for _, mode in ipairs { "sync", "async" } do
       assert.same({ "step 1", "step 2", "step 3", "step 4", "step 5" }, messages)
     end)
 
+    it("sends all of a burst of progress that the engine would keep", function()
+      local c = server()
+      start { client = c, type = "t", run = function(ctx)
+        for i = 1, 100 do
+          ctx:progress("step " .. i)
+        end
+      end }
+      local progress = one_stage(c, { mode = mode }).attempts[1].progress
+      assert.same({ 100, "step 1", "step 100" }, { #progress, progress[1].message, progress[100].message })
+    end)
+
+    it("says that an error was no message when it was none", function()
+      local c = server()
+      start { client = c, type = "t", run = function() error({}) end }
+      local stage = one_stage(c, { mode = mode })
+      assert.equal("the run function raised a table value, not a message", stage.attempts[1].failure.message)
+    end)
+
     it("cancels an execution at its deadline", function()
       local c = server()
       local reason
@@ -177,6 +195,53 @@ describe("a runner's host", function()
       release()
       assert.equal("OK", (first:wait()))
       assert.equal(0, made.running)
+    end)
+  end)
+
+  -- A runner with one slot: execution e1 was cancelled and has not ended yet, the call for e2 waits for its slot.
+  local function one_leaves()
+    local release = {}
+    local made = start { client = server(), type = "t", max_concurrent = 1, run = function(ctx)
+      loop.await(function(resume) release[ctx.execution_id] = resume end)
+    end }
+    local function call(id)
+      local over = {}
+      over.handle = core.call(made.address, core.methods.Run.path,
+        assert(core.encode(core.methods.Run.request, { execution_id = id })), 10)
+      loop.on_done(over.handle, nil, function(event) over.code = core.codes[event.code] end)
+      return over
+    end
+    local first = call "e1"
+    loop.wait_until(function() return release.e1 end)
+    core.cancel(first.handle)
+    loop.wait_until(function() return made.executions.e1.context.cancelled end)
+    local second = call "e2"
+    loop.wait_until(function() return next(made.waiting) end)
+    return made, release, second
+  end
+
+  it("waits for the slot of an execution that nobody waits for any more", function()
+    loop.run(function()
+      local made, release, second = one_leaves()
+      assert.equal(1, made.running)
+      release.e1()
+      loop.wait_until(function() return release.e2 end)
+      assert.equal(1, made.running)
+      release.e2()
+      loop.wait_until(function() return second.code end)
+      assert.equal("OK", second.code)
+    end)
+  end)
+
+  it("forgets a call that waited for a slot when its caller goes too", function()
+    loop.run(function()
+      local made, release, second = one_leaves()
+      core.cancel(second.handle)
+      loop.wait_until(function() return not next(made.waiting) end)
+      release.e1()
+      loop.wait_until(function() return made.running == 0 end)
+      assert.equal("OK", (call_runner(made, "Ping", {})))
+      assert.is_nil(release.e2)
     end)
   end)
 

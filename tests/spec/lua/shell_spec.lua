@@ -154,9 +154,40 @@ describe("the shell runner", function()
     assert.is_true(#ctx.updates <= 4 * seconds + 2, ("%d updates in %.2f s"):format(#ctx.updates, seconds))
     assert.matches("the end$", ctx.updates[#ctx.updates])
     for _, message in ipairs(ctx.updates) do
-      local _, lines = message:gsub("\n", "")
+      local _, lines = message:gsub("^%.%.%. %d+ lines? not shown\n", ""):gsub("\n", "")
       assert.is_true(lines < 20)
     end
+  end)
+
+  it("says how many lines an update leaves out, and how many came before the output in the details", function()
+    local result, _, ctx = run { command = "seq 300" }
+    local shown, left_out = 0, 0
+    for _, message in ipairs(ctx.updates) do
+      local cut = message:match("^%.%.%. (%d+) lines? not shown\n")
+      left_out = left_out + (cut or 0)
+      for line in message:gmatch("[^\n]+") do
+        if tonumber(line) then shown = shown + 1 end
+      end
+    end
+    assert.equal(300, shown + left_out)
+    assert.is_true(left_out > 0)
+    assert.equal(100, result.details.lines_before)
+    assert.matches("^101\n102\n", result.details.output)
+  end)
+
+  it("cuts a line that is too long between characters", function()
+    local result = run { command = "i=0; while [ $i -lt 9000 ]; do printf 'x\u{65E5}'; i=$((i+1)); done" }
+    assert.is_nil(result.details.output:find("\u{FFFD}", 1, true))
+    assert.equal(("x\u{65E5}"):rep(9000), (result.details.output:gsub("\n", "")))
+  end)
+
+  it("refuses args that it does not know, with the nearest name", function()
+    local result, err = run { command = "true", cwdd = "/" }
+    assert.is_nil(result)
+    assert.equal("args: the shell runner knows no 'cwdd': did you mean 'cwd'?", err)
+    assert.matches("did you mean 'command'", shell.check { comand = "true" }, 1, true)
+    assert.matches("args.env: expected", shell.check { command = "true", env = "A=1" }, 1, true)
+    assert.is_nil(shell.check { command = "true", cwd = "/made/by/an/earlier/stage" })
   end)
 
   it("ends a command that takes too long, with all its children", function()

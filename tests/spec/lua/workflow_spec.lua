@@ -204,6 +204,8 @@ describe("workflow", function()
       assert_contains(stage_message { args = { "make" } }, "stage 's': args: expected names, got a list")
       assert_contains(stage_message { args = { a = { [true] = 1 } } }, "args.a: a boolean as a key")
       assert_contains(stage_message { args = { a = "\xff" } }, "args.a: not valid UTF-8")
+      assert_contains(stage_message { args = { a = { 0 / 0 } } }, "args.a[1]: NaN cannot be sent")
+      assert_contains(stage_message { args = { a = -math.huge } }, "args.a: an infinite number cannot be sent")
       local loop = {}
       loop.self = loop
       assert_contains(stage_message { args = loop }, "args.self: a table that contains itself")
