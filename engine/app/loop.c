@@ -8,6 +8,7 @@
 
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "base/clock.h"
 #include "base/log.h"
@@ -31,6 +32,8 @@ typedef struct {
   tci_mode mode;
   uint64_t handle;
 } runner_call;
+
+enum { STORE_LOST_EXIT = 74 }; /* sysexits' EX_IOERR */
 
 #define KEY(ptr_to_u64) ((tci_str){(const char *)(ptr_to_u64), sizeof(uint64_t)})
 
@@ -243,7 +246,7 @@ static void turn(tci_loop *loop, tci_queue_item *taken) {
   if (status.code != TCI_OK) {
     tci_log(TCI_LOG_ERROR, "store_lost", "code=%s error=\"%s\" action=\"exit; a restart recovers\"",
             tci_code_name(status.code), status.message);
-    abort();
+    _exit(STORE_LOST_EXIT); /* nothing of this process may touch the file again */
   }
   tci_engine_note_turn_us(loop->engine, tci_clock_mono_us() - now.mono_us);
   after_turn(loop);

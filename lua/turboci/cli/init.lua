@@ -17,6 +17,8 @@ M.exit_codes = {
   { 2, "wrong usage, or a mistake in the workflow file" },
   { 3, "the plan was CANCELLED, or the program was interrupted" },
   { 4, "the server cannot be reached" },
+  { 70, "a bug in this program; it says where" },
+  { 74, "the disk failed under the database; a restart recovers what was acknowledged" },
 }
 
 local verbs = { "run", "serve", "runner", "submit", "watch", "status", "test" }
@@ -28,7 +30,7 @@ end
 local function exit_code_text()
   local lines = { "Exit codes:" }
   for _, entry in ipairs(M.exit_codes) do
-    lines[#lines + 1] = ("  %d  %s"):format(entry[1], entry[2])
+    lines[#lines + 1] = ("  %2d  %s"):format(entry[1], entry[2])
   end
   return table.concat(lines, "\n")
 end
