@@ -63,7 +63,7 @@ local function copy(from, to)
 end
 
 local function describe(m)
-  return ("%s:%d %s, %s: %s"):format(m.file, m.line, m.place, m.kind, m.what)
+  return ("%s:%d:%d %s, %s: %s"):format(m.file, m.line, m.column, m.place, m.kind, m.what)
 end
 
 -- ---- drawing ----
@@ -130,7 +130,8 @@ local function save(path, drawn)
   local out = { "return {\n" }
   for _, m in ipairs(drawn) do
     out[#out + 1] = ("{ file = %q, place = %q, kind = %q, what = %q, "):format(m.file, m.place, m.kind, m.what)
-    out[#out + 1] = ("line = %d, from = %d, to = %d, with = %q },\n"):format(m.line, m.from, m.to, m.with)
+    out[#out + 1] = ("line = %d, column = %d, from = %d, to = %d, with = %q },\n"):format(m.line, m.column, m.from,
+      m.to, m.with)
   end
   out[#out + 1] = "}\n"
   write(path, table.concat(out))
@@ -145,6 +146,7 @@ local function new_worker(number)
   local self = setmetatable({ folder = ("%s/%s"):format(ROOT, number) }, Worker)
   self.source = self.folder .. "/source"
   copy(ROOT .. "/main", self.source)
+  must("touch '%s'/engine/core/*.c", self.source) -- what a run before this one built of them was changed
   self.units = {}
   local of_the_core = [[cd '%s' && grep -lE '"core_(fixture|test)\.h"' tests/unit/test_*.c]]
   for _, path in ipairs(lines_of(of_the_core:format(self.source))) do

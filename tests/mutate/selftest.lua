@@ -78,6 +78,8 @@ end
 local place = sites.of "int f(int a) { if (a > 1) return 2; return 3; }\n"[1]
 expect("the place", place.name, "f")
 expect("its lines", place.lines, 1)
+expect("a line", place.changes[1].line, 1)
+expect("a column", place.changes[1].column, 20)
 expect("a condition", sites.apply("int f(int a) { if (a > 1) return 2; return 3; }\n", place.changes[1]),
   "int f(int a) { if (!(a > 1)) return 2; return 3; }\n")
 

@@ -2,8 +2,8 @@
 --
 --   sites.of(text) -> places: list of { name, lines, changes = list of change }
 --
--- A place is a function, or a table of 0 and 1 (a state machine). A change is { kind, from, to, with, line, what }: the
--- bytes from..to of the text become `with`; lines keep their numbers. The kinds:
+-- A place is a function, or a table of 0 and 1 (a state machine). A change is { kind, from, to, with, line, column,
+-- what }: the bytes from..to of the text become `with`; lines keep their numbers. The kinds:
 --
 --   comparison   < to <= or >=, == to !=, and so on        logic       && to ||, || to &&
 --   condition    if (a) to if (!(a)), while too            off by one  a constant 3 to 4; + 1 and - 1 to + 0 and - 0
@@ -33,15 +33,18 @@ local operators = set "<<= >>= ... -> ++ -- << >> <= >= == != && || += -= *= /= 
 
 -- ---- tokens ----
 
--- { text, kind = "name"|"number"|"text"|"sign", from, to, line }; comments and preprocessor lines are left out.
+-- { text, kind = "name"|"number"|"text"|"sign", from, to, line, column }; comments and preprocessor lines are left out.
 local function tokens_of(text)
-  local out, at, line = {}, 1, 1
+  local out, at, line, before_line = {}, 1, 1, 0
   local function skip(to)
-    line = line + select(2, text:sub(at, to):gsub("\n", ""))
+    for newline in text:sub(at, to):gmatch "()\n" do
+      line, before_line = line + 1, at + newline - 1
+    end
     at = to + 1
   end
   local function add(kind, to)
-    out[#out + 1] = { text = text:sub(at, to), kind = kind, from = at, to = to, line = line }
+    local column = at - before_line
+    out[#out + 1] = { text = text:sub(at, to), kind = kind, from = at, to = to, line = line, column = column }
     at = to + 1
   end
   while at <= #text do
@@ -99,7 +102,7 @@ function Place:add(kind, first, last, with, what)
   local lost = select(2, old:gsub("\n", "")) - select(2, with:gsub("\n", ""))
   self.changes[#self.changes + 1] = {
     kind = kind, from = from, to = to, with = with .. ("\n"):rep(lost), line = self.tokens[first].line,
-    what = what or ("%s to %s"):format(old, with),
+    column = self.tokens[first].column, what = what or ("%s to %s"):format(old, with),
   }
 end
 

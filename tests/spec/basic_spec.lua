@@ -42,6 +42,8 @@ describe("basic:", function()
 
   local function assert_succeeded_check(plan, id, data)
     assert.check(plan, id).is_final { outcome = "SUCCEEDED", reason = "RESULTS_FINAL", results = 1, data = data }
+    -- The plan may be under way still, and its stream behind what a query shows.
+    env:wait_for(plan, "check", id, "FINAL")
     assert.transitions(plan, "check", id, CHECK_STATES)
     local result = env:check(plan, id).results[1]
     assert.is_truthy(result.finalized_at)

@@ -96,6 +96,9 @@ describe("dependencies:", function()
   end)
 
   it("the wire's own condition is ON_FINAL", function()
+    function runner.on_run(request)
+      if request.stage_id == "bad" then return env.failure "bad" end
+    end
     local plan = env:submit {
       stages = {
         { id = "bad", runner_type = "test" },
@@ -105,9 +108,6 @@ describe("dependencies:", function()
         },
       },
     }
-    function runner.on_run(request)
-      if request.stage_id == "bad" then return env.failure "bad" end
-    end
     env:wait(plan)
     assert.stage(plan, "bad").is_final { outcome = "FAILED" }
     assert.stage(plan, "s").is_final { outcome = "SUCCEEDED" }

@@ -113,7 +113,7 @@ describe("outcomes:", function()
     local plan = env:submit(workflow)
     env:wait(function() return #runner.received == 2 end)
     runner:release "compile"
-    env:wait(function() return env:check(plan, "builds").state == "FINAL" end)
+    env:wait_for(plan, "check", "passes", "FINAL")
     assert.check(plan, "passes").is_final { outcome = "SKIPPED", reason = "DEPENDENCIES_UNSATISFIED" }
     assert.transitions(plan, "check", "passes", { "PLANNED", "FINAL" })
     runner:release()
