@@ -129,6 +129,21 @@ static void a_retry_is_a_new_attempt_with_a_new_execution(void **state) {
   fx_is(f, "s", "FINAL/SUCCEEDED/ATTEMPT_COMPLETE 1:INCOMPLETE/FAILED!REPORTED 2:COMPLETE/COMPLETE");
 }
 
+static tci_retry_answer at_once(void *self, tci_policy_context *context, const tci_stage *stage) {
+  (void)self, (void)context, (void)stage;
+  return (tci_retry_answer){true, 0};
+}
+static void a_retry_without_backoff_goes_out_in_the_same_step(void **state) {
+  fx *f = *state;
+  f->policy.retry = at_once;
+  fx_renew(f);
+  with_runner(f);
+  fx_write(f, "s runner=go");
+  fx_rpc_fails(f, "s", TCI_UNKNOWN, "odd");
+  fx_told(f, "s->r s->r ");
+  assert_int_equal(fx_attempt(f, "s")->not_before_us, 0);
+}
+
 static void a_retry_goes_to_another_runner_where_there_is_one(void **state) {
   fx *f = *state;
   with_runner(f);
@@ -437,6 +452,7 @@ int main(void) {
       CLAIM(backoff_doubles_between_half_and_whole_up_to_its_limit),
       CLAIM(a_stages_own_backoff_wins),
       CLAIM(a_retry_is_a_new_attempt_with_a_new_execution),
+      CLAIM(a_retry_without_backoff_goes_out_in_the_same_step),
       CLAIM(a_retry_goes_to_another_runner_where_there_is_one),
       CLAIM(the_deadline_ends_a_silent_call_on_the_millisecond),
       CLAIM(the_wall_clock_ends_nothing),

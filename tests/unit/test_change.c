@@ -109,6 +109,26 @@ static void edges_survive_in_order(void **state) {
   tci_buf_deinit(&out);
 }
 
+static void an_edge_takes_nothing_from_the_one_before(void **state) {
+  (void)state;
+  tci_edges_reader reader;
+  uint64_t predicate;
+  size_t len;
+  /* node 7 with number 2, then one of each alone: a field that is not written is 0 */
+  assert_true(
+      tci_edges_open(TCI_STR("\x12\x04\x08\x07\x10\x02\x12\x02\x08\x03\x12\x02\x10\x01"), &reader, &predicate, &len));
+  assert_int_equal(len, 3);
+  assert_true(tci_edges_next(&reader));
+  assert_int_equal(reader.node, 7);
+  assert_int_equal(reader.number, 2);
+  assert_true(tci_edges_next(&reader));
+  assert_int_equal(reader.node, 3);
+  assert_int_equal(reader.number, 0);
+  assert_true(tci_edges_next(&reader));
+  assert_int_equal(reader.node, 0);
+  assert_int_equal(reader.number, 1);
+}
+
 static void pairs_survive_with_empty_values(void **state) {
   fx *f = *state;
   tci_pair items[] = {{TCI_STR("a"), TCI_STR("")}, {TCI_STR("b"), TCI_STR("two")}};
@@ -206,6 +226,10 @@ static void a_journal_that_does_not_fit_the_model_is_refused(void **state) {
   change_refused(f, (tci_change){.type = TCI_CHANGE_PROGRESS, .node = 3, .attempt = 1}, "no attempt");
   change_refused(f, (tci_change){.type = TCI_CHANGE_EDGES, .node = 2, .dependencies = TCI_STR("\x12\x02\x08\x63")},
                  "nowhere");
+  change_refused(f, (tci_change){.type = TCI_CHANGE_EDGES, .node = 2, .assignments = TCI_STR("\x12\x02\x08\x04")},
+                 "an assignment leads nowhere");
+  change_refused(f, (tci_change){.type = TCI_CHANGE_EDGES, .node = 2, .assignments = TCI_STR("\x12\x02\x10\x01")},
+                 "an assignment leads nowhere");
   change_refused(f, (tci_change){.type = TCI_CHANGE_EDGES, .node = 2, .assignments = TCI_STR("\x12\x02\x08\x03")},
                  "to a stage");
   change_refused(f, (tci_change){.type = TCI_CHANGE_EDGES, .node = 1, .assignments = TCI_STR("\x12\x02\x08\x01")},
@@ -235,6 +259,7 @@ int main(void) {
       CLAIM(malformed_changes_are_refused),
       CLAIM(zigzag_keeps_negative_numbers_small),
       CLAIM(edges_survive_in_order),
+      CLAIM(an_edge_takes_nothing_from_the_one_before),
       CLAIM(pairs_survive_with_empty_values),
       CLAIM(records_hold_their_changes_in_order),
       CLAIM(records_cut_anywhere_or_of_another_format_are_refused),

@@ -165,6 +165,21 @@ static void progress_moves_an_async_attempt_to_running(void **state) {
   assert_non_null(memmem(p->details.ptr, p->details.len, "progress_percent", 16));
 }
 
+static void progress_of_a_running_attempt_is_one_change(void **state) {
+  fx *f = *state;
+  with_runner(f);
+  fx_write(f, "s runner=go; a runner=go mode=async");
+  fx_accepts(f, "a", true);
+  fx_reports(f, "a", "begun"); /* moves it, too */
+  fx_is(f, "a", "ATTEMPTING 1:RUNNING/RUNNING");
+  uint64_t sequence = fx_plan(f)->sequence;
+  fx_reports(f, "a", "half");
+  assert_int_equal(fx_plan(f)->sequence, sequence + 1);
+  fx_reports(f, "s", "half");
+  assert_int_equal(fx_plan(f)->sequence, sequence + 2);
+  assert_false(fx_attempt(f, "s")->accepted); /* there is nothing to accept in a sync call */
+}
+
 static void a_callback_may_come_before_run_async_is_answered(void **state) {
   fx *f = *state;
   with_runner(f);
@@ -346,6 +361,7 @@ int main(void) {
       CLAIM(a_late_answer_changes_nothing),
       CLAIM(run_async_answers),
       CLAIM(progress_moves_an_async_attempt_to_running),
+      CLAIM(progress_of_a_running_attempt_is_one_change),
       CLAIM(a_callback_may_come_before_run_async_is_answered),
       CLAIM(a_completion_repeated_in_the_same_words_is_ok_again),
       CLAIM(a_failed_completion_is_remembered_too),

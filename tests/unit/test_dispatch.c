@@ -184,6 +184,30 @@ static void at_most_so_many_asks_a_step_and_the_rest_in_the_next(void **state) {
   assert_int_equal(asked, 14); /* something did */
 }
 
+static char asked_about[40];
+static tci_runner *never_but_noted(void *self, tci_policy_context *context, const tci_attempt *a,
+                                   tci_runner **candidates, size_t len) {
+  (void)self, (void)context, (void)candidates, (void)len;
+  size_t at = strlen(asked_about);
+  snprintf(asked_about + at, sizeof asked_about - at, "%.*s ", TCI_STR_ARG(a->stage->node.id));
+  return NULL;
+}
+
+static void a_wake_up_starts_again_with_the_first(void **state) {
+  fx *f = *state;
+  f->policy.select = never_but_noted;
+  f->limits.policy_asks_per_turn = 2;
+  fx_renew(f);
+  asked_about[0] = '\0';
+  fx_create(f);
+  write_stages(f, 4);
+  fx_register(f, "r", "go", "sync", 0, 0);
+  assert_string_equal(asked_about, "s0 s1 ");
+  fx_register(f, "q", "go", "sync", 0, 0); /* whom s0 may like */
+  fx_drain(f);
+  assert_string_equal(asked_about, "s0 s1 s0 s1 s2 s3 ");
+}
+
 static void whoever_is_passed_over_by_the_policy_holds_nobody_up(void **state) {
   fx *f = *state;
   f->policy.select = only_odd;
@@ -272,6 +296,7 @@ int main(void) {
       CLAIM(a_runner_that_refused_is_passed_over_for_a_while),
       CLAIM(others_take_over_from_one_who_is_passed_over),
       CLAIM(at_most_so_many_asks_a_step_and_the_rest_in_the_next),
+      CLAIM(a_wake_up_starts_again_with_the_first),
       CLAIM(whoever_is_passed_over_by_the_policy_holds_nobody_up),
       CLAIM(asks_stop_when_nobody_has_room),
       CLAIM(a_policys_lengths_are_bounded),

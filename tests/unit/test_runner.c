@@ -74,6 +74,12 @@ static void a_runner_may_change_its_type(void **state) {
   fx_write(f, "d runner=go");
   fx_told(f, "");
   assert_int_equal(fx_runner(f, "r")->load, 2);
+  assert_null(fx_attempt(f, "a")->runner); /* over: with nobody any more */
+  fx_restart(f, TCI_EVENT_RELOADED);
+  const tci_runner *r = fx_runner(f, "r");
+  assert_true(tci_str_eq(r->pool->type, TCI_STR("py")));
+  assert_true(r->modes[TCI_MODE_SYNC]);
+  assert_false(r->modes[TCI_MODE_ASYNC]);
 }
 
 static void expiry_loses_async_work_and_leaves_sync_calls_alone(void **state) {
@@ -91,6 +97,7 @@ static void expiry_loses_async_work_and_leaves_sync_calls_alone(void **state) {
   fx_contains(tci_str_z(&f->arena, fx_attempt(f, "w")->failure.message), "the registration of runner 'r' expired");
   fx_is(f, "s", "ATTEMPTING 1:RUNNING/RUNNING");
   assert_int_equal(f->core->runner_list.len, 0);
+  assert_null(fx_attempt(f, "s")->runner); /* he is freed with the next step */
   fx_answers(f, "s", "FINAL");
   fx_is(f, "s", "FINAL/SUCCEEDED/ATTEMPT_COMPLETE 1:COMPLETE/COMPLETE");
 }

@@ -80,7 +80,8 @@ static void limits_are_kept(void **state) {
   fx_refuses(f, TCI_INVALID_ARGUMENT, "timeouts.stale_ms: 1001", "s stale=1001");
   fx_refuses(f, TCI_INVALID_ARGUMENT, "priority: 8", "s priority=8");
   fx_refuses(f, TCI_INVALID_ARGUMENT, "priority", "s priority=-8");
-  fx_write(f, "@a opt=aaaaaaaa:1; @b; s runner=go attempts=5 timeout=1000 priority=-7");
+  fx_write(f,
+           "@a opt=aaaaaaaa:1; @b; s runner=go checks=a attempts=5 timeout=1000 priority=-7"); /* each exactly at it */
   fx_refuses(f, TCI_INVALID_ARGUMENT, "options: larger than 40 bytes once merged", "@a opt=bbbbbbbb:1 opt=cccccccc:1");
   fx_refuses(f, TCI_INVALID_ARGUMENT, "result.data: larger", "@a data=k:0123456789012345678901234567890123456789");
   fx_write(f, "@a result=me:1");
@@ -104,6 +105,33 @@ static void a_reply_over_the_limit_is_refused_before_the_write(void **state) {
   assert_int_equal(reply->status.code, TCI_OK);
   assert_int_equal(reply->checks_len, 0);
   fx_refuses(f, TCI_RESOURCE_EXHAUSTED, "set omit_nodes", "@c opt=k:v"); /* what is there counts, too */
+}
+
+/* The write is let through at `size` bytes and refused at one less. */
+static void takes(fx *f, size_t size, const char *text) {
+  tci_command cmd = fx_parse_write(&f->arena, f->plan_id, text);
+  f->core->limits.reply_bytes_max = (int64_t)size - 1;
+  fx_refuses_command(f, TCI_RESOURCE_EXHAUSTED, "reply_bytes_max", cmd);
+  f->core->limits.reply_bytes_max = (int64_t)size;
+  assert_int_equal(fx_command(f, cmd)->status.code, TCI_OK);
+  f->core->limits.reply_bytes_max = f->limits.reply_bytes_max;
+}
+
+static void a_reply_may_be_exactly_as_large_as_the_limit(void **state) {
+  fx *f = *state;
+  enum { NODE = 400, RESULT = 400, ATTEMPT = 400, ENTRY = 64 };
+  const size_t edge = 16 + (size_t)f->limits.id_bytes_max;
+  fx_create(f);
+  takes(f, NODE + strlen("c") + strlen("lint") + RESULT, "@c kind=lint");
+  takes(f, NODE + strlen("d") + RESULT + NODE + strlen("s") + strlen("none") + 2 * edge,
+        "@d; s runner=none after=@c checks=d");
+  takes(f, NODE + strlen("s") + strlen("none") + 2 * edge, "s"); /* edges that are there already */
+  fx_write(f, "@c result=me:1 data=k:v failure=no; p");
+  size_t data = fx_check(f, "c")->results.items[0].data.len;
+  assert_true(data > 0);
+  takes(f, NODE + strlen("c") + RESULT + strlen("lint") + RESULT + strlen("me1no") + data, "@c");
+  fx_write(f, "p uid=me progress=half");
+  takes(f, NODE + strlen("p") + ATTEMPT + strlen("me") + strlen("half") + ENTRY, "p");
 }
 
 /* ---- replies and versions ---- */
@@ -136,6 +164,46 @@ static void versions_rise_by_one_per_step_that_changes(void **state) {
   assert_int_equal(fx_check(f, "c")->node.version, 2);
   assert_int_equal(fx_plan(f)->version, 3);
   assert_int_equal(f->journal.len, records);
+}
+
+static void a_setting_said_again_is_no_change(void **state) {
+  fx *f = *state;
+  fx_create(f);
+  fx_write(f, "@gate; s runner=go after=@gate priority=5");
+  fx_write(f, "s priority=5");
+  fx_write(f, "s");
+  assert_int_equal(fx_stage(f, "s")->node.version, 1);
+  fx_write(f, "s priority=6");
+  assert_int_equal(fx_stage(f, "s")->node.version, 2);
+}
+
+static void plans_and_attempts_say_when_they_were_made_and_last_changed(void **state) {
+  fx *f = *state;
+  fx_create(f);
+  int64_t created = f->now.wall_us;
+  assert_int_equal(fx_plan(f)->created_us, created);
+  fx_advance(f, 1000);
+  fx_write(f, "p");
+  fx_advance(f, 1000);
+  fx_write(f, "p uid=me");
+  assert_int_equal(fx_plan(f)->created_us, created);
+  assert_int_equal(fx_plan(f)->updated_us, created + 2000000);
+  assert_int_equal(fx_attempt(f, "p")->created_us, created + 1000000);
+  assert_int_equal(fx_attempt(f, "p")->updated_us, created + 2000000);
+}
+
+static void progress_has_the_time_its_client_gave_or_that_of_the_write(void **state) {
+  fx *f = *state;
+  fx_create(f);
+  fx_write(f, "p");
+  fx_write(f, "p uid=me progress=first");
+  tci_command cmd = fx_parse_write(&f->arena, f->plan_id, "p progress=second");
+  cmd.write_nodes.stages[0].attempt.progress_us = 1600000000000000;
+  assert_int_equal(fx_command(f, cmd)->status.code, TCI_OK);
+  const tci_attempt *a = fx_attempt(f, "p");
+  assert_int_equal(a->progress.len, 2);
+  assert_int_equal(a->progress.items[0].at_us, f->now.wall_us);
+  assert_int_equal(a->progress.items[1].at_us, 1600000000000000);
 }
 
 static void expected_versions_make_a_write_optimistic(void **state) {
@@ -315,6 +383,22 @@ static void a_check_that_loses_its_last_open_stage_is_final(void **state) {
   fx_is(f, "@d", "PLANNING");
 }
 
+static void a_stage_that_joins_a_check_brings_the_result_it_has_there(void **state) {
+  fx *f = *state;
+  fx_create(f);
+  fx_write(f, "@gate; @c; s runner=go after=@gate; t runner=go after=@gate; u runner=go after=@gate checks=c");
+  fx_write(f, "@c result=me:1");
+  fx_write(f, "@c result=stage:s finalize");
+  fx_write(f, "@c result=stage:t");
+  fx_write(f, "s checks=c; t checks=c");
+  const tci_assignment *of_s = fx_stage(f, "s")->assignments, *of_t = fx_stage(f, "t")->assignments;
+  assert_int_equal(of_s->result, 2);
+  assert_true(of_s->done); /* finalised: nothing more is waited for */
+  assert_int_equal(of_t->result, 3);
+  assert_false(of_t->done);
+  assert_int_equal(fx_check(f, "c")->pending, 2); /* t and u */
+}
+
 /* ---- pulled stages ---- */
 
 static void a_pulled_stage_is_claimed_completed_and_made_final(void **state) {
@@ -407,8 +491,12 @@ int main(void) {
       CLAIM(one_fault_undoes_the_whole_write),
       CLAIM(limits_are_kept),
       CLAIM(a_reply_over_the_limit_is_refused_before_the_write),
+      CLAIM(a_reply_may_be_exactly_as_large_as_the_limit),
       CLAIM(the_reply_has_the_nodes_in_request_order),
       CLAIM(versions_rise_by_one_per_step_that_changes),
+      CLAIM(a_setting_said_again_is_no_change),
+      CLAIM(plans_and_attempts_say_when_they_were_made_and_last_changed),
+      CLAIM(progress_has_the_time_its_client_gave_or_that_of_the_write),
       CLAIM(expected_versions_make_a_write_optimistic),
       CLAIM(checks_are_born_planning_planned_or_final),
       CLAIM(checks_move_by_one_or_to_final_and_the_engine_makes_them_wait),
@@ -422,6 +510,7 @@ int main(void) {
       CLAIM(what_a_stage_is_changes_only_while_it_is_planned),
       CLAIM(a_final_stage_never_changes),
       CLAIM(a_check_that_loses_its_last_open_stage_is_final),
+      CLAIM(a_stage_that_joins_a_check_brings_the_result_it_has_there),
       CLAIM(a_pulled_stage_is_claimed_completed_and_made_final),
       CLAIM(a_pulled_stage_in_one_write),
       CLAIM(attempts_of_pulled_stages_do_not_go_backwards),
