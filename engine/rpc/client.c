@@ -12,8 +12,10 @@
  */
 #include "rpc/rpc_internal.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 
 #include <grpc/grpc_security.h>
 #include <grpc/support/alloc.h>
@@ -198,7 +200,16 @@ static void channel_free(channel *unused) {
   free(unused);
 }
 
+/* localhost is this machine, with or without an /etc/hosts that says so: both loopback addresses, IPv4 first. */
+static const char *spelled_out(const char *target, char *buffer, size_t size) {
+  if (strncasecmp(target, "localhost:", 10) != 0) return target;
+  snprintf(buffer, size, "ipv6:[::ffff:127.0.0.1]:%.5s,[::1]:%.5s", target + 10, target + 10);
+  return buffer;
+}
+
 static grpc_channel *dial(const char *target, bool stream) {
+  char both[64];
+  const char *addresses = spelled_out(target, both, sizeof both);
   grpc_arg args[] = {
       tci_rpc_arg(GRPC_ARG_ENABLE_HTTP_PROXY, 0),                 /* http_proxy of the environment is not for us */
       tci_rpc_arg(GRPC_ARG_SERVICE_CONFIG_DISABLE_RESOLUTION, 1), /* nor are settings out of a target's DNS */
@@ -215,10 +226,12 @@ static grpc_channel *dial(const char *target, bool stream) {
       tci_rpc_arg(GRPC_ARG_ENABLE_RETRIES, 0),
       tci_rpc_arg(GRPC_ARG_ENABLE_CHANNELZ, 0),
       tci_rpc_arg(GRPC_ARG_HTTP2_BDP_PROBE, 0),
+      /* The last one: what the peer is told it was called, when the target is spelled out. */
+      {.type = GRPC_ARG_STRING, .key = GRPC_ARG_DEFAULT_AUTHORITY, .value.string = (char *)target},
   };
   grpc_channel_credentials *credentials = grpc_insecure_credentials_create();
-  grpc_channel_args list = {sizeof args / sizeof *args, args};
-  grpc_channel *dialled = grpc_channel_create(target, credentials, &list); /* a bad target: its calls fail */
+  grpc_channel_args list = {sizeof args / sizeof *args - (addresses == target), args};
+  grpc_channel *dialled = grpc_channel_create(addresses, credentials, &list); /* a bad target: its calls fail */
   grpc_channel_credentials_release(credentials);
   return dialled;
 }

@@ -91,9 +91,10 @@ typedef struct {
   void (*on_message)(void *ctx, tci_str message);
 } tci_rpc_sink;
 
-/* Starts a call. `target` is dialled as it stands ("127.0.0.1:50061", "localhost:50061", "unix:/path"): what may be dialled is the
- * caller's decision. No proxy is ever used. timeout_us < 0: no deadline. `stream`: many messages may come. Returns a handle for
- * tci_rpc_cancel, valid (as a number) for ever. (any thread) */
+/* Starts a call. `target` is dialled as it stands ("127.0.0.1:50061", "unix:/path"; "localhost:50061" as both loopback
+ * addresses, whatever /etc/hosts says): what may be dialled is the caller's decision. No proxy is ever used. timeout_us < 0:
+ * no deadline. `stream`: many messages may come. Returns a handle for tci_rpc_cancel, valid (as a number) for ever.
+ * (any thread) */
 uint64_t tci_rpc_start(tci_rpc_client *client, const char *target, const char *method, tci_str request,
                        int64_t timeout_us, bool stream, const tci_rpc_sink *sink);
 /* on_done follows with CANCELLED, unless the call has ended already. (any thread) */

@@ -605,6 +605,23 @@ static void a_server_that_is_not_there_is_unavailable(void **state) {
   world_close(&w);
 }
 
+static void localhost_is_this_machine(void **state) {
+  (void)state;
+  const char *addresses[] = {"127.0.0.1:0", "[::1]:0"};
+  for (size_t i = 0; i < 2; i++) {
+    world w;
+    world_open(&w, addresses[i]);
+    char target[64];
+    snprintf(target, sizeof target, "localhost%s", strrchr(tci_rpc_server_address(w.server), ':'));
+    result r = {0};
+    tci_rpc_sink sink = sink_of(&r);
+    tci_rpc_start(w.client, target, "/test/Echo", TCI_STR("x"), 30000000, false, &sink);
+    WAIT_FOR(r.done);
+    assert_result(&r, TCI_OK, "", TCI_STR("x"));
+    world_close(&w);
+  }
+}
+
 static void a_client_reconnects_to_a_server_that_was_restarted(void **state) {
   (void)state;
   world w;
@@ -951,6 +968,7 @@ int main(void) {
       cmocka_unit_test(a_stopped_server_finishes_what_is_in_and_takes_no_more),
       cmocka_unit_test(closing_cancels_what_outlasts_the_grace_and_a_late_reply_is_fine),
       cmocka_unit_test(a_server_that_is_not_there_is_unavailable),
+      cmocka_unit_test(localhost_is_this_machine),
       cmocka_unit_test(a_client_reconnects_to_a_server_that_was_restarted),
       cmocka_unit_test(a_taken_port_is_refused),
       cmocka_unit_test(an_address_that_is_none_is_refused),
