@@ -7,6 +7,7 @@
 
 #include <cmocka.h>
 
+#include <netinet/in.h>
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdio.h>
@@ -605,10 +606,19 @@ static void a_server_that_is_not_there_is_unavailable(void **state) {
   world_close(&w);
 }
 
+static bool has_ipv6(void) {
+  struct sockaddr_in6 address = {.sin6_family = AF_INET6, .sin6_addr = IN6ADDR_LOOPBACK_INIT};
+  int fd = socket(AF_INET6, SOCK_STREAM, 0);
+  bool has = fd >= 0 && bind(fd, (struct sockaddr *)&address, sizeof address) == 0;
+  if (fd >= 0) close(fd);
+  return has;
+}
+
 static void localhost_is_this_machine(void **state) {
   (void)state;
   const char *addresses[] = {"127.0.0.1:0", "[::1]:0"};
-  for (size_t i = 0; i < 2; i++) {
+  size_t len = has_ipv6() ? 2 : 1;
+  for (size_t i = 0; i < len; i++) {
     world w;
     world_open(&w, addresses[i]);
     char target[64];
