@@ -206,9 +206,6 @@ static void collect_effects(tci_engine *e, const tci_update *update) {
       case TCI_EFFECT_CANCEL:
         parcel_add(e, TCI_EFFECT_CANCEL, 0)->execution_id = kept(e, effect->attempt->execution_id);
         break;
-      case TCI_EFFECT_WATCH_END:
-        parcel_add(e, TCI_EFFECT_WATCH_END, effect->token)->status = effect->reply.status;
-        break;
     }
   }
 }
@@ -360,7 +357,6 @@ static void release(tci_engine *e) {
         break;
       case TCI_EFFECT_CANCEL: e->sink.cancel(e->sink.ctx, p->execution_id); break;
       case TCI_EFFECT_WATCH: e->sink.watch(e->sink.ctx, p->token, p->sequence, p->bytes); break;
-      case TCI_EFFECT_WATCH_END: e->sink.watch_end(e->sink.ctx, p->token, p->status); break;
     }
   }
 }

@@ -24,7 +24,7 @@ typedef struct {
                    int64_t timeout_us);
   void (*cancel)(void *ctx, tci_str execution_id);
   void (*watch)(void *ctx, uint64_t token, uint64_t sequence, tci_str message);
-  void (*watch_end)(void *ctx, uint64_t token, tci_status status);
+  void (*watch_end)(void *ctx, uint64_t token, tci_status status); /* token 0: every stream */
 } tci_sink;
 
 typedef struct {

@@ -356,7 +356,6 @@ tci_status tci_core_replay(tci_core *scratch, const tci_record *record, const tc
 
 tci_plan *tci_core_plan(const tci_core *core, tci_str plan_id) { return tci_map_get(&core->plans, plan_id); }
 bool tci_core_has_plan(const tci_core *core, tci_str plan_id) { return tci_core_plan(core, plan_id) != NULL; }
-uint64_t tci_core_next_plan_key(const tci_core *core) { return core->next_plan_key; }
 void tci_core_set_next_plan_key(tci_core *core, uint64_t key) {
   if (key > core->next_plan_key) core->next_plan_key = key;
 }

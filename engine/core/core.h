@@ -37,7 +37,6 @@ int64_t tci_core_next_due_us(const tci_core *core);
 bool tci_core_has_plan(const tci_core *core, tci_str plan_id);
 bool tci_core_has_runner(const tci_core *core, tci_str runner_id);
 tci_plan *tci_core_plan(const tci_core *core, tci_str plan_id); /* NULL: not in memory */
-uint64_t tci_core_next_plan_key(const tci_core *core);
 void tci_core_set_next_plan_key(tci_core *core, uint64_t key);
 /* Forgets plans with no execution under way and no watcher, least recently touched first, until at most
  * plans_in_memory_max of them are left. Between steps. Returns how many went. */

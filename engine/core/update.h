@@ -58,17 +58,16 @@ typedef struct {
 } tci_watch_event;
 
 typedef enum {
-  TCI_EFFECT_REPLY,     /* answer request `token` */
-  TCI_EFFECT_DISPATCH,  /* call the runner */
-  TCI_EFFECT_CANCEL,    /* abort the call in flight for `attempt`, if there is one */
-  TCI_EFFECT_WATCH,     /* send an event on stream `token` */
-  TCI_EFFECT_WATCH_END, /* end stream `token` with `reply.status` */
+  TCI_EFFECT_REPLY,    /* answer request `token` */
+  TCI_EFFECT_DISPATCH, /* call the runner */
+  TCI_EFFECT_CANCEL,   /* abort the call in flight for `attempt`, if there is one */
+  TCI_EFFECT_WATCH,    /* send an event on stream `token` */
 } tci_effect_kind;
 
 typedef struct {
   tci_effect_kind kind;
   uint64_t token;
-  tci_reply reply;            /* REPLY, WATCH_END (status) */
+  tci_reply reply;            /* REPLY */
   const tci_attempt *attempt; /* DISPATCH, CANCEL */
   tci_str address;            /* DISPATCH */
   int64_t timeout_us;         /* DISPATCH: of the RPC, from now */
