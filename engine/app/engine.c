@@ -25,18 +25,20 @@ typedef struct {
   int64_t timeout_us;
 } parcel;
 
-enum { WAKE_RETRY_US = 1000000 };
+enum { WAKE_RETRY_US = 1000000, OWN_POLICIES = 1 << 30 /* apart from the numbers of held answers */ };
 
 struct tci_engine {
   tci_engine_options options;
   tci_sink sink;
   tci_store *store;
+  tci_policies *policies;
   tci_core *core;
   tci_update update;
   int64_t started_us; /* wall */
   bool draining, more;
   bool asleep;        /* reloaded after a failed commit and not woken yet: only reads are served */
   int64_t wake_at_us; /* monotonic */
+  bool behind;        /* asleep: the core holds an older set of policies, to be told when it wakes */
   bool calls_died;    /* those of the last process; true until the turn that says so is committed */
   tci_arena
       held_arena; /* answers for the next turn: what could not be committed (the calls are over), or never called */
@@ -45,6 +47,7 @@ struct tci_engine {
   tci_arena arena;
   TCI_VEC(parcel) parcels;
   TCI_VEC(tci_store_record) records;
+  tci_ids changed; /* policies, by its last reload */
   tci_buf scratch;
   tci_engine_counters counters;
 };
@@ -75,7 +78,7 @@ static tci_status load_plan(tci_engine *e, tci_core *core, uint64_t key) {
 
 /* A fresh model from the journal: the runners, then every plan that is not settled. */
 static tci_status load_all(tci_engine *e, tci_core **out) {
-  tci_core *core = tci_core_new(&e->options.limits, &tci_policy_builtin);
+  tci_core *core = tci_core_new(&e->options.limits, tci_policies_set(e->policies));
   uint64_t *keys = NULL, max_key = 0;
   size_t len = 0;
   tci_status status = load_plan(e, core, 0);
@@ -92,6 +95,7 @@ static tci_status load_all(tci_engine *e, tci_core **out) {
   }
   tci_core_set_next_plan_key(core, max_key + 1);
   if (e->draining) tci_core_hold(core);
+  e->behind = false;
   *out = core;
   return TCI_STATUS_OK;
 }
@@ -133,16 +137,27 @@ static parcel *parcel_add(tci_engine *e, tci_effect_kind kind, uint64_t token) {
   return &e->parcels.items[e->parcels.len - 1];
 }
 
-enum { COUNTERS = 6 };
+enum { COUNTERS = 14 };
 
 static void fill_counters(const tci_engine *e, tci_counter out[COUNTERS]) {
   tci_engine_counters c = tci_engine_count(e);
-  out[0] = (tci_counter){TCI_STR("commits"), c.commits};
-  out[1] = (tci_counter){TCI_STR("events"), c.events};
-  out[2] = (tci_counter){TCI_STR("journal_bytes"), c.journal_bytes};
-  out[3] = (tci_counter){TCI_STR("longest_turn_us"), c.longest_turn_us};
-  out[4] = (tci_counter){TCI_STR("records"), c.records};
-  out[5] = (tci_counter){TCI_STR("turns"), c.turns};
+  const tci_counter all[COUNTERS] = {
+      {TCI_STR("commits"), c.commits},
+      {TCI_STR("events"), c.events},
+      {TCI_STR("journal_bytes"), c.journal_bytes},
+      {TCI_STR("longest_turn_cpu_us"), c.longest_turn_cpu_us},
+      {TCI_STR("longest_turn_us"), c.longest_turn_us},
+      {TCI_STR("policy_asks"), c.policy_asks},
+      {TCI_STR("policy_circuits_opened"), c.policy_circuits_opened},
+      {TCI_STR("policy_faults"), c.policy_faults},
+      {TCI_STR("policy_instructions"), c.policy_instructions},
+      {TCI_STR("policy_reloads"), c.policy_reloads},
+      {TCI_STR("records"), c.records},
+      {TCI_STR("shadow_asks"), c.shadow_asks},
+      {TCI_STR("shadow_differs"), c.shadow_differs},
+      {TCI_STR("turns"), c.turns},
+  };
+  memcpy(out, all, sizeof all);
 }
 
 static void collect_reply(tci_engine *e, const tci_effect *effect) {
@@ -154,7 +169,15 @@ static void collect_reply(tci_engine *e, const tci_effect *effect) {
   }
   tci_counter counters[COUNTERS];
   fill_counters(e, counters);
-  tci_server_facts facts = {e->options.version, e->started_us, &e->options.limits, counters, COUNTERS};
+  tci_server_facts facts = {.version = e->options.version,
+                            .started_us = e->started_us,
+                            .limits = &e->options.limits,
+                            .counters = counters,
+                            .counters_len = COUNTERS};
+  if (effect->reply.kind == TCI_REPLY_POLICIES) {
+    tci_policies_info(e->policies, e->core, &e->arena, &facts.policies, &facts.policies_len);
+    facts.changed = e->changed;
+  }
   tci_buf_clear(&e->scratch);
   tci_codec_reply(&effect->reply, &facts, &e->scratch);
   if (e->scratch.len > (size_t)e->options.limits.reply_bytes_max && effect->reply.command != TCI_COMMAND_WRITE_NODES) {
@@ -218,6 +241,42 @@ static void collect_records(tci_engine *e, const tci_update *update) {
   }
 }
 
+/* ---- what happened to policies, for people ---- */
+
+static void log_note(tci_engine *e, const tci_note *n) {
+  static const char *const events[] = {"policy_fault", "policy_circuit_open", "policy_circuit_closed",
+                                       "policy_live",  "policy_gone",         "shadow_differs"};
+  tci_log_level level = TCI_LOG_INFO;
+  if (n->kind == TCI_NOTE_CIRCUIT_OPEN || n->kind == TCI_NOTE_CIRCUIT_CLOSED) level = TCI_LOG_WARN;
+  if (n->kind == TCI_NOTE_FAULT) /* a policy that fails, fails often: people are told once */
+    level = tci_policies_first_fault(e->policies, n->policy, n->version) ? TCI_LOG_WARN : TCI_LOG_DEBUG;
+  tci_buf *line = &e->scratch;
+  tci_buf_clear(line);
+  tci_arena *arena = &e->arena;
+  tci_buf_add(line,
+              tci_str_from(tci_fmt(arena, "name=%.*s version=%.*s", TCI_STR_ARG(n->policy), TCI_STR_ARG(n->version))));
+  if (n->kind == TCI_NOTE_FAULT || n->kind == TCI_NOTE_SHADOW)
+    tci_buf_add(line, tci_str_from(tci_fmt(arena, " hook=%s", tci_hook_name(n->hook))));
+  if (n->stage)
+    tci_buf_add(line, tci_str_from(tci_fmt(arena, " plan=%.*s stage=%.*s", TCI_STR_ARG(n->stage->node.plan->id),
+                                           TCI_STR_ARG(n->stage->node.id))));
+  if (n->text.len) tci_buf_add(line, tci_str_from(tci_fmt(arena, " text=\"%.*s\"", TCI_STR_ARG(n->text))));
+  tci_log(level, events[n->kind], "%.*s", (int)line->len, line->ptr);
+}
+
+static void collect_notes(tci_engine *e, const tci_update *update) {
+  tci_engine_counters *c = &e->counters;
+  c->policy_asks += update->policy.asks;
+  c->policy_faults += update->policy.faults;
+  c->policy_instructions += update->policy.instructions;
+  c->shadow_asks += update->policy.shadow_asks;
+  c->shadow_differs += update->policy.shadow_differs;
+  for (size_t i = 0; i < update->notes.len; i++) {
+    if (update->notes.items[i].kind == TCI_NOTE_CIRCUIT_OPEN) c->policy_circuits_opened++;
+    if (!e->options.policies.quiet) log_note(e, &update->notes.items[i]);
+  }
+}
+
 /* ---- watch resume ---- */
 
 typedef struct {
@@ -242,8 +301,7 @@ static tci_status replay_missed(tci_engine *e, const tci_event *event) {
   uint64_t upto = tci_core_watch_since(e->core, event->token);
   if (upto <= event->command.watch_plan.after_sequence) return TCI_STATUS_OK;
   uint64_t key = tci_core_plan(e->core, event->command.plan_id)->key;
-  replaying p = {
-      .engine = e, .scratch = tci_core_new(&e->options.limits, &tci_policy_builtin), .event = event, .upto = upto};
+  replaying p = {.engine = e, .scratch = tci_core_new(&e->options.limits, NULL), .event = event, .upto = upto};
   tci_status status = tci_store_load(e->store, key, replay_one, &p);
   if (status.code == TCI_OK) status = p.status;
   for (size_t i = 0; status.code == TCI_OK && i < e->records.len; i++) {
@@ -270,7 +328,8 @@ static bool may_pass(tci_engine *e, const tci_event *event) {
   bool reads = cmd->kind == TCI_COMMAND_GET_PLAN || cmd->kind == TCI_COMMAND_QUERY_NODES ||
                cmd->kind == TCI_COMMAND_WATCH_PLAN || cmd->kind == TCI_COMMAND_LIST_RUNNERS ||
                cmd->kind == TCI_COMMAND_GET_EXECUTION || cmd->kind == TCI_COMMAND_LIST_EXECUTIONS ||
-               cmd->kind == TCI_COMMAND_GET_SERVER_INFO;
+               cmd->kind == TCI_COMMAND_GET_SERVER_INFO || cmd->kind == TCI_COMMAND_EXPLAIN_NODE ||
+               cmd->kind == TCI_COMMAND_LIST_POLICIES || cmd->kind == TCI_COMMAND_RELOAD_POLICIES;
   if (e->asleep && !reads) {
     refuse(e, event->token,
            (tci_status){TCI_UNAVAILABLE, "the store could not commit a moment ago; repeat in a second"});
@@ -319,20 +378,45 @@ static tci_status unreadable(tci_engine *e, const tci_event *event, tci_status s
   return TCI_STATUS_OK;
 }
 
+static tci_status step(tci_engine *e, const tci_event *event);
+
+/* The core hears of the present set; what changed is journaled like everything else. */
+static tci_status tell_policies(tci_engine *e, const tci_event *like) {
+  tci_event event = own_event(TCI_EVENT_POLICIES, like, OWN_POLICIES);
+  event.policies = tci_policies_set(e->policies);
+  e->behind = false;
+  return step(e, &event);
+}
+
+/* Looks at the folders. A core that is asleep is told when it wakes: it cannot write anything down before. */
+static tci_status reload_policies(tci_engine *e, const tci_event *like) {
+  e->changed = (tci_ids){NULL, 0};
+  if (!tci_policies_reload(e->policies, &e->arena, &e->changed)) return TCI_STATUS_OK;
+  e->counters.policy_reloads++;
+  e->behind = e->asleep;
+  return e->asleep ? TCI_STATUS_OK : tell_policies(e, like);
+}
+
+static bool is_command(const tci_event *event, tci_command_kind kind) {
+  return event->kind == TCI_EVENT_COMMAND && event->command.kind == kind;
+}
+
 static tci_status step(tci_engine *e, const tci_event *event) {
   e->counters.events++;
   if (e->asleep && event->kind == TCI_EVENT_ANSWER) {
     hold(e, &event->answer);
     return TCI_STATUS_OK;
   }
+  if (event->kind == TCI_EVENT_POLICIES && !event->policies) return reload_policies(e, event);
   if (!may_pass(e, event)) return TCI_STATUS_OK;
+  if (is_command(event, TCI_COMMAND_RELOAD_POLICIES)) TCI_TRY(reload_policies(e, event));
   tci_status loaded = load_missing(e, event);
   if (loaded.code != TCI_OK) return unreadable(e, event, loaded);
   tci_core_step(e->core, event, &e->update);
   collect_records(e, &e->update);
+  collect_notes(e, &e->update);
   tci_status replayed = TCI_STATUS_OK;
-  if (event->kind == TCI_EVENT_COMMAND && event->command.kind == TCI_COMMAND_WATCH_PLAN &&
-      event->command.watch_plan.after_sequence)
+  if (is_command(event, TCI_COMMAND_WATCH_PLAN) && event->command.watch_plan.after_sequence)
     replayed = replay_missed(e, event);
   collect_effects(e, &e->update);
   if (e->update.more) e->more = true;
@@ -363,6 +447,7 @@ static void release(tci_engine *e) {
 
 static void forget_turn(tci_engine *e) {
   tci_arena_reset(&e->arena);
+  e->changed = (tci_ids){NULL, 0};
   e->parcels.len = e->records.len = 0;
 }
 
@@ -408,9 +493,11 @@ static tci_status finish_turn(tci_engine *e, const tci_event *events, size_t len
  * model sleeps until its waking can be committed; reads are served meanwhile. */
 static tci_status catch_up(tci_engine *e, const tci_event *like) {
   tci_event event = own_event(e->calls_died ? TCI_EVENT_RESTARTED : TCI_EVENT_RELOADED, like, 0);
+  tci_core_begin_turn(e->core);
   if (e->asleep) {
     e->asleep = false;
     TCI_TRY(step(e, &event));
+    if (e->behind) TCI_TRY(tell_policies(e, like));
   }
   size_t held = e->held.len;
   for (size_t i = 0; i < held; i++) {
@@ -431,8 +518,10 @@ tci_status tci_engine_turn(tci_engine *e, const tci_event *events, size_t len) {
   e->counters.turns++;
   e->more = false;
   if (e->asleep ? events[0].now.mono_us >= e->wake_at_us : e->held.len > 0) TCI_TRY(catch_up(e, &events[0]));
+  tci_core_begin_turn(e->core);
   for (size_t i = 0; i < len; i++) TCI_TRY(step(e, &events[i]));
   TCI_TRY(finish_turn(e, events, len));
+  if (!e->behind) tci_policies_forget(e->policies);
   tci_core_evict(e->core);
   return TCI_STATUS_OK;
 }
@@ -446,7 +535,9 @@ tci_status tci_engine_open(const tci_engine_options *options, const tci_sink *si
   e->options = *options;
   e->sink = *sink;
   e->started_us = now.wall_us;
-  tci_status status = tci_store_open(&options->store, &e->store, message, size);
+  e->options.policies.limits = options->limits;
+  tci_status status = tci_policies_open(&e->options.policies, &e->policies, message, size);
+  if (status.code == TCI_OK) status = tci_store_open(&options->store, &e->store, message, size);
   if (status.code == TCI_OK) {
     status = load_all(e, &e->core);
     if (status.code != TCI_OK) snprintf(message, size, "%s: %s", options->store.path, status.message);
@@ -471,6 +562,7 @@ void tci_engine_close(tci_engine *e) {
   tci_arena_deinit(&e->held_arena);
   tci_vec_free(&e->held);
   tci_core_free(e->core);
+  tci_policies_close(e->policies);
   tci_store_close(e->store);
   tci_update_deinit(&e->update);
   tci_arena_deinit(&e->arena);
@@ -504,6 +596,7 @@ tci_engine_counters tci_engine_count(const tci_engine *e) {
   return c;
 }
 
-void tci_engine_note_turn_us(tci_engine *e, int64_t turn_us) {
+void tci_engine_note_turn(tci_engine *e, int64_t turn_us, int64_t cpu_us) {
   if (turn_us > e->counters.longest_turn_us) e->counters.longest_turn_us = turn_us;
+  if (cpu_us > e->counters.longest_turn_cpu_us) e->counters.longest_turn_cpu_us = cpu_us;
 }

@@ -8,6 +8,7 @@
 #ifndef TCI_APP_ENGINE_H
 #define TCI_APP_ENGINE_H
 
+#include "app/policies.h"
 #include "base/queue.h"
 #include "core/core.h"
 #include "rpc/codec.h"
@@ -33,10 +34,11 @@ typedef struct {
   const char *callback_address; /* told to async runners */
   tci_ids allowed_addresses;    /* see tci_address_resolve */
   const char *version;
+  tci_policies_options policies; /* its limits are those above */
 } tci_engine_options;
 
-/* Opens the store and loads the model; nothing moves yet. `message` (size bytes) gets the text of a refusal. Options are copied,
- * but not the strings. */
+/* Opens the store, loads policies and model; nothing moves yet. `message` (size bytes) gets the text of a refusal. Options
+ * are copied, but not the strings. */
 TCI_MUST_USE tci_status tci_engine_open(const tci_engine_options *options, const tci_sink *sink, tci_time now,
                                         tci_engine **out, char *message, size_t size);
 /* The first turn, once the callback address is known: calls that died with the last engine are failed, queues and timers come
@@ -45,7 +47,8 @@ TCI_MUST_USE tci_status tci_engine_start(tci_engine *engine, tci_time now, const
 void tci_engine_close(tci_engine *engine);
 void tci_engine_set_callback_address(tci_engine *engine, const char *address);
 
-/* One turn: steps every event (in order), commits once, releases effects. Events and what they point to are borrowed for the call.
+/* One turn: steps every event (in order), commits once, releases effects. Events and what they point to are borrowed for
+ * the call. A POLICIES event without policies, and ReloadPolicies, look at the policy folders first.
  * Returns DATA_LOSS (static text) when the store is lost: log and exit. Every other failure was answered to the clients. */
 TCI_MUST_USE tci_status tci_engine_turn(tci_engine *engine, const tci_event *events, size_t len);
 /* Monotonic time at which a TICK is due (0: at once, work was left over; INT64_MAX: never). */
@@ -56,10 +59,13 @@ size_t tci_engine_sync_calls(const tci_engine *engine);
 const tci_core *tci_engine_core(const tci_engine *engine);
 
 typedef struct {
-  int64_t turns, events, commits, records, journal_bytes, longest_turn_us;
+  int64_t turns, events, commits, records, journal_bytes, longest_turn_us, longest_turn_cpu_us;
+  /* Asked, could not answer, instructions in Lua, circuits opened; other sets taken over; the shadow: asked, disagrees */
+  int64_t policy_asks, policy_faults, policy_instructions, policy_circuits_opened, policy_reloads, shadow_asks,
+      shadow_differs;
 } tci_engine_counters;
 tci_engine_counters tci_engine_count(const tci_engine *engine);
-/* The loop measures; told after each turn. */
-void tci_engine_note_turn_us(tci_engine *engine, int64_t turn_us);
+/* The loop measures; told after each turn. cpu_us: of the thread, so without what it waited for the disk. */
+void tci_engine_note_turn(tci_engine *engine, int64_t turn_us, int64_t cpu_us);
 
 #endif

@@ -48,6 +48,14 @@ void tci_item_free(tci_item *item) {
   free(item);
 }
 
+void tci_loop_stir(void *arg) {
+  tci_loop *loop = arg;
+  if (atomic_exchange(&loop->stirred, true)) return;
+  tci_item *item = tci_item_new(TCI_ITEM_EVENT);
+  item->event.kind = TCI_EVENT_POLICIES; /* without policies: look at the folders */
+  tci_queue_push(&loop->queue, &item->link);
+}
+
 /* ---- streams ---- */
 
 static void stream_open(tci_loop *loop, uint64_t token, tci_rpc_call *call) {
@@ -206,6 +214,7 @@ static void take(tci_loop *loop, tci_item *item, tci_time now) {
     return;
   }
   const tci_event *event = &item->event;
+  if (event->kind == TCI_EVENT_POLICIES) atomic_store(&loop->stirred, false); /* before the folders are looked at */
   if (event->kind == TCI_EVENT_COMMAND) atomic_fetch_sub(&loop->queued, 1);
   if (event->kind == TCI_EVENT_COMMAND && tci_token_is_stream(event->token))
     stream_open(loop, event->token, item->call);
@@ -235,6 +244,7 @@ static bool drained(const tci_loop *loop) {
 
 static void turn(tci_loop *loop, tci_queue_item *taken) {
   tci_time now = tci_clock_now();
+  int64_t cpu_us = tci_clock_thread_cpu_us();
   loop->turn_no++;
   while (taken) {
     tci_item *item = (tci_item *)(void *)taken;
@@ -248,7 +258,7 @@ static void turn(tci_loop *loop, tci_queue_item *taken) {
             tci_code_name(status.code), status.message);
     _exit(STORE_LOST_EXIT); /* nothing of this process may touch the file again */
   }
-  tci_engine_note_turn_us(loop->engine, tci_clock_mono_us() - now.mono_us);
+  tci_engine_note_turn(loop->engine, tci_clock_mono_us() - now.mono_us, tci_clock_thread_cpu_us() - cpu_us);
   after_turn(loop);
 }
 

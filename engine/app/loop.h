@@ -26,6 +26,7 @@ typedef struct {
 typedef struct {
   tci_queue queue;
   atomic_llong queued; /* requests in it */
+  atomic_bool stirred; /* an item that says that policy files changed is in it */
   tci_rpc_client *client;
   tci_limits limits;
   pthread_t thread;
@@ -44,6 +45,8 @@ typedef struct {
 
 tci_item *tci_item_new(tci_item_kind kind);
 void tci_item_free(tci_item *item);
+/* Any thread: policy files changed. One item for all that is said before the loop takes it. */
+void tci_loop_stir(void *loop);
 /* Token of a unary request and of a stream: the first are even, the second odd. */
 static inline uint64_t tci_token_of_call(tci_rpc_call *call) { return (uint64_t)(uintptr_t)call; }
 static inline bool tci_token_is_stream(uint64_t token) { return token & 1; }

@@ -10,6 +10,7 @@
 #include <string.h>
 
 #include "app/loop.h"
+#include "app/watcher.h"
 #include "base/assert.h"
 #include "base/clock.h"
 
@@ -21,7 +22,8 @@ struct tci_server {
   tci_loop loop;
   tci_rpc *rpc;
   tci_rpc_server *listener;
-  tci_str *allowed; /* with "loopback" and the socket's folder */
+  tci_folder_watcher *watcher; /* NULL: no policy folders */
+  tci_str *allowed;            /* with "loopback" and the socket's folder */
   tci_arena arena;
   uint64_t next_stream; /* rpc thread only */
 };
@@ -106,12 +108,26 @@ static tci_ids allowed_addresses(tci_server *server, const tci_server_options *o
   return ids;
 }
 
+/* The policy folders, and the shadow's. Before they are read: what changes in between is not missed. */
+static void watch_policies(tci_server *server, const tci_policies_options *options) {
+  tci_ids ids = {tci_arena_array(&server->arena, tci_str, options->folders.len + 1), 0};
+  for (size_t i = 0; i < options->folders.len; i++) ids.items[ids.len++] = options->folders.items[i];
+  const char *slash = options->shadow ? strrchr(options->shadow, '/') : NULL;
+  if (slash)
+    ids.items[ids.len++] = (tci_str){options->shadow, (size_t)(slash - options->shadow) + 1};
+  else if (options->shadow)
+    ids.items[ids.len++] = TCI_STR(".");
+  if (ids.len) server->watcher = tci_folder_watcher_open(&ids, tci_loop_stir, &server->loop);
+}
+
 static tci_status start_engine(tci_server *server, const tci_server_options *options, char *message, size_t size) {
   tci_engine_options engine = {.limits = options->limits,
                                .store = {options->database, options->free_bytes_min},
                                .callback_address = "",
                                .allowed_addresses = allowed_addresses(server, options),
-                               .version = tci_version};
+                               .version = tci_version,
+                               .policies = options->policies};
+  engine.policies.fuse = true;
   tci_sink sink = tci_loop_sink;
   sink.ctx = &server->loop;
   uint8_t seed[32];
@@ -133,6 +149,7 @@ static tci_status start_work(tci_server *server, const tci_server_options *optio
 }
 
 static void free_server(tci_server *server) {
+  tci_folder_watcher_close(server->watcher);
   if (server->listener) tci_rpc_server_close(server->listener, CLOSE_GRACE_MS);
   if (server->loop.client) tci_rpc_client_close(server->loop.client);
   tci_loop_deinit(&server->loop); /* the last replies, before their thread ends */
@@ -149,6 +166,7 @@ tci_status tci_server_start(const tci_server_options *options, tci_server **out,
   tci_queue_init(&server->loop.queue);
   server->rpc = tci_rpc_open();
   server->loop.client = tci_rpc_client_open(server->rpc);
+  watch_policies(server, &options->policies);
   tci_status status = start_engine(server, options, message, size);
   if (status.code == TCI_OK) {
     const tci_rpc_server_options listen = {options->listen, options->limits.message_bytes_max};

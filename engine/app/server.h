@@ -1,4 +1,5 @@
-/* server: the whole engine in a box with threads: engine thread (loop.c) + rpc thread, listening.
+/* server: the whole engine in a box with threads: engine thread (loop.c) + rpc thread, listening; with policy folders
+ * one more that waits for their changes (watcher.c).
  * Used by `turboci serve` and by the embedded engine of Lua programs. */
 #ifndef TCI_APP_SERVER_H
 #define TCI_APP_SERVER_H
@@ -14,6 +15,7 @@ typedef struct {
   const char *callback_address; /* NULL: the listen address */
   tci_ids allowed_addresses;    /* besides "loopback" and the folder of a unix `listen` */
   int64_t free_bytes_min;
+  tci_policies_options policies; /* folders, server, types, shadow; the rest follows from the above */
 } tci_server_options;
 
 /* Returns when the server is recovered and listening. `message` (size bytes) gets the text of a refusal. */

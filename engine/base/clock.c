@@ -19,6 +19,15 @@ tci_time tci_clock_now(void) {
 
 int64_t tci_clock_mono_us(void) { return read_us(CLOCK_MONOTONIC); }
 
+int64_t tci_clock_mono_ns(void) {
+  struct timespec now;
+  int failed = clock_gettime(CLOCK_MONOTONIC, &now);
+  tci_assert(!failed);
+  return (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
+}
+
+int64_t tci_clock_thread_cpu_us(void) { return read_us(CLOCK_THREAD_CPUTIME_ID); }
+
 void tci_clock_random(void *out, size_t bytes) {
   uint8_t *at = out;
   while (bytes > 0) {

@@ -9,6 +9,9 @@
 
 tci_time tci_clock_now(void);
 int64_t tci_clock_mono_us(void);
+int64_t tci_clock_mono_ns(void); /* of the same clock, to measure what is short */
+/* CPU time that this thread has taken since it started. */
+int64_t tci_clock_thread_cpu_us(void);
 /* getrandom(2); aborts when the system has none. */
 void tci_clock_random(void *out, size_t bytes);
 

@@ -68,11 +68,12 @@ tci_attempt *tci_attempt_by_id(tci_core *core, tci_str execution_id, tci_status 
   return NULL;
 }
 
-static void attempt_create(tci_core *core, tci_stage *stage, int64_t after_us) {
+static void attempt_create(tci_core *core, tci_stage *stage, int64_t after_us, tci_str exclude) {
   tci_change c = {.type = TCI_CHANGE_ATTEMPT,
                   .node = stage->node.index + 1u,
                   .attempt = stage->attempts.len + 1,
-                  .state = TCI_ATTEMPT_PENDING};
+                  .state = TCI_ATTEMPT_PENDING,
+                  .exclude = exclude};
   if (stage->runner_type.len) {
     c.execution = TCI_EXECUTION_PENDING;
     c.execution_id = new_execution_id(core, stage, c.attempt);
@@ -85,7 +86,7 @@ void tci_stage_start(tci_core *core, tci_stage *stage) {
   tci_emit(
       core, stage->node.plan,
       &(tci_change){.type = TCI_CHANGE_STAGE_STATE, .node = stage->node.index + 1u, .state = TCI_STAGE_ATTEMPTING});
-  attempt_create(core, stage, 0);
+  attempt_create(core, stage, 0, (tci_str){0});
 }
 
 /* ---- moves ---- */
@@ -114,6 +115,19 @@ void tci_stage_finish(tci_core *core, tci_stage *stage, tci_outcome outcome, tci
                          .reason = reason});
 }
 
+/* A script's word on it is kept; what the built-in says follows from the failure. */
+static void note_retry(tci_core *core, tci_attempt *a, const tci_decision *d, tci_decision_record *record) {
+  record->again = d->again;
+  record->after_us = d->after_us;
+  record->exclude = d->exclude;
+  tci_buf bytes = {0};
+  tci_decision_encode(record, &bytes);
+  tci_change c = change_of(a, TCI_CHANGE_ATTEMPT);
+  c.decision = tci_buf_str(&bytes);
+  tci_emit(core, a->stage->node.plan, &c);
+  tci_buf_deinit(&bytes);
+}
+
 void tci_attempt_fail(tci_core *core, tci_attempt *a, tci_failure_kind kind, tci_str message,
                       const tci_completion *completion) {
   tci_stage *stage = a->stage;
@@ -131,11 +145,18 @@ void tci_attempt_fail(tci_core *core, tci_attempt *a, tci_failure_kind kind, tci
   }
   /* Whether it is retried decides where the check updates go, and retry must see the failure: so it moves first. */
   tci_emit(core, stage->node.plan, &c);
-  tci_policy_context context = tci_context(core);
-  tci_retry_answer answer = core->policy.retry(core->policy.self, &context, stage);
-  if (answer.again && stage->attempts.len < (size_t)core->limits.attempts_per_stage_max) {
+  tci_decision d;
+  tci_decision_record record;
+  tci_ask(core, TCI_HOOK_RETRY, a, NULL, 0, &d, &record);
+  d.after_us = clamp(d.after_us, 0, core->limits.duration_ms_max * 1000);
+  d.again = d.again && stage->attempts.len < (size_t)core->limits.attempts_per_stage_max;
+  if (record.policy.len) note_retry(core, a, &d, &record);
+  if (d.again) {
     if (completion) tci_completion_keep(core, a, completion);
-    attempt_create(core, stage, clamp(answer.after_us, 0, core->limits.duration_ms_max * 1000));
+    tci_buf exclude = {0};
+    tci_ids_encode(d.exclude, &exclude);
+    attempt_create(core, stage, d.after_us, tci_buf_str(&exclude));
+    tci_buf_deinit(&exclude);
     return;
   }
   if (completion) tci_completion_apply(core, a, completion);
@@ -165,6 +186,7 @@ static void leave_runner(tci_core *core, tci_attempt *a) {
   if (!tci_link_in(&a->live)) return;
   tci_link_remove(&a->live);
   a->runner->load--;
+  a->runner->revision = ++core->revisions;
   if (a->runner->pool) tci_pool_wake(core, a->runner->pool);
   a->runner = NULL;
 }
@@ -173,14 +195,24 @@ void tci_attempt_unplace(tci_core *core, tci_attempt *a) {
   if (tci_link_in(&a->queued)) tci_ready_remove(core, a);
   tci_heap_clear(&core->timers, &a->timer);
   leave_runner(core, a);
+  tci_keys_give(core, a);
   core->sync_live -= a->calling;
   a->calling = false;
 }
 
 static void enqueue(tci_core *core, tci_attempt *a) {
   tci_heap_clear(&core->timers, &a->timer);
-  tci_policy_context context = tci_context(core);
-  tci_ready_add(core, a, core->policy.priority(core->policy.self, &context, a->stage));
+  tci_ready_add(core, a);
+}
+
+void tci_attempt_arm_queued(tci_core *core, tci_attempt *a) {
+  int64_t due = a->hold_until_us ? a->hold_until_us : INT64_MAX;
+  if (a->queue_mono_us) due = min64(due, a->queue_mono_us);
+  a->timer.kind = TCI_TIMER_ATTEMPT;
+  if (due == INT64_MAX)
+    tci_heap_clear(&core->timers, &a->timer);
+  else
+    tci_heap_set(&core->timers, &a->timer, due);
 }
 
 static void join_runner(tci_core *core, tci_attempt *a) {
@@ -190,6 +222,15 @@ static void join_runner(tci_core *core, tci_attempt *a) {
   tci_list_push(&r->live, &a->live);
   r->load++;
   r->last_used = ++core->use_order;
+  r->last_used_us = core->now.wall_us;
+  r->revision = ++core->revisions;
+}
+
+/* How its executions ended is shown to policies. Rebuilt state, so part of placing. */
+static void remember_end(const tci_attempt *a) {
+  if (!a->runner) return;
+  a->runner->recent = a->runner->recent << 1 | (a->execution == TCI_EXECUTION_FAILED);
+  if (a->runner->recent_len < 32) a->runner->recent_len++;
 }
 
 /* A refusal or an unreachable runner: nobody gets work there for a while. Rebuilt state, so part of placing. */
@@ -204,13 +245,18 @@ static void pass_over(tci_core *core, tci_attempt *a) {
 void tci_attempt_place(tci_core *core, tci_attempt *a) {
   if (a->execution == TCI_EXECUTION_NONE) return;
   if (core->loading) {
-    if (tci_execution_is_live(a))
+    if (tci_execution_is_live(a)) {
       join_runner(core, a);
-    else
+      tci_keys_take(core, a);
+    } else {
+      if (!tci_attempt_is_open(a)) remember_end(a);
       leave_runner(core, a);
+      tci_keys_give(core, a);
+    }
     return;
   }
   if (!tci_attempt_is_open(a)) {
+    remember_end(a);
     tci_attempt_unplace(core, a);
     if (a->failure.present) pass_over(core, a);
     return;
@@ -229,6 +275,9 @@ void tci_attempt_place(tci_core *core, tci_attempt *a) {
   if (!a->deadline_mono_us) { /* it just went live */
     if (tci_link_in(&a->queued)) tci_ready_remove(core, a);
     join_runner(core, a);
+    tci_keys_take(core, a);
+    tci_str_free(&a->hold_text);
+    tci_str_free(&a->hook_fault);
     a->deadline_mono_us = core->now.mono_us + a->execution_ms * 1000;
     a->accept_mono_us = core->now.mono_us + core->limits.accept_timeout_ms * 1000;
     a->calling = a->mode == TCI_MODE_SYNC;
@@ -244,7 +293,9 @@ void tci_attempt_restart(tci_core *core, tci_attempt *a) {
     if (tci_link_in(&a->queued) || a->timer.position) return; /* born between the load and this: placed already */
     int64_t wait = a->not_before_us ? a->not_before_us - core->now.wall_us : 0;
     wait = clamp(wait, 0, a->not_before_us ? a->not_before_us - a->created_us : 0);
-    a->ready_mono_us = core->now.mono_us + wait;
+    /* Of its time in the queue none is lost: a queue timeout counts from when it was ready. */
+    int64_t since = core->now.wall_us - (a->not_before_us > a->created_us ? a->not_before_us : a->created_us);
+    a->ready_mono_us = core->now.mono_us + (wait > 0 ? wait : -clamp(since, 0, INT64_MAX));
     a->timer.kind = TCI_TIMER_ATTEMPT;
     if (wait > 0)
       tci_heap_set(&core->timers, &a->timer, a->ready_mono_us);
@@ -266,10 +317,22 @@ static tci_str seconds(tci_core *core, const char *before, int64_t ms) {
       tci_fmt(&core->update->arena, "%s %lld.%03d s", before, (long long)(ms / 1000), (int)(ms % 1000)));
 }
 
+/* The end of a backoff, of its time in the queue, or of a wait that the policy asked for. */
+static void timer_while_pending(tci_core *core, tci_attempt *a) {
+  if (!tci_link_in(&a->queued)) {
+    enqueue(core, a);
+  } else if (a->queue_mono_us && core->now.mono_us >= a->queue_mono_us) {
+    tci_attempt_fail(core, a, TCI_FAILURE_TIMEOUT, seconds(core, "no runner took it within", a->queue_ms), NULL);
+  } else {
+    if (a->hold_until_us) tci_ready_return(core, a);
+    tci_attempt_arm_queued(core, a);
+  }
+}
+
 void tci_attempt_timer(tci_core *core, tci_attempt *a) {
   int64_t now = core->now.mono_us;
   if (a->execution == TCI_EXECUTION_PENDING) {
-    enqueue(core, a);
+    timer_while_pending(core, a);
     return;
   }
   if (now >= a->deadline_mono_us) {

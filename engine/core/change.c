@@ -6,80 +6,81 @@
 
 #include <string.h>
 
-typedef struct {
-  uint16_t number;
-  uint16_t is_string;
-  size_t offset;
-} field;
-
-#define U(number, member) \
-  { number, 0, offsetof(tci_change, member) }
-#define S(number, member) \
-  { number, 1, offsetof(tci_change, member) }
-static const field fields[] = {
-    U(1, type),
-    U(2, node),
-    U(3, version),
-    U(4, state),
-    U(5, outcome),
-    U(6, reason),
-    S(7, id),
-    S(8, kind),
-    S(9, bytes),
-    S(10, dependencies),
-    S(11, assignments),
-    U(12, mode),
-    U(13, priority),
-    U(14, retry_max),
-    U(15, backoff_ms),
-    U(16, backoff_ms_max),
-    U(17, execution_ms),
-    U(18, stale_ms),
-    U(19, attempt),
-    U(20, execution),
-    S(21, execution_id),
-    S(22, process_uid),
-    S(23, runner_id),
-    S(24, registration_id),
-    S(25, runner_execution_id),
-    U(26, not_before_us),
-    U(27, deadline_us),
-    U(28, accepted),
-    U(29, failed),
-    U(30, failure_kind),
-    S(31, failure_message),
-    U(32, failure_us),
-    U(33, has_digest),
-    U(34, digest0),
-    U(35, digest1),
-    S(36, message),
-    U(37, result),
-    S(38, owner_type),
-    S(39, owner_id),
-    U(40, finalized),
-    S(41, address),
-    U(42, max_concurrent),
-    U(43, ttl_ms),
-    S(44, metadata),
-    U(45, at_us),
-    U(46, edges_follow),
-    U(47, created),
-    U(48, move_follows),
+#define FIELD(number, shape, member) \
+  { number, TCI_FIELD_##shape, #member, offsetof(tci_change, member) }
+const tci_change_field tci_change_fields[] = {
+    FIELD(1, NAME, type),
+    FIELD(2, NUMBER, node),
+    FIELD(3, NUMBER, version),
+    FIELD(4, NAME, state),
+    FIELD(5, NAME, outcome),
+    FIELD(6, NAME, reason),
+    FIELD(7, TEXT, id),
+    FIELD(8, TEXT, kind),
+    FIELD(9, STRUCT, bytes),
+    FIELD(10, EDGES, dependencies),
+    FIELD(11, EDGES, assignments),
+    FIELD(12, NAME, mode),
+    FIELD(13, SIGNED, priority),
+    FIELD(14, NUMBER, retry_max),
+    FIELD(15, NUMBER, backoff_ms),
+    FIELD(16, NUMBER, backoff_ms_max),
+    FIELD(17, NUMBER, execution_ms),
+    FIELD(18, NUMBER, stale_ms),
+    FIELD(19, NUMBER, attempt),
+    FIELD(20, NAME, execution),
+    FIELD(21, TEXT, execution_id),
+    FIELD(22, TEXT, process_uid),
+    FIELD(23, TEXT, runner_id),
+    FIELD(24, TEXT, registration_id),
+    FIELD(25, TEXT, runner_execution_id),
+    FIELD(26, NUMBER, not_before_us),
+    FIELD(27, NUMBER, deadline_us),
+    FIELD(28, FLAG, accepted),
+    FIELD(29, FLAG, failed),
+    FIELD(30, NAME, failure_kind),
+    FIELD(31, TEXT, failure_message),
+    FIELD(32, NUMBER, failure_us),
+    FIELD(33, FLAG, has_digest),
+    FIELD(34, NUMBER, digest0),
+    FIELD(35, NUMBER, digest1),
+    FIELD(36, TEXT, message),
+    FIELD(37, NUMBER, result),
+    FIELD(38, TEXT, owner_type),
+    FIELD(39, TEXT, owner_id),
+    FIELD(40, FLAG, finalized),
+    FIELD(41, TEXT, address),
+    FIELD(42, NUMBER, max_concurrent),
+    FIELD(43, NUMBER, ttl_ms),
+    FIELD(44, PAIRS, metadata),
+    FIELD(45, NUMBER, at_us),
+    FIELD(46, FLAG, edges_follow),
+    FIELD(47, FLAG, created),
+    FIELD(48, FLAG, move_follows),
+    FIELD(49, TEXT, policy),
+    FIELD(50, TEXT, policy_version),
+    FIELD(51, DECISION, decision),
+    FIELD(52, IDS, exclude),
+    FIELD(53, IDS, keys),
+    FIELD(54, NUMBER, until_us),
 };
-#undef U
-#undef S
-enum { FIELDS = sizeof fields / sizeof fields[0] };
+#undef FIELD
+enum { FIELDS = sizeof tci_change_fields / sizeof tci_change_fields[0] };
+const size_t tci_change_fields_len = FIELDS;
+
+static bool is_number(const tci_change_field *f) { return f->shape <= TCI_FIELD_NAME; }
 
 void tci_change_encode(const tci_change *change, tci_buf *out) {
   for (size_t i = 0; i < FIELDS; i++) {
-    const char *member = (const char *)change + fields[i].offset;
-    if (fields[i].is_string) {
-      const tci_str *s = (const tci_str *)(const void *)member;
-      if (s->len) tci_wire_put_bytes(out, fields[i].number, *s);
-    } else {
+    const tci_change_field *f = &tci_change_fields[i];
+    const char *member = (const char *)change + f->offset;
+    if (is_number(f)) {
       uint64_t value;
       memcpy(&value, member, sizeof value);
-      if (value) tci_wire_put_uint(out, fields[i].number, value);
+      if (value) tci_wire_put_uint(out, f->number, value);
+    } else {
+      const tci_str *s = (const tci_str *)(const void *)member;
+      if (s->len) tci_wire_put_bytes(out, f->number, *s);
     }
   }
 }
@@ -90,15 +91,13 @@ bool tci_change_decode(tci_str bytes, tci_change *out) {
   tci_wire_field wire;
   while (tci_wire_next(&reader, &wire)) {
     if (wire.number > FIELDS) continue; /* a newer engine's field */
-    const field *f = &fields[wire.number - 1];
+    const tci_change_field *f = &tci_change_fields[wire.number - 1];
     char *member = (char *)out + f->offset;
-    if (f->is_string) {
-      if (wire.type != TCI_WIRE_LEN) return false;
-      memcpy(member, &wire.bytes, sizeof wire.bytes);
-    } else {
-      if (wire.type != TCI_WIRE_VARINT) return false;
+    if (wire.type != (is_number(f) ? TCI_WIRE_VARINT : TCI_WIRE_LEN)) return false;
+    if (is_number(f))
       memcpy(member, &wire.value, sizeof wire.value);
-    }
+    else
+      memcpy(member, &wire.bytes, sizeof wire.bytes);
   }
   return reader.at == reader.end && out->type != 0;
 }
@@ -165,6 +164,32 @@ bool tci_pairs_decode(tci_str bytes, tci_arena *arena, tci_pairs *out) {
     if (wire.number == 2 && out->len) out->items[out->len - 1].value = wire.bytes;
   }
   return true;
+}
+
+/* ---- ids: { 1: id }* ---- */
+
+void tci_ids_encode(tci_ids ids, tci_buf *out) {
+  for (size_t i = 0; i < ids.len; i++) tci_wire_put_bytes(out, 1, ids.items[i]);
+}
+
+bool tci_ids_decode(tci_str bytes, tci_arena *arena, tci_ids *out) {
+  size_t len = 0;
+  tci_wire_field wire;
+  tci_wire_reader reader = tci_wire_read(bytes);
+  while (tci_wire_next(&reader, &wire)) len += wire.number == 1 && wire.type == TCI_WIRE_LEN;
+  if (reader.at != reader.end) return false;
+  *out = (tci_ids){tci_arena_array(arena, tci_str, len + 1), 0};
+  for (reader = tci_wire_read(bytes); tci_wire_next(&reader, &wire);)
+    if (wire.number == 1 && wire.type == TCI_WIRE_LEN) out->items[out->len++] = wire.bytes;
+  return true;
+}
+
+bool tci_ids_has(tci_str bytes, tci_str id) {
+  tci_wire_field wire;
+  tci_wire_reader reader = tci_wire_read(bytes);
+  while (tci_wire_next(&reader, &wire))
+    if (wire.number == 1 && wire.type == TCI_WIRE_LEN && tci_str_eq(wire.bytes, id)) return true;
+  return false;
 }
 
 /* ---- records ---- */

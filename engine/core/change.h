@@ -8,6 +8,7 @@
 #define TCI_CORE_CHANGE_H
 
 #include "base/wire.h"
+#include "core/event.h"
 #include "core/types.h"
 
 typedef enum { /* written to disk: numbers are for ever */
@@ -25,6 +26,7 @@ typedef enum { /* written to disk: numbers are for ever */
                TCI_CHANGE_PROGRESS = 12,
                TCI_CHANGE_RUNNER = 13, /* registered, or its heartbeat: all fields */
                TCI_CHANGE_RUNNER_GONE = 14,
+               TCI_CHANGE_POLICY = 15, /* plan 0: a version taken over, gone, or its circuit */
 } tci_change_type;
 
 /* One flat struct for all types; a zero is 'not given' and is not written. */
@@ -57,11 +59,40 @@ typedef struct {
   tci_str address;
   uint64_t max_concurrent, ttl_ms;
   tci_str metadata;
-  uint64_t at_us;        /* of a progress entry, as its writer gave it */
-  uint64_t edges_follow; /* CREATED: the node is whole only after its EDGES change */
-  uint64_t created;      /* EDGES: completes a creation */
-  uint64_t move_follows; /* RESULT: the check becomes FINAL with it: watchers are told once */
+  uint64_t at_us;         /* of a progress entry, as its writer gave it */
+  uint64_t edges_follow;  /* CREATED: the node is whole only after its EDGES change */
+  uint64_t created;       /* EDGES: completes a creation */
+  uint64_t move_follows;  /* RESULT: the check becomes FINAL with it: watchers are told once */
+  tci_str policy;         /* of a plan */
+  tci_str policy_version; /* POLICY; its state is a tci_policy_state */
+  tci_str decision;       /* ATTEMPT: one more on record */
+  tci_str exclude, keys;  /* ATTEMPT: encoded ids */
+  uint64_t until_us;      /* POLICY: wall; end of the open circuit */
 } tci_change;
+
+/* What the members are called and hold: for whoever shows or studies changes. */
+typedef enum {
+  TCI_FIELD_NUMBER,
+  TCI_FIELD_SIGNED, /* zigzag */
+  TCI_FIELD_FLAG,
+  TCI_FIELD_NAME,     /* a value of an enum; which one depends on the change. Of a runner, mode: bits */
+  TCI_FIELD_TEXT,     /* UTF-8 */
+  TCI_FIELD_STRUCT,   /* an encoded google.protobuf.Struct */
+  TCI_FIELD_EDGES,    /* tci_edges_… below */
+  TCI_FIELD_PAIRS,    /* tci_pairs_decode */
+  TCI_FIELD_IDS,      /* tci_ids_decode */
+  TCI_FIELD_DECISION, /* tci_decision_decode */
+} tci_field_shape;
+
+typedef struct {
+  uint16_t number; /* on disk */
+  tci_field_shape shape;
+  const char *name;
+  size_t offset; /* in tci_change: a uint64_t for the first four, else a tci_str */
+} tci_change_field;
+
+extern const tci_change_field tci_change_fields[];
+extern const size_t tci_change_fields_len;
 
 void tci_change_encode(const tci_change *change, tci_buf *out);
 /* False when the bytes are malformed. Strings point into `bytes`. */
@@ -91,6 +122,11 @@ bool tci_edges_next(tci_edges_reader *reader);
 /* Pairs inside a change. Decoded pairs point into `bytes`; items live in `arena`. */
 void tci_pairs_encode(tci_pairs pairs, tci_buf *out);
 bool tci_pairs_decode(tci_str bytes, tci_arena *arena, tci_pairs *out);
+
+/* Ids inside a change, likewise. */
+void tci_ids_encode(tci_ids ids, tci_buf *out);
+bool tci_ids_decode(tci_str bytes, tci_arena *arena, tci_ids *out);
+bool tci_ids_has(tci_str bytes, tci_str id); /* encoded; false when malformed */
 
 /* The record: header, then changes. */
 typedef struct {

@@ -11,11 +11,13 @@
 
 /* ---- life ---- */
 
-tci_core *tci_core_new(const tci_limits *limits, const tci_policy *policy) {
+tci_core *tci_core_new(const tci_limits *limits, const tci_policy_set *policies) {
   tci_core *core = tci_calloc(1, sizeof *core);
   core->limits = *limits;
-  core->policy = *policy;
+  core->set = policies;
+  core->policies_generation = 1;
   core->next_plan_key = 1;
+  tci_core_begin_turn(core);
   tci_list_init(&core->idle);
   return core;
 }
@@ -42,13 +44,18 @@ void tci_core_free(tci_core *core) {
   empty_garbage(core);
   for (size_t i = 0; i < core->buffers.len; i++) tci_buf_deinit(&core->buffers.items[i]);
   tci_buf_deinit(&core->scratch);
-  tci_map *maps[] = {&core->plans,         &core->plans_by_key, &core->runners,
-                     &core->registrations, &core->pools,        &core->watchers};
+  tci_policies_free(core);
+  tci_buf_deinit(&core->decision);
+  tci_buf_deinit(&core->keys_held);
+  tci_map *maps[] = {&core->plans, &core->plans_by_key, &core->runners, &core->registrations,
+                     &core->pools, &core->watchers,     &core->keys};
   for (size_t i = 0; i < sizeof maps / sizeof maps[0]; i++) tci_map_deinit(maps[i]);
   tci_heap_deinit(&core->timers);
   tci_vec_free(&core->plan_list);
   tci_vec_free(&core->runner_list);
   tci_vec_free(&core->awake);
+  tci_vec_free(&core->pool_list);
+  tci_vec_free(&core->free_slots);
   tci_vec_free(&core->resolved);
   tci_vec_free(&core->finished);
   tci_vec_free(&core->touched);
@@ -61,6 +68,7 @@ void tci_update_deinit(tci_update *update) {
   tci_arena_deinit(&update->arena);
   tci_vec_free(&update->records);
   tci_vec_free(&update->effects);
+  tci_vec_free(&update->notes);
 }
 
 void tci_discard(tci_core *core, void *ptr) {
@@ -127,8 +135,6 @@ tci_effect *tci_effect_add(tci_core *core, tci_effect_kind kind) {
   return &core->update->effects.items[core->update->effects.len - 1];
 }
 
-tci_policy_context tci_context(tci_core *core) { return (tci_policy_context){&core->limits, core->now, &core->rng}; }
-
 /* ---- replies ---- */
 
 tci_reply *tci_answer_ok(tci_core *core, const tci_event *event, tci_reply_kind kind) {
@@ -178,6 +184,8 @@ static int compare_ready(const void *x, const void *y) {
 
 /* What was rebuilt from the journal gets its timers and queues; calls that died with the engine are failed. */
 static void wake_up(tci_core *core, bool calls_died) {
+  tci_policies_wake(core);
+  tci_policies_sync(core);
   for (size_t i = 0; i < core->runner_list.len; i++) {
     core->runner_list.items[i]->passed_over_until_us = 0;
     tci_runner_arm(core, core->runner_list.items[i]);
@@ -219,6 +227,9 @@ static void on_command(tci_core *core, const tci_event *event) {
     case TCI_COMMAND_GET_EXECUTION: tci_on_get_execution(core, event); return;
     case TCI_COMMAND_LIST_EXECUTIONS: tci_on_list_executions(core, event); return;
     case TCI_COMMAND_GET_SERVER_INFO: tci_answer_ok(core, event, TCI_REPLY_SERVER_INFO); return;
+    case TCI_COMMAND_EXPLAIN_NODE: tci_on_explain_node(core, event); return;
+    case TCI_COMMAND_LIST_POLICIES:
+    case TCI_COMMAND_RELOAD_POLICIES: tci_answer_ok(core, event, TCI_REPLY_POLICIES); return;
   }
   tci_unreachable();
 }
@@ -254,7 +265,8 @@ static void close_records(tci_core *core) {
 void tci_core_step(tci_core *core, const tci_event *event, tci_update *update) {
   empty_garbage(core);
   tci_arena_reset(&update->arena);
-  update->records.len = update->effects.len = 0;
+  update->records.len = update->effects.len = update->notes.len = 0;
+  update->policy = (tci_policy_counts){0};
   update->more = false;
   core->update = update;
   core->now = event->now;
@@ -272,6 +284,7 @@ void tci_core_step(tci_core *core, const tci_event *event, tci_update *update) {
     case TCI_EVENT_UNWATCH: tci_on_unwatch(core, event); break;
     case TCI_EVENT_RESTARTED: wake_up(core, true); break;
     case TCI_EVENT_RELOADED: wake_up(core, false); break;
+    case TCI_EVENT_POLICIES: tci_on_policies(core, event->policies); break;
   }
   tci_react(core);
   tci_dispatch(core);
@@ -337,7 +350,7 @@ tci_status tci_core_replay(tci_core *scratch, const tci_record *record, const tc
                            uint64_t upto, tci_update *update) {
   empty_garbage(scratch);
   tci_arena_reset(&update->arena);
-  update->records.len = update->effects.len = 0;
+  update->records.len = update->effects.len = update->notes.len = 0;
   scratch->update = update;
   scratch->loading = true;
   tci_record_reader reader;

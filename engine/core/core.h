@@ -14,7 +14,8 @@
 
 typedef struct tci_core tci_core;
 
-tci_core *tci_core_new(const tci_limits *limits, const tci_policy *policy);
+/* `policies` (NULL: nothing but the built-in) is borrowed until the next POLICIES event. */
+tci_core *tci_core_new(const tci_limits *limits, const tci_policy_set *policies);
 void tci_core_free(tci_core *core); /* NULL is fine */
 
 /* ---- recovery: apply the journal ---- */
@@ -25,6 +26,8 @@ void tci_core_free(tci_core *core); /* NULL is fine */
 TCI_MUST_USE tci_status tci_core_load(tci_core *core, const tci_record *record);
 /* ---- work ---- */
 
+/* Before the first step of a turn: what may be asked of policies is counted by the turn. */
+void tci_core_begin_turn(tci_core *core);
 /* `update` is reset, then filled. */
 void tci_core_step(tci_core *core, const tci_event *event, tci_update *update);
 /* From now on nothing is dispatched (the engine is about to stop). */
@@ -48,6 +51,8 @@ size_t tci_core_evict(tci_core *core);
 const char *tci_core_check(const tci_core *core, tci_arena *arena);
 /* Live executions with an open call: used to drain. */
 size_t tci_core_sync_calls(const tci_core *core);
+/* False: there is no policy of that name. until_us (wall): while its circuit is open. */
+bool tci_core_policy_state(const tci_core *core, tci_str name, bool *circuit_open, int64_t *until_us);
 
 /* "plan_id:stage_index:attempt:secret" taken apart; false when it is not of that form. */
 bool tci_execution_id_parse(tci_str id, tci_str *plan_id, uint32_t *stage_index, uint32_t *attempt);

@@ -1,8 +1,15 @@
 /* dispatch: queues of ready executions, and who gets the next one.
  *
- * Invariants: an execution waits in one bucket of one queue; choosing a runner and reserving its slot is one step; a
- * queue is looked at only when something changed (a head arrived, a slot freed, a runner changed, a wait elapsed).
- * One step asks at most policy_asks_per_turn; the rest is left to the next (update->more).
+ *     arrived ──priority, timeout──▶ bucket ──admit, select──▶ a runner
+ *                                      ▲ │
+ *               wait over, policies new │ ├──wait = s──▶ waiting (a timer)
+ *               key free                └─┴──key held──▶ parked (admission.c)
+ *
+ * Invariants: an execution that waits is in one of these lists; choosing a runner and reserving its slot is one step; a
+ * queue is looked at only when something changed (a head arrived, a slot freed, a runner changed, a wait elapsed, other
+ * policies). A look that begins at the head goes on to the end, over as many turns as it takes: what changes meanwhile means
+ * another look, so that nobody starves behind those who are told to wait. One turn asks at most policy_asks_per_turn, shared
+ * among the queues; the rest is left to the next (update->more).
  */
 #include <string.h>
 
@@ -15,19 +22,32 @@ tci_pool *tci_pool_get(tci_core *core, tci_str type) {
   if (pool) return pool;
   pool = tci_calloc(1, sizeof *pool);
   pool->type = tci_str_dup(type);
+  for (int mode = 0; mode < TCI_MODES; mode++) {
+    tci_list_init(&pool->ready[mode].arrived);
+    tci_list_init(&pool->ready[mode].waiting);
+  }
   tci_map_put(&core->pools, pool->type, pool);
+  tci_vec_push(&core->pool_list, pool);
   return pool;
+}
+
+static void list_pool(tci_core *core, tci_pool *pool) {
+  if (pool->listed) return;
+  pool->listed = true;
+  tci_vec_push(&core->awake, pool);
+}
+
+static void wake_queue(tci_core *core, tci_pool *pool, tci_ready *ready) {
+  if (ready->cursor || ready->looking)
+    ready->again = true;
+  else
+    ready->awake = ready->len > 0;
+  list_pool(core, pool);
 }
 
 void tci_pool_wake(tci_core *core, tci_pool *pool) {
   if (core->loading) return;
-  for (int mode = 0; mode < TCI_MODES; mode++) {
-    pool->ready[mode].cursor = NULL;
-    pool->ready[mode].awake = pool->ready[mode].len > 0;
-  }
-  if (pool->listed) return;
-  pool->listed = true;
-  tci_vec_push(&core->awake, pool);
+  for (int mode = 0; mode < TCI_MODES; mode++) wake_queue(core, pool, &pool->ready[mode]);
 }
 
 void tci_pool_trim(tci_core *core, tci_pool *pool) {
@@ -39,7 +59,13 @@ void tci_pool_trim(tci_core *core, tci_pool *pool) {
     tci_vec_free(&pool->ready[mode].buckets);
   }
   tci_map_remove(&core->pools, pool->type);
+  for (size_t i = 0; i < core->pool_list.len; i++) {
+    if (core->pool_list.items[i] != pool) continue;
+    memmove(&core->pool_list.items[i], &core->pool_list.items[i + 1], (--core->pool_list.len - i) * sizeof pool);
+    break;
+  }
   tci_vec_free(&pool->runners);
+  tci_vec_free(&pool->parked);
   tci_str_free(&pool->type);
   free(pool);
 }
@@ -59,25 +85,33 @@ static tci_bucket *bucket_for(tci_ready *ready, int64_t priority) {
   return bucket;
 }
 
-void tci_ready_add(tci_core *core, tci_attempt *a, int64_t priority) {
-  tci_pool *pool = tci_pool_get(core, a->stage->runner_type);
-  tci_ready *ready = &pool->ready[a->mode];
-  tci_list_push(&bucket_for(ready, priority)->list, &a->queued);
-  ready->len++;
-  tci_pool_wake(core, pool);
+static tci_attempt *queued(tci_link *link) { return tci_container(link, tci_attempt, queued); }
+
+/* First ready first. Looks from both ends: new ones belong to the tail, those that come back to the head, as a rule. */
+void tci_ready_insert(tci_link *list, tci_attempt *a) {
+  tci_link *head = list->next, *tail = list->prev, *before = NULL;
+  while (!before) {
+    if (tail == list || queued(tail)->order < a->order)
+      before = tail->next;
+    else if (queued(head)->order > a->order)
+      before = head;
+    head = head->next;
+    tail = tail->prev;
+  }
+  tci_list_push(before, &a->queued); /* before `before` */
 }
 
-static tci_pool *pool_of(tci_core *core, const tci_attempt *a) {
+tci_pool *tci_attempt_pool(const tci_core *core, const tci_attempt *a) {
   return tci_map_get(&core->pools, a->stage->runner_type);
 }
 
-void tci_ready_remove(tci_core *core, tci_attempt *a) {
-  tci_pool *pool = pool_of(core, a);
+void tci_ready_add(tci_core *core, tci_attempt *a) {
+  tci_pool *pool = tci_pool_get(core, a->stage->runner_type);
   tci_ready *ready = &pool->ready[a->mode];
-  if (ready->cursor == &a->queued) ready->cursor = NULL;
-  tci_link_remove(&a->queued);
-  ready->len--;
-  tci_pool_trim(core, pool);
+  a->order = ++core->arrivals;
+  tci_list_push(&ready->arrived, &a->queued);
+  ready->len++;
+  wake_queue(core, pool, ready);
 }
 
 /* The next execution to ask about after `from` (NULL: the first of all), by priority, then by age. */
@@ -86,7 +120,7 @@ static tci_attempt *next_ready(tci_ready *ready, const tci_attempt *from) {
   for (size_t i = 0; i < ready->buckets.len; i++) {
     tci_link *list = &ready->buckets.items[i]->list;
     if (found) {
-      if (!tci_list_empty(list)) return tci_container(list->next, tci_attempt, queued);
+      if (!tci_list_empty(list)) return queued(list->next);
       continue;
     }
     /* `from` is linked: it is the last of its bucket when its next link is the bucket's list. */
@@ -98,7 +132,70 @@ static tci_attempt *next_ready(tci_ready *ready, const tci_attempt *from) {
 static tci_attempt *after(tci_ready *ready, const tci_attempt *a) {
   for (size_t i = 0; i < ready->buckets.len; i++)
     if (a->queued.next == &ready->buckets.items[i]->list) return next_ready(ready, a);
-  return tci_container(a->queued.next, tci_attempt, queued);
+  return queued(a->queued.next);
+}
+
+static void step_over(tci_ready *ready, const tci_attempt *a) {
+  if (ready->cursor != &a->queued) return;
+  tci_attempt *next = after(ready, a);
+  ready->cursor = next ? &next->queued : NULL;
+}
+
+static tci_key *take_chance(tci_attempt *a) {
+  tci_key *key = a->chance;
+  a->chance = NULL;
+  return key;
+}
+
+void tci_ready_remove(tci_core *core, tci_attempt *a) {
+  tci_pool *pool = tci_attempt_pool(core, a);
+  tci_ready *ready = &pool->ready[a->mode];
+  step_over(ready, a);
+  tci_link_remove(&a->queued);
+  ready->len--;
+  if (a->parked) tci_key_unpark(core, a);
+  tci_key *chance = take_chance(a);
+  tci_attempt *next = chance ? tci_key_pass_on(core, chance, pool, a->mode) : NULL;
+  if (next) tci_ready_return(core, next);
+  tci_pool_trim(core, pool);
+}
+
+static void hold(tci_attempt *a, tci_hold why, tci_str text) {
+  a->hold = why;
+  if (!tci_str_eq(a->hold_text, text)) tci_str_assign(&a->hold_text, text);
+}
+
+static void return_to_bucket(tci_core *core, tci_attempt *a) {
+  tci_ready *ready = &tci_attempt_pool(core, a)->ready[a->mode];
+  tci_link_remove(&a->queued);
+  if (a->parked) tci_key_unpark(core, a);
+  a->hold_until_us = 0;
+  hold(a, TCI_HOLD_NONE, (tci_str){0}); /* what was said is over */
+  tci_ready_insert(&bucket_for(ready, a->priority)->list, a);
+}
+
+void tci_ready_return(tci_core *core, tci_attempt *a) {
+  return_to_bucket(core, a);
+  tci_pool *pool = tci_attempt_pool(core, a);
+  wake_queue(core, pool, &pool->ready[a->mode]);
+}
+
+/* ---- holding ---- */
+
+/* The policy does not want to be asked before then. */
+static void wait_for(tci_core *core, tci_pool *pool, tci_attempt *a, int64_t wait_us) {
+  tci_ready *ready = &pool->ready[a->mode];
+  step_over(ready, a);
+  tci_link_remove(&a->queued);
+  tci_list_push(&ready->waiting, &a->queued);
+  int64_t most = core->limits.duration_ms_max * 1000;
+  a->hold_until_us = core->now.mono_us + (wait_us < most ? wait_us : most);
+  tci_attempt_arm_queued(core, a);
+}
+
+static void told_to_wait(tci_core *core, tci_pool *pool, tci_attempt *a, tci_hold why, const tci_decision *d) {
+  hold(a, why, d->reason);
+  if (d->wait_us > 0) wait_for(core, pool, a, d->wait_us);
 }
 
 /* ---- choosing ---- */
@@ -115,18 +212,37 @@ static size_t candidates(tci_core *core, const tci_pool *pool, tci_mode mode, tc
   return n;
 }
 
-/* What a policy answers, made a length that can be counted with. */
-static void bound(const tci_core *core, int64_t *ms) {
-  if (*ms < 1) *ms = 1;
-  if (*ms > core->limits.duration_ms_max) *ms = core->limits.duration_ms_max;
+static size_t not_excluded(const tci_attempt *a, tci_runner **options, size_t len) {
+  size_t n = 0;
+  for (size_t i = 0; i < len; i++)
+    if (!tci_ids_has(a->exclude, options[i]->runner_id)) options[n++] = options[i];
+  return n;
 }
 
-static void send(tci_core *core, tci_attempt *a, tci_runner *r) {
+/* What a policy answers, made a length that can be counted with. */
+static uint64_t bounded(const tci_core *core, int64_t ms) {
+  return (uint64_t)(ms < 1 ? 1 : ms > core->limits.duration_ms_max ? core->limits.duration_ms_max : ms);
+}
+
+/* Puts the decision on record: who could have had it, and why it went where it goes. */
+static tci_str on_record(tci_core *core, const tci_attempt *a, const tci_runner *r, tci_runner **options, size_t len,
+                         tci_decision_record *record) {
+  size_t most = (size_t)core->limits.decision_candidates_max;
+  record->runner_id = r->runner_id;
+  record->candidates_total = (int64_t)len;
+  record->candidates_len = len < most ? len : most;
+  record->candidates = tci_arena_array(&core->update->arena, tci_candidate, record->candidates_len);
+  for (size_t i = 0; i < record->candidates_len; i++)
+    record->candidates[i] = (tci_candidate){options[i]->runner_id, options[i]->load};
+  if (!record->fault.len) record->fault = a->hook_fault;
+  tci_buf_clear(&core->decision);
+  tci_decision_encode(record, &core->decision);
+  return tci_buf_str(&core->decision);
+}
+
+static void send(tci_core *core, tci_attempt *a, tci_runner *r, tci_str decision, tci_str keys) {
   tci_stage *stage = a->stage;
-  tci_policy_context context = tci_context(core);
-  tci_timeout_answer timeouts = core->policy.timeout(core->policy.self, &context, stage);
-  bound(core, &timeouts.execution_ms);
-  bound(core, &timeouts.stale_ms);
+  uint64_t execution_ms = bounded(core, a->asked_execution_ms);
   tci_change c = {.type = TCI_CHANGE_ATTEMPT,
                   .node = stage->node.index + 1u,
                   .attempt = a->index,
@@ -134,61 +250,200 @@ static void send(tci_core *core, tci_attempt *a, tci_runner *r) {
                   .execution = TCI_EXECUTION_DISPATCHED,
                   .runner_id = r->runner_id,
                   .registration_id = r->registration_id,
-                  .execution_ms = (uint64_t)timeouts.execution_ms,
-                  .stale_ms = (uint64_t)timeouts.stale_ms,
-                  .deadline_us = (uint64_t)(core->now.wall_us + timeouts.execution_ms * 1000)};
+                  .execution_ms = execution_ms,
+                  .stale_ms = bounded(core, a->asked_stale_ms),
+                  .deadline_us = (uint64_t)core->now.wall_us + execution_ms * 1000,
+                  .decision = decision,
+                  .keys = keys};
   tci_emit(core, stage->node.plan, &c);
   /* A sync call starts with its dispatch: one commit says both. */
   if (a->mode == TCI_MODE_SYNC) tci_attempt_move(core, a, TCI_ATTEMPT_RUNNING, TCI_EXECUTION_RUNNING);
   tci_effect *effect = tci_effect_add(core, TCI_EFFECT_DISPATCH);
   effect->attempt = a;
   effect->address = r->address;
-  int64_t ms = timeouts.execution_ms;
+  int64_t ms = (int64_t)execution_ms;
   if (a->mode == TCI_MODE_ASYNC && core->limits.accept_timeout_ms < ms) ms = core->limits.accept_timeout_ms;
   effect->timeout_us = ms * 1000;
 }
 
-/* Looks at one queue. Returns the asks that are left. */
-static int64_t serve(tci_core *core, tci_pool *pool, tci_mode mode, int64_t asks) {
-  tci_ready *ready = &pool->ready[mode];
-  tci_runner **options = tci_arena_array(&core->update->arena, tci_runner *, pool->runners.len + 1);
-  tci_attempt *a = ready->cursor ? tci_container(ready->cursor, tci_attempt, queued) : next_ready(ready, NULL);
-  while (a) {
-    size_t n = candidates(core, pool, mode, options);
-    if (n == 0) break; /* nobody has room: the next event that matters wakes the pool */
-    if (asks == 0) {
-      ready->cursor = &a->queued;
-      return 0;
-    }
-    asks--;
-    tci_attempt *next = after(ready, a);
-    tci_policy_context context = tci_context(core);
-    tci_runner *r = core->policy.select(core->policy.self, &context, a, options, n);
-    if (r) send(core, a, r);
-    a = next;
+/* May it run now? False: it waits, in the list where it belongs. */
+static bool admitted(tci_core *core, tci_pool *pool, tci_attempt *a, tci_decision *d) {
+  tci_decision_record record;
+  *d = (tci_decision){0};
+  if (!tci_asks_script(core, a->stage, TCI_HOOK_ADMIT) && !tci_asks_shadow(core, TCI_HOOK_ADMIT)) return true;
+  tci_ask(core, TCI_HOOK_ADMIT, a, NULL, 0, d, &record);
+  if (record.fault.len) tci_str_assign(&a->hook_fault, record.fault);
+  if (d->wait) {
+    told_to_wait(core, pool, a, TCI_HOLD_ADMISSION, d);
+    return false;
   }
-  ready->cursor = NULL;
-  ready->awake = false;
-  return asks;
+  for (size_t i = 0; i < d->keys_len; i++) {
+    if (tci_key_live(core, d->keys[i].key) < d->keys[i].limit) continue;
+    step_over(&pool->ready[a->mode], a);
+    hold(a, TCI_HOLD_KEY, d->keys[i].key);
+    tci_key_park(core, pool, a, &d->keys[i]);
+    return false;
+  }
+  return true;
+}
+
+/* Asks about one execution and sends it, or leaves it where it waits. */
+static void ask_about(tci_core *core, tci_pool *pool, tci_attempt *a, tci_runner **options, size_t len) {
+  tci_decision admission, d;
+  tci_decision_record record;
+  if (!admitted(core, pool, a, &admission)) return;
+  if (a->exclude.len) len = not_excluded(a, options, len);
+  if (!len) {
+    hold(a, TCI_HOLD_NONE, (tci_str){0});
+    return;
+  }
+  tci_ask(core, TCI_HOOK_SELECT, a, options, len, &d, &record);
+  if (d.wait)
+    told_to_wait(core, pool, a, TCI_HOLD_POLICY, &d);
+  else
+    send(core, a, d.runner, on_record(core, a, d.runner, options, len, &record), tci_keys_encode(core, &admission));
+}
+
+/* Returns another one that is to be asked about now: it was parked for a key that has room still. */
+static tci_attempt *consider(tci_core *core, tci_pool *pool, tci_attempt *a, tci_runner **options, size_t len) {
+  tci_key *chance = take_chance(a);
+  tci_mode mode = a->mode;
+  ask_about(core, pool, a, options, len);
+  tci_attempt *next = chance ? tci_key_pass_on(core, chance, pool, mode) : NULL;
+  if (next) return_to_bucket(core, next);
+  return next;
+}
+
+/* ---- arriving ---- */
+
+static void ask_timeouts(tci_core *core, tci_attempt *a) {
+  tci_decision d;
+  tci_decision_record record;
+  tci_ask(core, TCI_HOOK_TIMEOUT, a, NULL, 0, &d, &record);
+  if (record.fault.len) tci_str_assign(&a->hook_fault, record.fault);
+  a->asked_execution_ms = d.execution_ms;
+  a->asked_stale_ms = d.stale_ms;
+  a->queue_ms = d.queue_ms < core->limits.duration_ms_max ? d.queue_ms : core->limits.duration_ms_max;
+  a->queue_mono_us = d.queue_ms > 0 ? a->ready_mono_us + a->queue_ms * 1000 : 0;
+}
+
+static void ask_priority(tci_core *core, tci_attempt *a) {
+  tci_decision d;
+  tci_decision_record record;
+  tci_ask(core, TCI_HOOK_PRIORITY, a, NULL, 0, &d, &record);
+  if (record.fault.len) tci_str_assign(&a->hook_fault, record.fault);
+  int64_t most = core->limits.priority_max;
+  a->priority = d.priority > most ? most : d.priority < -most ? -most : d.priority;
+}
+
+static bool may_ask(const tci_core *core) { return core->asks_left > 0 && core->instructions_left > 0; }
+
+/* Priority and timeouts of those that have just become ready. Only scripts are counted. */
+static void take_in(tci_core *core, tci_ready *ready) {
+  while (!tci_list_empty(&ready->arrived)) {
+    tci_attempt *a = queued(ready->arrived.next);
+    bool scripted =
+        tci_asks_script(core, a->stage, TCI_HOOK_PRIORITY) || tci_asks_script(core, a->stage, TCI_HOOK_TIMEOUT);
+    if (scripted && !may_ask(core)) return;
+    core->asks_left -= scripted;
+    ask_priority(core, a);
+    ask_timeouts(core, a);
+    tci_link_remove(&a->queued);
+    tci_ready_insert(&bucket_for(ready, a->priority)->list, a);
+    if (ready->cursor && queued(ready->cursor)->priority < a->priority) ready->again = true; /* the look is past it */
+    if (a->queue_mono_us) tci_attempt_arm_queued(core, a);
+  }
+}
+
+/* ---- the look ---- */
+
+/* Looks at one queue, asking at most `share` times. */
+static void serve(tci_core *core, tci_pool *pool, tci_mode mode, int64_t share) {
+  tci_ready *ready = &pool->ready[mode];
+  take_in(core, ready);
+  tci_runner **options = tci_arena_array(&core->update->arena, tci_runner *, pool->runners.len + 1);
+  tci_attempt *a = ready->cursor ? queued(ready->cursor) : next_ready(ready, NULL), *instead = NULL;
+  bool room = true, asked_all = true;
+  ready->looking = true;
+  while (a || instead) {
+    size_t n = candidates(core, pool, mode, options);
+    room = n > 0;
+    if (!room) break; /* the next event that matters wakes the pool */
+    asked_all = share-- > 0 && may_ask(core);
+    if (!asked_all) break;
+    core->asks_left--;
+    if (instead) {
+      instead = consider(core, pool, instead, options, n);
+      continue;
+    }
+    tci_attempt *next = after(ready, a);
+    ready->cursor = next ? &next->queued : NULL; /* kept right by whoever moves that one */
+    instead = consider(core, pool, a, options, n);
+    a = ready->cursor ? queued(ready->cursor) : NULL;
+  }
+  if (instead && a && !asked_all) ready->again = true; /* it is in its bucket, perhaps before the cursor */
+  ready->cursor = a && !asked_all ? &a->queued : NULL;
+  ready->looking = false;
+  ready->awake = !asked_all || (ready->again && room && next_ready(ready, NULL)) || !tci_list_empty(&ready->arrived);
+  if (asked_all) ready->again = false;
+}
+
+static size_t queues_awake(const tci_core *core) {
+  size_t n = 0;
+  for (size_t i = 0; i < core->awake.len; i++)
+    for (int mode = 1; mode < TCI_MODES; mode++) n += core->awake.items[i]->ready[mode].awake;
+  return n;
+}
+
+/* Every queue that is awake gets an equal share of what may still be asked in this turn. */
+static void look(tci_core *core, size_t queues) {
+  int64_t share = core->asks_left / (int64_t)queues;
+  for (size_t i = 0; i < core->awake.len; i++) {
+    tci_pool *pool = core->awake.items[(i + core->look_from) % core->awake.len];
+    for (int mode = 1; mode < TCI_MODES; mode++)
+      if (pool->ready[mode].awake) serve(core, pool, (tci_mode)mode, share > 0 ? share : 1);
+  }
+}
+
+/* Other policies, or a circuit that opened: everybody who was told to wait is asked again. */
+static void wake_everybody(tci_core *core) {
+  core->wake_all = false;
+  for (size_t i = 0; i < core->pool_list.len; i++) {
+    tci_pool *pool = core->pool_list.items[i];
+    for (int mode = 1; mode < TCI_MODES; mode++) {
+      tci_link *waiting = &pool->ready[mode].waiting;
+      while (!tci_list_empty(waiting)) {
+        tci_attempt *a = queued(waiting->next);
+        return_to_bucket(core, a);
+        tci_attempt_arm_queued(core, a);
+      }
+    }
+    tci_keys_return(core, pool);
+    tci_pool_wake(core, pool);
+  }
 }
 
 void tci_dispatch(tci_core *core) {
   if (core->held) return;
-  int64_t asks = core->limits.policy_asks_per_turn;
+  if (core->wake_all) wake_everybody(core);
+  size_t queues;
+  while (may_ask(core) && (queues = queues_awake(core)) > 0) look(core, queues);
+  core->look_from++;
   size_t kept = 0;
   for (size_t i = 0; i < core->awake.len; i++) {
     tci_pool *pool = core->awake.items[i];
-    bool left = false;
-    for (int mode = 1; mode < TCI_MODES; mode++) {
-      if (pool->ready[mode].awake) asks = serve(core, pool, (tci_mode)mode, asks);
-      left |= pool->ready[mode].awake;
-    }
-    pool->listed = left;
-    if (left)
+    pool->listed = false;
+    for (int mode = 1; mode < TCI_MODES; mode++) pool->listed |= pool->ready[mode].awake;
+    if (pool->listed)
       core->awake.items[kept++] = pool;
     else
       tci_pool_trim(core, pool);
   }
   core->awake.len = kept;
-  if (kept) core->update->more = true;
+  if (kept || core->wake_all) core->update->more = true;
+}
+
+void tci_core_begin_turn(tci_core *core) {
+  core->asks_left = core->limits.policy_asks_per_turn;
+  core->instructions_left = core->limits.policy_instructions_per_turn;
 }

@@ -29,6 +29,9 @@ typedef enum {
   TCI_COMMAND_GET_EXECUTION,
   TCI_COMMAND_LIST_EXECUTIONS,
   TCI_COMMAND_GET_SERVER_INFO,
+  TCI_COMMAND_EXPLAIN_NODE,
+  TCI_COMMAND_LIST_POLICIES,   /* answered by the shell */
+  TCI_COMMAND_RELOAD_POLICIES, /* answered by the shell, after a POLICIES event */
 } tci_command_kind;
 
 typedef struct {
@@ -130,6 +133,7 @@ typedef struct {
   union {
     struct {
       tci_pairs metadata;
+      tci_str policy; /* empty: not said */
     } create_plan;
     struct {
       tci_check_write *checks;
@@ -172,6 +176,9 @@ typedef struct {
       tci_str stage_id; /* empty: all */
       tci_states states;
     } list_executions;
+    struct {
+      tci_str stage_id, check_id; /* one of them */
+    } explain_node;
   };
 } tci_command;
 
@@ -184,6 +191,7 @@ typedef enum {
   TCI_EVENT_UNWATCH,   /* a watch stream is gone */
   TCI_EVENT_RESTARTED, /* first event after the journal was loaded: no call survived */
   TCI_EVENT_RELOADED,  /* first event after a failed commit: calls in flight are still there */
+  TCI_EVENT_POLICIES,  /* other policies from now on */
 } tci_event_kind;
 
 typedef struct {
@@ -204,6 +212,7 @@ typedef struct {
   union {
     tci_command command;
     tci_answer answer;
+    const struct tci_policy_set *policies; /* POLICIES; the core keeps the pointer until the next such event */
   };
 } tci_event;
 

@@ -54,8 +54,11 @@ static void attempt_free(tci_core *core, tci_attempt *a) {
     tci_str_free(&a->progress.items[i].details);
   }
   tci_vec_free(&a->progress);
-  tci_str *strings[] = {&a->process_uid, &a->details,         &a->failure.message,    &a->execution_id,
-                        &a->runner_id,   &a->registration_id, &a->runner_execution_id};
+  for (size_t i = 0; i < a->decisions.len; i++) tci_str_free(&a->decisions.items[i]);
+  tci_vec_free(&a->decisions);
+  tci_str *strings[] = {&a->process_uid, &a->details,         &a->failure.message,     &a->execution_id,
+                        &a->runner_id,   &a->registration_id, &a->runner_execution_id, &a->exclude,
+                        &a->keys,        &a->hold_text,       &a->hook_fault};
   for (size_t i = 0; i < sizeof strings / sizeof strings[0]; i++) tci_str_free(strings[i]);
   free(a);
 }
@@ -332,6 +335,9 @@ static void attempt_fields(tci_core *core, tci_attempt *a, const tci_change *c, 
   if (c->runner_id.len) replace(core, &a->runner_id, c->runner_id);
   if (c->registration_id.len) replace(core, &a->registration_id, c->registration_id);
   if (c->runner_execution_id.len) replace(core, &a->runner_execution_id, c->runner_execution_id);
+  if (c->exclude.len) replace(core, &a->exclude, c->exclude);
+  if (c->keys.len) replace(core, &a->keys, c->keys);
+  if (c->decision.len) tci_vec_push(&a->decisions, tci_str_dup(c->decision));
   if (c->not_before_us) a->not_before_us = (int64_t)c->not_before_us;
   if (c->deadline_us) a->deadline_us = (int64_t)c->deadline_us;
   if (c->execution_ms) a->execution_ms = (int64_t)c->execution_ms;
@@ -436,6 +442,7 @@ void tci_runner_free(tci_core *core, tci_runner *r) {
     a->runner = NULL;
   }
   tci_heap_clear(&core->timers, &r->timer);
+  tci_vec_push(&core->free_slots, r->slot);
   tci_map_remove(&core->runners, r->runner_id);
   tci_map_remove(&core->registrations, r->registration_id);
   pool_leave(core, r);
@@ -461,6 +468,8 @@ static const char *runner(tci_core *core, const tci_change *c, int64_t wall_us) 
     r->runner_id = tci_str_dup(c->id);
     r->registration_id = tci_str_dup(c->registration_id);
     r->registered_us = wall_us;
+    r->serial = ++core->serials;
+    r->slot = core->free_slots.len ? core->free_slots.items[--core->free_slots.len] : core->slots++;
     tci_list_init(&r->live);
     tci_map_put(&core->runners, r->runner_id, r);
     tci_map_put(&core->registrations, r->registration_id, r);
@@ -483,6 +492,7 @@ static const char *runner(tci_core *core, const tci_change *c, int64_t wall_us) 
   r->heartbeat_us = wall_us;
   r->expires_us = wall_us + r->ttl_ms * 1000;
   r->passed_over_until_us = 0;
+  r->revision = ++core->revisions;
   tci_runner_arm(core, r);
   return NULL;
 }
@@ -541,11 +551,13 @@ const char *tci_evolve(tci_core *core, tci_plan *plan, const tci_change *c, int6
   if (!plan) {
     if (c->type == TCI_CHANGE_RUNNER) return runner(core, c, wall_us);
     if (c->type == TCI_CHANGE_RUNNER_GONE) return runner_gone(core, c);
+    if (c->type == TCI_CHANGE_POLICY) return tci_policy_evolve(core, c);
     return "a change of no plan";
   }
   plan->updated_us = wall_us;
   switch (c->type) {
     case TCI_CHANGE_PLAN_CREATED:
+      plan->policy = tci_str_copy(&plan->arena, c->policy);
       return tci_pairs_decode(tci_str_copy(&plan->arena, c->metadata), &plan->arena, &plan->metadata)
                  ? NULL
                  : "metadata is malformed";

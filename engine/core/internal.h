@@ -4,6 +4,8 @@
  *     write.c     WriteNodes                  attempt.c  one try, to its end    dispatch.c  queues, candidates
  *     complete.c  results and completions     runner.c   registrations          watch.c     streams
  *     query.c     reads                       policy.c   built-in defaults      invariant.c what must hold
+ *     ask.c       who decides, and circuits   admission.c keys                  explain.c  why, in words
+ *     decision.c  the record of a decision
  */
 #ifndef TCI_CORE_INTERNAL_H
 #define TCI_CORE_INTERNAL_H
@@ -18,13 +20,42 @@ typedef struct {
   tci_link list;
 } tci_bucket;
 
-/* The executions of one (runner type, mode) that wait for a runner. */
+/* The executions of one (runner type, mode) that wait for a runner; see the drawing in dispatch.c. */
 typedef struct {
   TCI_VEC(tci_bucket *) buckets; /* highest priority first; kept when empty */
-  size_t len;
-  tci_link *cursor; /* the next to be asked; NULL: from the head */
-  bool awake;       /* something changed since the last look */
+  tci_link arrived;              /* not asked for priority and timeouts yet */
+  tci_link waiting;              /* told not to ask before hold_until_us */
+  size_t len;                    /* of all lists, those parked for a key included */
+  tci_link *cursor;              /* the next to be asked in a look that goes on in the next turn; NULL: from the head */
+  bool awake;                    /* something changed since the last look, or it is not over */
+  bool looking;                  /* it is being looked at */
+  bool again;                    /* something changed while it was being looked at */
 } tci_ready;
+
+/* An admission key, and those who wait for it in one queue. */
+typedef struct tci_key_queue {
+  struct tci_key *key;
+  struct tci_pool *pool;
+  tci_mode mode;
+  tci_link list;
+  size_t position; /* in pool->parked */
+} tci_key_queue;
+
+typedef struct tci_key {
+  tci_str name; /* heap */
+  int64_t live; /* executions that hold it */
+  TCI_VEC(tci_key_queue *) queues;
+  size_t chances; /* executions whose `chance` it is */
+  bool pinned;
+} tci_key;
+
+/* What the journal says of a policy. */
+typedef struct tci_policy_entry {
+  tci_str name, version; /* heap */
+  tci_policy_state state;
+  int64_t until_us, open_mono_us; /* OPEN: wall, monotonic */
+  int64_t faults_in_row;          /* rebuilt */
+} tci_policy_entry;
 
 /* Runners and queues of one runner type. */
 typedef struct tci_pool {
@@ -32,6 +63,8 @@ typedef struct tci_pool {
   TCI_VEC(tci_runner *) runners; /* in order of registration */
   tci_ready ready[TCI_MODES];
   bool listed; /* in core->awake */
+  TCI_VEC(tci_key_queue *) parked;
+  tci_attachment attached;
 } tci_pool;
 
 struct tci_watcher {
@@ -48,7 +81,19 @@ enum { TCI_TIMER_ATTEMPT = 1, TCI_TIMER_RUNNER = 2 };
 
 struct tci_core {
   tci_limits limits;
-  tci_policy policy;
+  const tci_policy_set *set;    /* NULL: nothing but the built-in */
+  uint64_t policies_generation; /* rises when attachments are to be looked up again; from 1 */
+  tci_map policies;             /* name -> tci_policy_entry */
+  TCI_VEC(tci_policy_entry *) policy_list;
+  tci_attachment unattached, loose;
+  bool wake_all;
+  int64_t asks_left, instructions_left; /* of the turn */
+  size_t look_from;
+  tci_map keys; /* name -> tci_key */
+  uint64_t arrivals, revisions, serials;
+  TCI_VEC(uint32_t) free_slots;
+  uint32_t slots;
+  tci_buf decision, keys_held;   /* scratch of send */
   tci_map plans, plans_by_key;   /* by id; by the 8 bytes of key */
   TCI_VEC(tci_plan *) plan_list; /* in order of arrival in memory */
   uint64_t next_plan_key;
@@ -57,8 +102,9 @@ struct tci_core {
   tci_map runners, registrations; /* by runner_id; by registration_id */
   TCI_VEC(tci_runner *) runner_list;
   tci_map pools;
-  TCI_VEC(tci_pool *) awake; /* pools with a queue to look at */
-  tci_map watchers;          /* by the 8 bytes of token */
+  TCI_VEC(tci_pool *) pool_list; /* in order of creation */
+  TCI_VEC(tci_pool *) awake;     /* pools with a queue to look at */
+  tci_map watchers;              /* by the 8 bytes of token */
   size_t watchers_len;
   tci_heap timers;
   uint64_t sequence; /* of plan 0 */
@@ -87,7 +133,6 @@ void tci_emit(tci_core *core, tci_plan *plan, tci_change *change);
 void tci_discard(tci_core *core, void *ptr);         /* freed when the update is over */
 void tci_plan_touch(tci_core *core, tci_plan *plan); /* it goes to the end of the idle list, or off it */
 tci_effect *tci_effect_add(tci_core *core, tci_effect_kind kind);
-tci_policy_context tci_context(tci_core *core);
 /* Replies; `format` as for printf. */
 void tci_refuse(tci_core *core, const tci_event *event, tci_code code, const char *format, ...)
     __attribute__((format(printf, 4, 5)));
@@ -121,7 +166,8 @@ void tci_attempt_fail(tci_core *core, tci_attempt *attempt, tci_failure_kind kin
 /* The same for a call that may still be in flight: it is cancelled. */
 void tci_attempt_abort(tci_core *core, tci_attempt *attempt, tci_failure_kind kind, tci_str message);
 void tci_stage_finish(tci_core *core, tci_stage *stage, tci_outcome outcome, tci_reason reason);
-void tci_attempt_timer(tci_core *core, tci_attempt *attempt); /* it fired */
+void tci_attempt_timer(tci_core *core, tci_attempt *attempt);      /* it fired */
+void tci_attempt_arm_queued(tci_core *core, tci_attempt *attempt); /* the next of: policy's wait over, queue timeout */
 /* After evolve, or after a load: puts the attempt where its state belongs: queue, timers, runner. */
 void tci_attempt_place(tci_core *core, tci_attempt *attempt);
 void tci_attempt_restart(tci_core *core, tci_attempt *attempt); /* after a load: lengths count from now */
@@ -148,12 +194,46 @@ void tci_on_answer(tci_core *core, const tci_event *event);
 void tci_on_update_execution(tci_core *core, const tci_event *event);
 void tci_on_complete_execution(tci_core *core, const tci_event *event);
 
+/* ---- ask.c ---- */
+/* Asks the policy of the attempt's stage; *out is sound in any case. *record: who was asked, the reason, the fault. */
+void tci_ask(tci_core *core, tci_hook hook, const tci_attempt *attempt, tci_runner *const *candidates, size_t len,
+             tci_decision *out, tci_decision_record *record);
+const tci_attachment *tci_attached(tci_core *core, const tci_stage *stage);
+bool tci_asks_script(tci_core *core, const tci_stage *stage, tci_hook hook); /* its policy has this hook */
+static inline bool tci_asks_shadow(const tci_core *core, tci_hook hook) {
+  return core->set && core->set->shadow && core->set->shadow->hooks >> hook & 1;
+}
+tci_policy_entry *tci_policy_entry_find(const tci_core *core, tci_str name);
+void tci_policies_sync(tci_core *core); /* journals what differs between the set and the entries */
+void tci_policies_wake(tci_core *core); /* after a load: lengths count from now */
+void tci_policies_free(tci_core *core);
+void tci_on_policies(tci_core *core, const tci_policy_set *set);
+const char *tci_policy_evolve(tci_core *core, const tci_change *change);
+
+/* ---- admission.c ---- */
+int64_t tci_key_live(const tci_core *core, tci_str name);
+void tci_key_park(tci_core *core, tci_pool *pool, tci_attempt *attempt, const tci_admission *admission);
+void tci_key_unpark(tci_core *core, tci_attempt *attempt); /* its link is out already */
+/* Who had a chance was asked, or is gone: the next one parked in that queue for which there is room gets it. NULL: none. */
+tci_attempt *tci_key_pass_on(tci_core *core, tci_key *key, const tci_pool *pool, tci_mode mode);
+tci_attempt *tci_key_first_that_fits(const tci_key_queue *queue);       /* NULL: none */
+void tci_keys_return(tci_core *core, tci_pool *pool);                   /* all parked ones are asked again */
+tci_str tci_keys_encode(tci_core *core, const tci_decision *admission); /* valid until the next one */
+void tci_keys_take(tci_core *core, tci_attempt *attempt);               /* it is live */
+void tci_keys_give(tci_core *core, tci_attempt *attempt);               /* no longer */
+
+/* ---- explain.c ---- */
+void tci_on_explain_node(tci_core *core, const tci_event *event);
+
 /* ---- dispatch.c ---- */
 tci_pool *tci_pool_get(tci_core *core, tci_str type); /* made when there is none */
 void tci_pool_wake(tci_core *core, tci_pool *pool);   /* a slot, a runner: look at its queues from the head */
 void tci_pool_trim(tci_core *core, tci_pool *pool);   /* forget it when nobody is left */
-void tci_ready_add(tci_core *core, tci_attempt *attempt, int64_t priority);
+tci_pool *tci_attempt_pool(const tci_core *core, const tci_attempt *attempt);
+void tci_ready_add(tci_core *core, tci_attempt *attempt);
 void tci_ready_remove(tci_core *core, tci_attempt *attempt);
+void tci_ready_return(tci_core *core, tci_attempt *attempt); /* from waiting or parked: it may be asked about again */
+void tci_ready_insert(tci_link *list, tci_attempt *attempt); /* by order of arrival */
 void tci_dispatch(tci_core *core);
 
 /* ---- runner.c ---- */

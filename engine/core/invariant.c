@@ -38,8 +38,12 @@ static const char *check_attempts(const tci_stage *stage, tci_arena *arena) {
       BROKEN("4: '%.*s' has an old open attempt", TCI_STR_ARG(stage->node.id));
     if (a->execution && is_open != (a->execution < TCI_EXECUTION_COMPLETE))
       BROKEN("5: attempt and execution of '%.*s' disagree", TCI_STR_ARG(stage->node.id));
-    if (tci_link_in(&a->queued) != (a->execution == TCI_EXECUTION_PENDING && is_open && !a->timer.position))
+    bool pending = a->execution == TCI_EXECUTION_PENDING && is_open;
+    if (pending && !tci_link_in(&a->queued) && !a->timer.position)
       BROKEN("11: '%.*s' is neither queued nor backing off", TCI_STR_ARG(stage->node.id));
+    if (!pending && tci_link_in(&a->queued)) BROKEN("11: '%.*s' is queued for nothing", TCI_STR_ARG(stage->node.id));
+    if (a->counts_keys != (tci_execution_is_live(a) && a->keys.len))
+      BROKEN("6: '%.*s' miscounts its admission keys", TCI_STR_ARG(stage->node.id));
     if (tci_execution_is_live(a) && !a->timer.position)
       BROKEN("12: '%.*s' has no deadline", TCI_STR_ARG(stage->node.id));
     if (tci_link_in(&a->live) && !tci_execution_is_live(a))
@@ -118,6 +122,169 @@ static const char *check_runner(const tci_core *core, const tci_runner *r, tci_a
   return NULL;
 }
 
+/* ---- queues ---- */
+
+typedef enum { ARRIVED, WAITING, IN_BUCKET, PARKED } place;
+
+/* Everybody in this list of the queue belongs there, first ready first (except where they wait for a time). */
+static const char *check_list(const tci_link *list, const tci_pool *pool, tci_mode mode, place where,
+                              const tci_key_queue *parked, size_t *len, tci_arena *arena) {
+  uint64_t order = 0;
+  for (const tci_link *l = list->next; l != list; l = l->next, ++*len) {
+    const tci_attempt *a = tci_container(l, tci_attempt, queued);
+    tci_str id = a->stage->node.id;
+    if (!tci_str_eq(a->stage->runner_type, pool->type) || a->mode != mode)
+      BROKEN("11: '%.*s' is in a queue that is not its own", TCI_STR_ARG(id));
+    if (a->parked != parked) BROKEN("11: '%.*s' is parked elsewhere", TCI_STR_ARG(id));
+    if ((where == WAITING) != (a->hold_until_us != 0))
+      BROKEN("11: '%.*s' is told to wait until %lld", TCI_STR_ARG(id), (long long)a->hold_until_us);
+    if ((where == WAITING || a->queue_mono_us) && !a->timer.position)
+      BROKEN("12: '%.*s' is queued for ever", TCI_STR_ARG(id));
+    if (where != WAITING && a->order <= order) BROKEN("11: '%.*s' has jumped the queue", TCI_STR_ARG(id));
+    order = a->order;
+  }
+  return NULL;
+}
+
+static const char *check_buckets(const tci_pool *pool, tci_mode mode, size_t *len, tci_arena *arena) {
+  const tci_ready *ready = &pool->ready[mode];
+  bool has_cursor = ready->cursor == NULL;
+  for (size_t i = 0; i < ready->buckets.len; i++) {
+    const tci_bucket *bucket = ready->buckets.items[i];
+    if (i > 0 && bucket->priority >= ready->buckets.items[i - 1]->priority)
+      BROKEN("11: the priorities of '%.*s' are out of order", TCI_STR_ARG(pool->type));
+    const char *fault = check_list(&bucket->list, pool, mode, IN_BUCKET, NULL, len, arena);
+    if (fault) return fault;
+    for (const tci_link *l = bucket->list.next; l != &bucket->list; l = l->next) {
+      const tci_attempt *a = tci_container(l, tci_attempt, queued);
+      has_cursor |= l == ready->cursor;
+      if (a->priority != bucket->priority) BROKEN("11: '%.*s' has another priority", TCI_STR_ARG(a->stage->node.id));
+    }
+  }
+  if (!has_cursor) BROKEN("11: the look at '%.*s' goes on nowhere", TCI_STR_ARG(pool->type));
+  return NULL;
+}
+
+static bool has_chance(const tci_pool *pool, tci_mode mode, const tci_key *key) {
+  const tci_ready *ready = &pool->ready[mode];
+  for (size_t i = 0; i < ready->buckets.len; i++) {
+    const tci_link *list = &ready->buckets.items[i]->list;
+    for (const tci_link *l = list->next; l != list; l = l->next)
+      if (tci_container(l, tci_attempt, queued)->chance == key) return true;
+  }
+  return false;
+}
+
+static const char *check_parked(const tci_pool *pool, size_t at, size_t *len, tci_arena *arena) {
+  const tci_key_queue *queue = pool->parked.items[at];
+  tci_str name = queue->key->name;
+  bool known = false;
+  for (size_t i = 0; i < queue->key->queues.len; i++) known |= queue->key->queues.items[i] == queue;
+  if (!known || queue->pool != pool || queue->position != at || tci_list_empty(&queue->list))
+    BROKEN("11: those who wait for key '%.*s' are lost", TCI_STR_ARG(name));
+  const char *fault = check_list(&queue->list, pool, queue->mode, PARKED, queue, len, arena);
+  if (fault) return fault;
+  if (tci_key_first_that_fits(queue) && !has_chance(pool, queue->mode, queue->key))
+    BROKEN("11: key '%.*s' has room and nobody tries", TCI_STR_ARG(name));
+  return NULL;
+}
+
+static const char *check_pool(const tci_core *core, const tci_pool *pool, size_t *queued, tci_arena *arena) {
+  size_t len[TCI_MODES] = {0}, listed = 0;
+  const char *fault = NULL;
+  bool awake = false;
+  for (int mode = 0; mode < TCI_MODES && !fault; mode++) {
+    const tci_ready *ready = &pool->ready[mode];
+    awake |= ready->awake;
+    if (ready->cursor && !ready->awake) BROKEN("11: the look at '%.*s' is forgotten", TCI_STR_ARG(pool->type));
+    fault = check_list(&ready->arrived, pool, (tci_mode)mode, ARRIVED, NULL, &len[mode], arena);
+    if (!fault) fault = check_list(&ready->waiting, pool, (tci_mode)mode, WAITING, NULL, &len[mode], arena);
+    if (!fault) fault = check_buckets(pool, (tci_mode)mode, &len[mode], arena);
+    if (!fault && !tci_list_empty(&ready->arrived) && !ready->awake)
+      BROKEN("11: nobody looks at who arrived at '%.*s'", TCI_STR_ARG(pool->type));
+  }
+  for (size_t i = 0; i < pool->parked.len && !fault; i++)
+    fault = check_parked(pool, i, &len[pool->parked.items[i]->mode], arena);
+  if (fault) return fault;
+  for (size_t i = 0; i < core->awake.len; i++) listed += core->awake.items[i] == pool;
+  if (listed != pool->listed || (awake && !listed))
+    BROKEN("11: '%.*s' is listed %zu times to be looked at", TCI_STR_ARG(pool->type), listed);
+  for (int mode = 0; mode < TCI_MODES; mode++) {
+    if (len[mode] != pool->ready[mode].len) BROKEN("11: the queue of '%.*s' is miscounted", TCI_STR_ARG(pool->type));
+    *queued += len[mode];
+  }
+  return NULL;
+}
+
+/* ---- admission keys ---- */
+
+typedef struct tally {
+  struct tally *next;
+  tci_str name;
+  int64_t live;
+  size_t chances;
+} tally;
+
+typedef struct {
+  tci_map by_name;
+  tally *first;
+  tci_arena *arena;
+} tallies;
+
+static tally *tally_of(tallies *all, tci_str name) {
+  tally *t = tci_map_get(&all->by_name, name);
+  if (t) return t;
+  t = tci_arena_new(all->arena, tally);
+  *t = (tally){.next = all->first, .name = name};
+  all->first = t;
+  tci_map_put(&all->by_name, name, t);
+  return t;
+}
+
+/* What the attempts of a plan hold and hope for; how many are queued. */
+static size_t tally_plan(const tci_plan *plan, tallies *all) {
+  size_t queued = 0;
+  for (size_t i = 0; i < plan->nodes.len; i++) {
+    if (plan->nodes.items[i]->kind != TCI_NODE_STAGE) continue;
+    const tci_attempt *a = tci_stage_attempt(tci_node_stage(plan->nodes.items[i]));
+    if (!a) continue;
+    queued += tci_link_in(&a->queued);
+    if (a->chance) tally_of(all, a->chance->name)->chances++;
+    if (!tci_execution_is_live(a)) continue;
+    tci_wire_reader reader = tci_wire_read(a->keys);
+    tci_wire_field wire;
+    while (tci_wire_next(&reader, &wire)) tally_of(all, wire.bytes)->live++;
+  }
+  return queued;
+}
+
+static const char *check_keys(const tci_core *core, tallies *all, tci_arena *arena) {
+  for (size_t i = 0; i < core->pool_list.len; i++)
+    for (size_t k = 0; k < core->pool_list.items[i]->parked.len; k++)
+      tally_of(all, core->pool_list.items[i]->parked.items[k]->key->name);
+  for (const tally *t = all->first; t; t = t->next) {
+    const tci_key *key = tci_map_get(&core->keys, t->name);
+    if (!key || key->live != t->live || key->chances != t->chances)
+      BROKEN("6: admission key '%.*s' is miscounted", TCI_STR_ARG(t->name));
+  }
+  if (all->by_name.len != core->keys.len)
+    BROKEN("6: %zu admission keys are known, %zu are in use", core->keys.len, all->by_name.len);
+  return NULL;
+}
+
+static const char *check_queues(const tci_core *core, tci_arena *arena) {
+  tallies all = {.arena = arena};
+  size_t queued = 0, listed = 0;
+  for (size_t i = 0; i < core->plan_list.len; i++) queued += tally_plan(core->plan_list.items[i], &all);
+  const char *fault = check_keys(core, &all, arena);
+  tci_map_deinit(&all.by_name);
+  for (size_t i = 0; i < core->pool_list.len && !fault; i++)
+    fault = check_pool(core, core->pool_list.items[i], &listed, arena);
+  if (fault) return fault;
+  if (listed != queued) BROKEN("11: %zu attempts are queued, %zu are in the queues", queued, listed);
+  return NULL;
+}
+
 const char *tci_core_check(const tci_core *core, tci_arena *arena) {
   for (size_t i = 0; i < core->plan_list.len; i++) {
     const char *fault = check_plan(core->plan_list.items[i], arena);
@@ -127,5 +294,5 @@ const char *tci_core_check(const tci_core *core, tci_arena *arena) {
     const char *fault = check_runner(core, core->runner_list.items[i], arena);
     if (fault) return fault;
   }
-  return NULL;
+  return check_queues(core, arena);
 }

@@ -32,7 +32,20 @@
   X(queue_requests_max, 10000, "requests that wait for the engine")                                                \
   X(turn_events_max, 256, "events taken in one turn")                                                              \
   X(turn_timers_max, 256, "timers fired in one step")                                                              \
-  X(policy_asks_per_turn, 256, "queued executions looked at in one step")                                          \
+  X(policy_asks_per_turn, 256, "questions to policies about queued executions in one turn")                        \
+  X(policy_instructions_max, 20000, "Lua instructions of one policy call, and 100 more for each candidate")        \
+  X(policy_instructions_per_turn, 1000000, "Lua instructions of all policy calls in one turn, about")              \
+  X(policy_memory_bytes_max, 1048576, "memory that one policy call may take")                                      \
+  X(policy_string_bytes_max, 8192, "a string that a policy makes")                                                 \
+  X(policy_source_bytes_max, 65536, "a file of a policy")                                                          \
+  X(policy_view_bytes_max, 65536, "the args of a stage that a policy can read; larger ones are not shown")         \
+  X(policy_reason_bytes_max, 200, "the reason a policy gives; longer ones are cut")                                \
+  X(policy_cpu_ms_max, 5, "CPU time of one policy call: a fuse, for what instructions do not count")               \
+  X(policy_faults_max, 3, "faults of a policy in a row before its circuit opens")                                  \
+  X(policy_circuit_ms, 30000, "how long a policy with an open circuit is not asked")                               \
+  X(policies_max, 1000, "policies in the folders")                                                                 \
+  X(admission_keys_max, 16, "admission keys of one execution")                                                     \
+  X(decision_candidates_max, 16, "candidates that the record of a decision names")                                 \
   X(progress_entries_max, 100, "progress entries kept per attempt")                                                \
   X(progress_bytes_max, 65536, "bytes of progress kept per attempt")                                               \
   X(accept_timeout_ms, 10000, "how long a runner may take to answer RunAsync")                                     \

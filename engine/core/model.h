@@ -19,6 +19,15 @@ typedef struct tci_stage tci_stage;
 typedef struct tci_attempt tci_attempt;
 typedef struct tci_runner tci_runner;
 typedef struct tci_watcher tci_watcher;
+struct tci_key_queue;
+
+/* Which policy decides; looked up again when policies change. */
+typedef struct {
+  uint64_t generation;
+  tci_str name;                    /* empty: the built-in */
+  const struct tci_policy *policy; /* NULL: the built-in, or there is none of that name */
+  struct tci_policy_entry *entry;
+} tci_attachment;
 
 typedef enum { TCI_GROUP_OPEN, TCI_GROUP_SATISFIED, TCI_GROUP_UNSATISFIED } tci_group_state;
 
@@ -83,6 +92,14 @@ typedef struct {
   int64_t at_us; /* wall */
 } tci_progress;
 
+/* Why a queued execution is not with a runner. */
+typedef enum {
+  TCI_HOLD_NONE,      /* nobody was asked, or there was no candidate */
+  TCI_HOLD_POLICY,    /* select said wait */
+  TCI_HOLD_ADMISSION, /* admit said wait */
+  TCI_HOLD_KEY,       /* an admission key is held by others */
+} tci_hold;
+
 struct tci_attempt {
   tci_stage *stage;
   uint32_t index; /* from 1 */
@@ -104,13 +121,27 @@ struct tci_attempt {
   int64_t deadline_us, execution_ms, stale_ms;    /* wall; lengths */
   uint64_t digest[2];                             /* of the completion that ended it */
   bool has_digest;
+  tci_str exclude;            /* encoded ids (tci_ids_encode): runners that do not get it */
+  tci_str keys;               /* encoded ids: admission keys it holds while it is live */
+  TCI_VEC(tci_str) decisions; /* encoded (tci_decision_encode), in order */
   /* rebuilt, never stored */
   tci_runner *runner; /* NULL: none, or gone */
   tci_link live;      /* in runner->live */
   tci_link queued;    /* in a bucket of its queue */
   tci_timer timer;    /* backoff, accept, stale or deadline, whichever is next */
   int64_t deadline_mono_us, accept_mono_us, heard_mono_us, ready_mono_us;
-  bool calling; /* a sync call is in flight: counted in core->sync_live */
+  bool calling;                         /* a sync call is in flight: counted in core->sync_live */
+  tci_hold hold;                        /* while it waits: what for, when it was looked at last */
+  tci_str hold_text;                    /* heap: in the policy's words, or the key */
+  int64_t hold_until_us, queue_mono_us; /* monotonic; end of the policy's wait, of its time in the queue; 0: none */
+  int64_t priority, queue_ms, asked_execution_ms,
+      asked_stale_ms;           /* what priority and timeout said when it was queued */
+  uint64_t order;               /* of its arrival in the queues */
+  tci_str hook_fault;           /* heap: a fault of priority, timeout or admit, until its decision is on record */
+  struct tci_key_queue *parked; /* `queued` is in this one's list */
+  int64_t key_limit;            /* parked: as admit said */
+  struct tci_key *chance;       /* it was parked for this key, there is room, and it has not been asked since */
+  bool counts_keys;
 };
 
 struct tci_stage {
@@ -138,6 +169,8 @@ struct tci_plan {
   tci_plan_state state;
   tci_outcome outcome;       /* when settled */
   tci_pairs metadata;        /* in the arena */
+  tci_str policy;            /* in the arena; empty: none of its own */
+  tci_attachment attached;   /* rebuilt */
   TCI_VEC(tci_node *) nodes; /* in order of creation */
   tci_map checks, stages;    /* id -> node */
   size_t open_nodes;         /* not FINAL */
@@ -160,7 +193,13 @@ struct tci_runner {
   tci_link live;         /* list of tci_attempt: its length is the load */
   int64_t load;
   int64_t expires_mono_us, passed_over_until_us; /* monotonic; 0: not passed over */
-  uint64_t last_used;                            /* order of its last dispatch */
+  uint64_t last_used;                            /* order of its last dispatch; 0: never */
+  int64_t last_used_us;                          /* wall; 0: never */
+  uint64_t serial;                               /* its own for ever: no other runner of this process gets it */
+  uint32_t slot;                                 /* small, reused when it is gone: for arrays by runner */
+  uint64_t revision;                             /* rises whenever anything a policy can see of it changes */
+  uint32_t recent;                               /* its last executions that ended, newest in bit 0; 1: failed */
+  uint32_t recent_len;                           /* of them, at most 32 */
   tci_timer timer;
 };
 

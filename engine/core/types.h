@@ -83,6 +83,13 @@ typedef enum {
   TCI_FAILURE_POLICY = 10,
 } tci_failure_kind;
 
+/* Of a policy, by its file and its behaviour. */
+typedef enum {
+  TCI_POLICY_LIVE = 1, /* its circuit is closed */
+  TCI_POLICY_GONE = 2, /* its file is */
+  TCI_POLICY_OPEN = 3, /* too many faults in a row: the built-in default decides for a while */
+} tci_policy_state;
+
 typedef enum { TCI_PLAN_UNKNOWN = 0, TCI_PLAN_ACTIVE = 10, TCI_PLAN_SETTLED = 20 } tci_plan_state;
 
 /* What failed and when. `present` tells an empty failure from none. */

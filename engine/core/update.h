@@ -9,6 +9,7 @@
 #include "base/status.h"
 #include "core/event.h"
 #include "core/model.h"
+#include "core/policy.h"
 
 /* The changes of one step to one plan (or to plan 0: the runners), encoded. One row of the journal. */
 typedef struct {
@@ -29,7 +30,34 @@ typedef enum {
   TCI_REPLY_EXECUTION,    /* GetStageExecutionResponse */
   TCI_REPLY_EXECUTIONS,   /* ListStageExecutionsResponse */
   TCI_REPLY_SERVER_INFO,  /* filled by the shell */
+  TCI_REPLY_EXPLANATION,
+  TCI_REPLY_POLICIES, /* filled by the shell: ListPoliciesResponse, ReloadPoliciesResponse */
 } tci_reply_kind;
+
+typedef enum { /* the wire's ExplanationKind */
+               TCI_EXPLAINS_STATE = 1,
+               TCI_EXPLAINS_DEPENDENCY = 2,
+               TCI_EXPLAINS_NO_RUNNER = 3,
+               TCI_EXPLAINS_ALL_BUSY = 4,
+               TCI_EXPLAINS_PASSED_OVER = 5,
+               TCI_EXPLAINS_EXCLUDED = 6,
+               TCI_EXPLAINS_BACKOFF = 7,
+               TCI_EXPLAINS_POLICY_WAIT = 8,
+               TCI_EXPLAINS_ADMISSION = 9,
+               TCI_EXPLAINS_QUEUED = 10,
+               TCI_EXPLAINS_RUNNING = 11,
+               TCI_EXPLAINS_DECISION = 12,
+               TCI_EXPLAINS_ATTEMPT = 13,
+               TCI_EXPLAINS_POLICY_FAULT = 14,
+               TCI_EXPLAINS_RESULT = 15,
+               TCI_EXPLAINS_CLIENT = 16,
+} tci_explanation_kind;
+
+typedef struct {
+  tci_explanation_kind kind;
+  tci_str text, subject; /* in the update's arena, or the model's */
+  uint32_t attempt;      /* 0: of none in particular */
+} tci_explanation;
 
 typedef struct {
   tci_command_kind command;
@@ -42,8 +70,10 @@ typedef struct {
   size_t stages_len;
   const tci_runner **runners; /* REGISTERED: one */
   size_t runners_len;
-  const tci_attempt **attempts; /* EXECUTION: one */
+  const tci_attempt **attempts; /* EXECUTION: one; EXPLANATION: those whose decisions are told */
   size_t attempts_len;
+  tci_explanation *explanations;
+  size_t explanations_len;
 } tci_reply;
 
 /* One watch event. The node is a copy made at the moment of the change (arrays in the update's arena). */
@@ -74,10 +104,33 @@ typedef struct {
   tci_watch_event watch;      /* WATCH */
 } tci_effect;
 
+/* What happened to a policy, for the log and the counters: of no consequence to the model. */
+typedef enum {
+  TCI_NOTE_FAULT,          /* hook, text: it could not answer, the built-in default decided */
+  TCI_NOTE_CIRCUIT_OPEN,   /* text: the last fault */
+  TCI_NOTE_CIRCUIT_CLOSED, /* it answers again */
+  TCI_NOTE_LIVE,           /* a version was taken over */
+  TCI_NOTE_GONE,
+  TCI_NOTE_SHADOW, /* hook, text: it would have decided otherwise */
+} tci_note_kind;
+
+typedef struct {
+  tci_note_kind kind;
+  tci_hook hook;
+  tci_str policy, version, text; /* in the arena, or the model's */
+  const tci_stage *stage;        /* NULL: of none */
+} tci_note;
+
+typedef struct {
+  int64_t asks, faults, instructions, shadow_asks, shadow_differs; /* of this step */
+} tci_policy_counts;
+
 typedef struct {
   tci_arena arena;
   TCI_VEC(tci_record) records;
   TCI_VEC(tci_effect) effects;
+  TCI_VEC(tci_note) notes;
+  tci_policy_counts policy;
   bool more;  /* work was left over: step again with a TICK in the next turn */
 } tci_update; /* `{0}` to start with; reused from step to step */
 

@@ -71,6 +71,7 @@ static const tci_stage *stage_copy(tci_arena *arena, const tci_stage *stage) {
     tci_attempt *a = tci_arena_alloc(arena, sizeof *a);
     *a = *copy->attempts.items[i];
     COPY_VEC(arena, a->progress);
+    COPY_VEC(arena, a->decisions);
     a->stage = copy;
     copy->attempts.items[i] = a;
   }

@@ -5,7 +5,24 @@
  */
 #include "core/write.h"
 
+/* A typo must not become a plan that runs under another policy. */
+static bool refuse_policy(tci_core *core, const tci_event *event, tci_str name) {
+  if (!name.len || tci_policy_find(core->set, name)) return false;
+  tci_buf known = {0};
+  for (size_t i = 0; core->set && i < core->set->len; i++) {
+    if (i) tci_buf_add(&known, TCI_STR(", "));
+    tci_buf_add(&known, core->set->policies[i]->name);
+  }
+  tci_refuse(core, event, TCI_INVALID_ARGUMENT,
+             "CreateWorkPlanRequest.policy: this server has no policy '%.*s'; it has: %.*s", TCI_STR_ARG(name),
+             TCI_STR_ARG(known.len ? tci_buf_str(&known) : TCI_STR("none")));
+  tci_buf_deinit(&known);
+  return true;
+}
+
 void tci_on_create_plan(tci_core *core, const tci_event *event) {
+  tci_str policy = event->command.create_plan.policy;
+  if (refuse_policy(core, event, policy)) return;
   uint8_t bytes[16];
   char id[3 + 26 + 1] = "wp-";
   static const char digits[] = "0123456789abcdefghjkmnpqrstvwxyz";
@@ -22,7 +39,8 @@ void tci_on_create_plan(tci_core *core, const tci_event *event) {
   tci_buf metadata = {0};
   tci_pairs_encode(event->command.create_plan.metadata, &metadata);
   tci_emit(core, plan,
-           &(tci_change){.type = TCI_CHANGE_PLAN_CREATED, .id = plan->id, .metadata = tci_buf_str(&metadata)});
+           &(tci_change){
+               .type = TCI_CHANGE_PLAN_CREATED, .id = plan->id, .metadata = tci_buf_str(&metadata), .policy = policy});
   tci_buf_deinit(&metadata);
   tci_answer_ok(core, event, TCI_REPLY_PLAN)->plan = plan;
 }

@@ -85,5 +85,7 @@ __attribute__((visibility("default"))) int luaopen_turboci_core(lua_State *L) {
   tci_lua_open_server(L);
   tci_lua_open_hub(L);
   tci_lua_open_host(L);
+  tci_lua_open_policy(L);
+  tci_lua_open_journal(L);
   return 1;
 }

@@ -8,6 +8,7 @@
 #ifndef TCI_LUA_MODULE_H
 #define TCI_LUA_MODULE_H
 
+#include "app/policies.h"
 #include "core/event.h"
 #include "core/limits.h"
 #include "rpc/codec.h"
@@ -24,6 +25,8 @@ void tci_lua_open_virtual(lua_State *L);
 void tci_lua_open_server(lua_State *L);
 void tci_lua_open_hub(lua_State *L);
 void tci_lua_open_host(lua_State *L);
+void tci_lua_open_policy(lua_State *L);
+void tci_lua_open_journal(lua_State *L);
 
 /* ---- arguments (args.c) ---- */
 
@@ -49,6 +52,9 @@ const char *tci_lua_option_text(lua_State *L, int arg, const char *name, tci_are
 void tci_lua_option_limits(lua_State *L, int arg, tci_limits *out);
 /* A list of strings; false when not given. */
 bool tci_lua_option_list(lua_State *L, int arg, const char *name, tci_arena *arena, tci_ids *out);
+
+/* Options policies, policy, policy_for, shadow (server.c); the rest of `out` is zeroed. Misuse raises. */
+void tci_lua_option_policies(lua_State *L, int arg, tci_arena *arena, tci_policies_options *out);
 
 /* Makes the metatable `type` (methods are also its __index) and leaves the stack as it was. */
 void tci_lua_class(lua_State *L, const char *type, const luaL_Reg *methods, lua_CFunction close);

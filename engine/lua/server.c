@@ -1,4 +1,5 @@
 /* server: the whole engine on its own threads inside a Lua program (app/server.h): core.server. */
+#include <stdlib.h>
 #include <string.h>
 
 #include "app/server.h"
@@ -28,6 +29,49 @@ static int server_address(lua_State *L) {
   return 1;
 }
 
+/* ---- where policies are and what they are attached to; also for core.virtual ---- */
+
+static int by_key(const void *a, const void *b) {
+  return tci_str_cmp(((const tci_pair *)a)->key, ((const tci_pair *)b)->key);
+}
+
+/* The table on top of the stack: runner types and names of policies. */
+static void read_types(lua_State *L, tci_arena *arena, tci_pairs *out) {
+  int table = lua_gettop(L);
+  size_t len = 0;
+  for (lua_pushnil(L); lua_next(L, table); lua_pop(L, 1)) {
+    if (lua_type(L, -2) != LUA_TSTRING || lua_type(L, -1) != LUA_TSTRING)
+      luaL_error(L, "option 'policy_for': expected runner types with names of policies, got a %s with a %s",
+                 luaL_typename(L, -2), luaL_typename(L, -1));
+    len++;
+  }
+  *out = (tci_pairs){tci_arena_array(arena, tci_pair, len + 1), 0};
+  for (lua_pushnil(L); lua_next(L, table); lua_pop(L, 1))
+    out->items[out->len++] =
+        (tci_pair){tci_str_copy(arena, tci_lua_check_str(L, -2)), tci_str_copy(arena, tci_lua_check_str(L, -1))};
+  qsort(out->items, out->len, sizeof *out->items, by_key);
+}
+
+void tci_lua_option_policies(lua_State *L, int arg, tci_arena *arena, tci_policies_options *out) {
+  *out = (tci_policies_options){0};
+  if (lua_getfield(L, arg, "policies") == LUA_TSTRING) {
+    out->folders = (tci_ids){tci_arena_new(arena, tci_str), 1};
+    out->folders.items[0] = tci_str_copy(arena, tci_lua_check_str(L, -1));
+  } else {
+    tci_lua_option_list(L, arg, "policies", arena, &out->folders);
+  }
+  lua_pop(L, 1);
+  out->server = tci_lua_option_text(L, arg, "policy", arena);
+  out->shadow = tci_lua_option_text(L, arg, "shadow", arena);
+  int type = lua_getfield(L, arg, "policy_for");
+  if (type != LUA_TNIL && type != LUA_TTABLE)
+    luaL_error(L, "option 'policy_for': expected a table of runner types and policies, got a %s", luaL_typename(L, -1));
+  if (type == LUA_TTABLE) read_types(L, arena, &out->types);
+  lua_pop(L, 1);
+}
+
+/* ---- core.server ---- */
+
 /* The level of the whole process, and left alone when the option is wrong. */
 static tci_log_level read_log_level(lua_State *L) {
   static const char *const levels[] = {"debug", "info", "warn", "error", "off"};
@@ -43,7 +87,8 @@ static tci_log_level read_log_level(lua_State *L) {
 }
 
 static int server_open(lua_State *L) {
-  static const char *const names[] = {"listen", "database", "limits", "allow", "callback_address", "log", NULL};
+  static const char *const names[] = {"listen", "database",   "limits", "allow", "callback_address", "log", "policies",
+                                      "policy", "policy_for", "shadow", NULL};
   lua_settop(L, 1);
   tci_lua_check_options(L, 1, names);
   server_box *box = memset(lua_newuserdatauv(L, sizeof *box, 0), 0, sizeof *box);
@@ -57,6 +102,7 @@ static int server_open(lua_State *L) {
   };
   tci_lua_option_limits(L, 1, &options.limits);
   tci_lua_option_list(L, 1, "allow", &box->arena, &options.allowed_addresses);
+  tci_lua_option_policies(L, 1, &box->arena, &options.policies);
   tci_log_set_level(read_log_level(L));
   char message[MESSAGE_BYTES] = "";
   tci_status status = tci_server_start(&options, &box->server, message, sizeof message);

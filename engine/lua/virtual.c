@@ -138,6 +138,8 @@ static void read_options(lua_State *L, virtual *v) {
   v->options.callback_address = callback ? callback : "virtual:0";
   v->options.version = tci_version;
   tci_lua_option_limits(L, 1, &v->options.limits);
+  tci_lua_option_policies(L, 1, &v->arena, &v->options.policies);
+  v->options.policies.quiet = true; /* a virtual world is asked, it does not talk */
   if (!tci_lua_option_list(L, 1, "allow", &v->arena, &v->options.allowed_addresses)) {
     v->options.allowed_addresses = (tci_ids){tci_arena_new(&v->arena, tci_str), 1};
     v->options.allowed_addresses.items[0] = TCI_STR("loopback");
@@ -155,7 +157,8 @@ static void read_options(lua_State *L, virtual *v) {
 }
 
 static int virtual_open(lua_State *L) {
-  static const char *const names[] = {"database", "seed", "start", "limits", "allow", "callback_address", NULL};
+  static const char *const names[] = {"database", "seed",   "start",      "limits", "allow", "callback_address",
+                                      "policies", "policy", "policy_for", "shadow", NULL};
   lua_settop(L, 1);
   tci_lua_check_options(L, 1, names);
   virtual *v = memset(lua_newuserdatauv(L, sizeof *v, 0), 0, sizeof *v);
@@ -379,6 +382,32 @@ static int virtual_counters(lua_State *L) {
   set_integer(L, "records", counters.records);
   set_integer(L, "journal_bytes", counters.journal_bytes);
   set_integer(L, "longest_turn_us", counters.longest_turn_us);
+  set_integer(L, "longest_turn_cpu_us", counters.longest_turn_cpu_us);
+  set_integer(L, "policy_asks", counters.policy_asks);
+  set_integer(L, "policy_faults", counters.policy_faults);
+  set_integer(L, "policy_instructions", counters.policy_instructions);
+  set_integer(L, "policy_circuits_opened", counters.policy_circuits_opened);
+  set_integer(L, "policy_reloads", counters.policy_reloads);
+  set_integer(L, "shadow_asks", counters.shadow_asks);
+  set_integer(L, "shadow_differs", counters.shadow_differs);
+  return 1;
+}
+
+/* What became of an attempt so far: plan id, place of the stage among the plan's nodes (from 1), index. */
+static int virtual_attempt(lua_State *L) {
+  const virtual *v = check(L);
+  const tci_plan *plan = tci_core_plan(tci_engine_core(v->engine), tci_lua_check_str(L, 2));
+  lua_Integer node = luaL_checkinteger(L, 3), index = luaL_checkinteger(L, 4);
+  if (!plan || node < 1 || (size_t)node > plan->nodes.len) return 0;
+  const tci_node *n = plan->nodes.items[node - 1];
+  const tci_stage *stage = n->kind == TCI_NODE_STAGE ? (const tci_stage *)n : NULL;
+  if (!stage || index < 1 || (size_t)index > stage->attempts.len) return 0;
+  const tci_attempt *a = stage->attempts.items[index - 1];
+  lua_createtable(L, 0, 4);
+  set_str(L, "runner_id", a->runner_id);
+  set_str(L, "execution", tci_str_from(tci_execution_state_name((int)a->execution)));
+  set_integer(L, "execution_ms", a->execution_ms);
+  set_integer(L, "stale_ms", a->stale_ms);
   return 1;
 }
 
@@ -393,11 +422,14 @@ static int virtual_check(lua_State *L) {
 
 void tci_lua_open_virtual(lua_State *L) {
   const luaL_Reg methods[] = {
-      {"call", virtual_call},         {"calls", virtual_calls},     {"answer", virtual_answer},
-      {"unwatch", virtual_unwatch},   {"take", virtual_take},       {"now", virtual_now},
-      {"advance", virtual_advance},   {"settle", virtual_settle},   {"jump_wall", virtual_jump_wall},
-      {"next_due", virtual_next_due}, {"restart", virtual_restart}, {"counters", virtual_counters},
-      {"check", virtual_check},       {"close", virtual_close},     {NULL, NULL},
+      {"call", virtual_call},           {"calls", virtual_calls},
+      {"answer", virtual_answer},       {"unwatch", virtual_unwatch},
+      {"take", virtual_take},           {"now", virtual_now},
+      {"advance", virtual_advance},     {"settle", virtual_settle},
+      {"jump_wall", virtual_jump_wall}, {"next_due", virtual_next_due},
+      {"restart", virtual_restart},     {"counters", virtual_counters},
+      {"attempt", virtual_attempt},     {"check", virtual_check},
+      {"close", virtual_close},         {NULL, NULL},
   };
   tci_lua_class(L, VIRTUAL_TYPE, methods, virtual_close);
   lua_pushcfunction(L, virtual_open);

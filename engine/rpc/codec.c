@@ -74,6 +74,7 @@ static tci_status create_plan_read(tci_codec_reader *r, const Tci__Wire__V1__Cre
   if (!entries) return tci_codec_full(r);
   for (size_t i = 0; i < m->n_metadata; i++)
     entries[i] = (tci_codec_entry){{tci_str_from(m->metadata[i]->key), tci_str_from(m->metadata[i]->value)}, i};
+  out->create_plan.policy = tci_str_from(m->policy);
   return tci_codec_read_pairs(r, "metadata", entries, m->n_metadata, &out->create_plan.metadata);
 }
 
@@ -180,6 +181,13 @@ static tci_status list_executions_read(const Tci__Wire__V1__ListStageExecutionsR
   return TCI_STATUS_OK;
 }
 
+static tci_status explain_read(const Tci__Wire__V1__ExplainNodeRequest *m, tci_command *out) {
+  out->plan_id = tci_str_from(m->work_plan_id);
+  out->explain_node.stage_id = tci_str_from(m->stage_id);
+  out->explain_node.check_id = tci_str_from(m->check_id);
+  return TCI_STATUS_OK;
+}
+
 static tci_status command_read(tci_codec_reader *r, const ProtobufCMessage *message, tci_command *out) {
   switch (out->kind) {
     case TCI_COMMAND_CREATE_PLAN: return create_plan_read(r, AS(message, CreateWorkPlanRequest), out);
@@ -199,7 +207,10 @@ static tci_status command_read(tci_codec_reader *r, const ProtobufCMessage *mess
       return complete_execution_read(r, AS(message, CompleteStageExecutionRequest), out);
     case TCI_COMMAND_GET_EXECUTION: return get_execution_read(r, AS(message, GetStageExecutionRequest), out);
     case TCI_COMMAND_LIST_EXECUTIONS: return list_executions_read(AS(message, ListStageExecutionsRequest), out);
-    case TCI_COMMAND_GET_SERVER_INFO: return TCI_STATUS_OK;
+    case TCI_COMMAND_EXPLAIN_NODE: return explain_read(AS(message, ExplainNodeRequest), out);
+    case TCI_COMMAND_GET_SERVER_INFO:
+    case TCI_COMMAND_LIST_POLICIES:
+    case TCI_COMMAND_RELOAD_POLICIES: return TCI_STATUS_OK;
     case TCI_COMMAND_NONE: break;
   }
   tci_unreachable();

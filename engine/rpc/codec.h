@@ -38,15 +38,28 @@ typedef struct {
   tci_str key;
   int64_t value;
 } tci_counter;
+/* One policy, for ListPolicies and ReloadPolicies. */
+typedef struct {
+  tci_str name, version, path;
+  unsigned hooks;      /* 1u << tci_hook */
+  tci_ids attached_to; /* "server", "type:X", "shadow" */
+  int64_t calls, faults, p50_ns, p99_ns;
+  bool circuit_open;
+  int64_t circuit_until_us; /* wall */
+  tci_str last_fault, error;
+} tci_policy_info;
 typedef struct {
   const char *version;
   int64_t started_us; /* wall */
   const tci_limits *limits;
   tci_counter *counters;
   size_t counters_len;
+  tci_policy_info *policies; /* ListPolicies, ReloadPolicies */
+  size_t policies_len;
+  tci_ids changed; /* ReloadPolicies */
 } tci_server_facts;
 
-/* Appends the response message of an OK reply. `facts` is used by SERVER_INFO only. */
+/* Appends the response message of an OK reply. `facts` is used by SERVER_INFO and POLICIES only. */
 void tci_codec_reply(const tci_reply *reply, const tci_server_facts *facts, tci_buf *out);
 /* Appends a WorkPlanEvent. */
 void tci_codec_watch_event(const tci_watch_event *event, tci_buf *out);

@@ -134,6 +134,7 @@ Tci__Wire__V1__WorkPlan *tci_codec_plan(tci_arena *arena, const tci_plan *plan) 
   m->version = plan->version;
   m->state = (Tci__Wire__V1__WorkPlanState)plan->state;
   m->outcome = (Tci__Wire__V1__Outcome)plan->outcome;
+  m->policy = tci_codec_text(arena, plan->policy);
   m->n_metadata = plan->metadata.len;
   m->metadata = tci_arena_array(arena, Tci__Wire__V1__WorkPlan__MetadataEntry *, plan->metadata.len);
   for (size_t i = 0; i < plan->metadata.len; i++) {
@@ -273,6 +274,9 @@ Tci__Wire__V1__StageExecution *tci_codec_execution(tci_arena *arena, const tci_a
   m->progress = progress(arena, from);
   m->attempt_state = (Tci__Wire__V1__AttemptState)from->state;
   m->runner_execution_id = tci_codec_text(arena, from->runner_execution_id);
+  m->n_decisions = tci_codec_decisions(arena, &from, 1, &m->decisions);
+  m->n_excluded_runners = tci_codec_encoded_names(arena, from->exclude, &m->excluded_runners);
+  m->n_admission_keys = tci_codec_encoded_names(arena, from->keys, &m->admission_keys);
   return m;
 }
 

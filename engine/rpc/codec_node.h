@@ -1,4 +1,4 @@
-/* codec_node: the model as messages. Inside the codec only.
+/* codec_node: the model as messages (codec_node.c), what policies are and said (codec_policy.c). Inside the codec only.
  *
  * Messages live in `arena` (which has no cap) and borrow encoded Structs from the model: pack them before it moves.
  */
@@ -6,6 +6,7 @@
 #define TCI_RPC_CODEC_NODE_H
 
 #include "core/model.h"
+#include "rpc/codec.h"
 #include "tci/wire/v1/service.pb-c.h"
 
 char *tci_codec_text(tci_arena *arena, tci_str s);
@@ -17,5 +18,15 @@ Tci__Wire__V1__Check *tci_codec_check(tci_arena *arena, const tci_check *check);
 Tci__Wire__V1__Stage *tci_codec_stage(tci_arena *arena, const tci_stage *stage);
 Tci__Wire__V1__StageExecution *tci_codec_execution(tci_arena *arena, const tci_attempt *attempt);
 Tci__Wire__V1__StageRunnerInfo *tci_codec_runner(tci_arena *arena, const tci_runner *runner);
+
+/* Lists of messages and of strings live in `arena` too; their lengths are returned. */
+
+/* The decisions on record of these attempts, in order; one that cannot be decoded is left out. */
+size_t tci_codec_decisions(tci_arena *arena, const tci_attempt *const *attempts, size_t attempts_len,
+                           Tci__Wire__V1__PolicyDecision ***out);
+size_t tci_codec_names(tci_arena *arena, tci_ids names, char ***out);
+size_t tci_codec_encoded_names(tci_arena *arena, tci_str encoded, char ***out); /* tci_ids_encode; malformed: none */
+Tci__Wire__V1__Explanation *tci_codec_explanation(tci_arena *arena, const tci_explanation *explanation);
+Tci__Wire__V1__PolicyInfo *tci_codec_policy(tci_arena *arena, const tci_policy_info *policy);
 
 #endif

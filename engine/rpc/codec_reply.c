@@ -98,6 +98,26 @@ static void server_info_reply(tci_arena *arena, const tci_server_facts *facts, t
   pack(&m.base, out);
 }
 
+static void explanation_reply(tci_arena *arena, const tci_reply *reply, tci_buf *out) {
+  Tci__Wire__V1__ExplainNodeResponse m = TCI__WIRE__V1__EXPLAIN_NODE_RESPONSE__INIT;
+  m.n_explanations = reply->explanations_len;
+  m.explanations = tci_arena_array(arena, Tci__Wire__V1__Explanation *, reply->explanations_len);
+  for (size_t i = 0; i < reply->explanations_len; i++)
+    m.explanations[i] = tci_codec_explanation(arena, &reply->explanations[i]);
+  m.n_decisions = tci_codec_decisions(arena, reply->attempts, reply->attempts_len, &m.decisions);
+  pack(&m.base, out);
+}
+
+static void policies_reply(tci_arena *arena, const tci_reply *reply, const tci_server_facts *facts, tci_buf *out) {
+  /* ListPoliciesResponse is ReloadPoliciesResponse without `changed`. */
+  Tci__Wire__V1__ReloadPoliciesResponse m = TCI__WIRE__V1__RELOAD_POLICIES_RESPONSE__INIT;
+  m.n_policies = facts->policies_len;
+  m.policies = tci_arena_array(arena, Tci__Wire__V1__PolicyInfo *, facts->policies_len);
+  for (size_t i = 0; i < facts->policies_len; i++) m.policies[i] = tci_codec_policy(arena, &facts->policies[i]);
+  if (reply->command == TCI_COMMAND_RELOAD_POLICIES) m.n_changed = tci_codec_names(arena, facts->changed, &m.changed);
+  pack(&m.base, out);
+}
+
 void tci_codec_reply(const tci_reply *reply, const tci_server_facts *facts, tci_buf *out) {
   tci_arena arena = {0};
   switch (reply->kind) {
@@ -110,6 +130,8 @@ void tci_codec_reply(const tci_reply *reply, const tci_server_facts *facts, tci_
     case TCI_REPLY_EXECUTION: execution_reply(&arena, reply, out); break;
     case TCI_REPLY_EXECUTIONS: executions_reply(&arena, reply, out); break;
     case TCI_REPLY_SERVER_INFO: server_info_reply(&arena, facts, out); break;
+    case TCI_REPLY_EXPLANATION: explanation_reply(&arena, reply, out); break;
+    case TCI_REPLY_POLICIES: policies_reply(&arena, reply, facts, out); break;
   }
   tci_arena_deinit(&arena);
 }

@@ -186,8 +186,8 @@ static bool ends_with(const char *text, const char *end) {
 }
 
 static bool is_id(const char *name) {
-  return strcmp(name, "id") == 0 || strcmp(name, "runner_type") == 0 || ends_with(name, "_id") ||
-         ends_with(name, "_ids") || ends_with(name, "_id_filter");
+  return strcmp(name, "id") == 0 || strcmp(name, "runner_type") == 0 || strcmp(name, "policy") == 0 ||
+         ends_with(name, "_id") || ends_with(name, "_ids") || ends_with(name, "_id_filter");
 }
 
 /* ---- refusing: only here time is spent on words ---- */

@@ -59,12 +59,9 @@ static tci_status checkpoint(tci_store *store);
 static tci_status load_plan(tci_store *store, uint64_t plan_key, tci_store_visitor visit, void *ctx);
 static tci_status load_records(tci_store *store, tci_store_record *record, bool *settled, tci_store_visitor visit,
                                void *ctx);
-static tci_status read_plan(tci_store *store, sqlite3_stmt *row, uint64_t *out_key, bool *out_settled);
-static uint64_t record_sum(const tci_store_record *record);
 static uint64_t plan_sum(uint64_t key, bool settled, tci_str id);
 static int bind_bytes(sqlite3_stmt *statement, int at, tci_str bytes);
 static int bind_text(sqlite3_stmt *statement, int at, tci_str text);
-static tci_str column_bytes(sqlite3_stmt *statement, int at);
 static int run(sqlite3_stmt *statement);
 static tci_status still_lost(const tci_store *store);
 
@@ -94,7 +91,7 @@ tci_status tci_store_find(tci_store *store, tci_str plan_id, uint64_t *out_key) 
   tci_status status = TCI_STATUS_OK;
   bool settled;
   if (rc == SQLITE_ROW)
-    status = read_plan(store, find, out_key, &settled);
+    status = tci_sqlite_read_plan(store, find, out_key, &settled);
   else if (rc != SQLITE_DONE)
     status = tci_sqlite_status(store, rc, "looking for a plan");
   sqlite3_reset(find);
@@ -135,7 +132,7 @@ tci_status tci_store_open_plans(tci_store *store, uint64_t **out_keys, size_t *o
   while (status.code == TCI_OK && (rc = sqlite3_step(plans)) != SQLITE_DONE) {
     uint64_t key;
     bool settled;
-    status = rc == SQLITE_ROW ? read_plan(store, plans, &key, &settled)
+    status = rc == SQLITE_ROW ? tci_sqlite_read_plan(store, plans, &key, &settled)
                               : tci_sqlite_status(store, rc, "listing the open plans");
     if (status.code == TCI_OK && !settled) tci_vec_push(&keys, key);
   }
@@ -259,7 +256,7 @@ static int write_record(tci_store *store, const tci_store_record *record) {
   int rc = sqlite3_bind_int64(add, 1, (sqlite3_int64)record->plan_key);
   if (rc == SQLITE_OK) rc = sqlite3_bind_int64(add, 2, (sqlite3_int64)record->sequence);
   if (rc == SQLITE_OK) rc = sqlite3_bind_int(add, 3, record->settled);
-  if (rc == SQLITE_OK) rc = sqlite3_bind_int64(add, 4, (sqlite3_int64)record_sum(record));
+  if (rc == SQLITE_OK) rc = sqlite3_bind_int64(add, 4, (sqlite3_int64)tci_sqlite_record_sum(record));
   if (rc == SQLITE_OK) rc = bind_bytes(add, 5, record->bytes);
   if (rc == SQLITE_OK) rc = run(add);
   if (rc != SQLITE_OK || record->plan_key == 0) return rc;
@@ -317,8 +314,8 @@ static tci_status load_plan(tci_store *store, uint64_t plan_key, tci_store_visit
     if ((rc = sqlite3_bind_int64(plan, 1, (sqlite3_int64)plan_key)) == SQLITE_OK) rc = sqlite3_step(plan);
     if (rc == SQLITE_ROW) {
       uint64_t key;
-      TCI_TRY(read_plan(store, plan, &key, &plan_settled));
-      record.plan_id = column_bytes(plan, 2); /* lives until the statement is reset */
+      TCI_TRY(tci_sqlite_read_plan(store, plan, &key, &plan_settled));
+      record.plan_id = tci_sqlite_column(plan, 2); /* lives until the statement is reset */
     } else if (rc != SQLITE_DONE) {
       return tci_sqlite_status(store, rc, "loading a plan");
     }
@@ -345,8 +342,8 @@ static tci_status load_records(tci_store *store, tci_store_record *record, bool 
   while (rc == SQLITE_OK && (rc = sqlite3_step(rows)) == SQLITE_ROW) {
     record->sequence = (uint64_t)sqlite3_column_int64(rows, 0);
     record->settled = *settled = sqlite3_column_int(rows, 1) != 0;
-    record->bytes = column_bytes(rows, 2);
-    if (record_sum(record) != (uint64_t)sqlite3_column_int64(rows, 3))
+    record->bytes = tci_sqlite_column(rows, 2);
+    if (tci_sqlite_record_sum(record) != (uint64_t)sqlite3_column_int64(rows, 3))
       return tci_sqlite_fail(
           store, TCI_DATA_LOSS,
           "plan %llu, sequence %llu: the record does not match its checksum: the disk has changed it; "
@@ -359,11 +356,10 @@ static tci_status load_records(tci_store *store, tci_store_record *record, bool 
   return rc == SQLITE_DONE ? TCI_STATUS_OK : tci_sqlite_status(store, rc, "loading the records of a plan");
 }
 
-/* A row of key, settled, id, checksum. */
-static tci_status read_plan(tci_store *store, sqlite3_stmt *row, uint64_t *out_key, bool *out_settled) {
+tci_status tci_sqlite_read_plan(tci_store *store, sqlite3_stmt *row, uint64_t *out_key, bool *out_settled) {
   uint64_t key = (uint64_t)sqlite3_column_int64(row, 0);
   bool settled = sqlite3_column_int(row, 1) != 0;
-  if (plan_sum(key, settled, column_bytes(row, 2)) != (uint64_t)sqlite3_column_int64(row, 3))
+  if (plan_sum(key, settled, tci_sqlite_column(row, 2)) != (uint64_t)sqlite3_column_int64(row, 3))
     return tci_sqlite_fail(
         store, TCI_DATA_LOSS,
         "plan %llu: its row does not match its checksum: the disk has changed it; restore the journal "
@@ -375,7 +371,7 @@ static tci_status read_plan(tci_store *store, sqlite3_stmt *row, uint64_t *out_k
 }
 
 /* The keys are the hash's key, so a row that turns up in another one's place does not match either. */
-static uint64_t record_sum(const tci_store_record *record) {
+uint64_t tci_sqlite_record_sum(const tci_store_record *record) {
   return tci_siphash(record->plan_key * 2 + record->settled, record->sequence, record->bytes);
 }
 
@@ -392,7 +388,7 @@ static int bind_text(sqlite3_stmt *statement, int at, tci_str text) {
   return sqlite3_bind_text64(statement, at, text.len ? text.ptr : "", text.len, SQLITE_STATIC, SQLITE_UTF8);
 }
 
-static tci_str column_bytes(sqlite3_stmt *statement, int at) {
+tci_str tci_sqlite_column(sqlite3_stmt *statement, int at) {
   const char *ptr = sqlite3_column_blob(statement, at); /* first: it may move what _bytes measures */
   return (tci_str){ptr ? ptr : "", (size_t)sqlite3_column_bytes(statement, at)};
 }

@@ -1,4 +1,5 @@
-/* sqlite: what sqlite.c (the work) and sqlite_open.c (opening, refusing, closing) share. Inside of the store only. */
+/* sqlite: what sqlite.c (the work), sqlite_open.c (opening, refusing, closing) and read.c share. Inside of the store
+ * only. */
 #ifndef TCI_STORE_SQLITE_H
 #define TCI_STORE_SQLITE_H
 
@@ -47,6 +48,13 @@ TCI_MUST_USE tci_status tci_sqlite_status(tci_store *store, int rc, const char *
 /* UNAVAILABLE and so on with a text of one's own. */
 TCI_MUST_USE tci_status tci_sqlite_fail(tci_store *store, tci_code code, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
+/* Reading: a row of key, settled, id, checksum (checked); the checksum of a record; a column as bytes, borrowed until
+ * the statement moves. */
+TCI_MUST_USE tci_status tci_sqlite_read_plan(tci_store *store, sqlite3_stmt *row, uint64_t *out_key, bool *out_settled);
+uint64_t tci_sqlite_record_sum(const tci_store_record *record);
+tci_str tci_sqlite_column(sqlite3_stmt *statement, int at);
+/* Refuses what is not ours or too new; version 0: nobody's yet. */
+TCI_MUST_USE tci_status tci_sqlite_identify(tci_store *store, int *out_version);
 /* The SQL function tci_plan_sum(key, settled, id), for sqlite3_create_function. */
 void tci_sqlite_plan_sum(sqlite3_context *context, int len, sqlite3_value **args);
 

@@ -38,7 +38,6 @@ enum { SCHEMA_VERSION = sizeof migrations / sizeof migrations[0] };
 static tci_status open_all(tci_store *store, const tci_store_options *options);
 static tci_status open_place(tci_store *store, const char *path);
 static tci_status open_connection(tci_store *store);
-static tci_status identify(tci_store *store, int *out_version);
 static tci_status check_pages(tci_store *store);
 static tci_status use_wal(tci_store *store);
 static tci_status migrate(tci_store *store, int version);
@@ -87,7 +86,7 @@ static tci_status open_all(tci_store *store, const tci_store_options *options) {
 
   int version;
   TCI_TRY(open_connection(store));
-  TCI_TRY(identify(store, &version));
+  TCI_TRY(tci_sqlite_identify(store, &version));
   if (!in_memory) TCI_TRY(check_pages(store));
   tci_mark journal = {0};
   if (version > 0) TCI_TRY(read_meta(store, &journal));
@@ -154,8 +153,7 @@ static tci_status open_connection(tci_store *store) {
                  "PRAGMA trusted_schema = OFF; PRAGMA cell_size_check = ON; PRAGMA journal_size_limit = 16777216;");
 }
 
-/* Whose is it, and of what version? 0: nobody's yet. */
-static tci_status identify(tci_store *store, int *out_version) {
+tci_status tci_sqlite_identify(tci_store *store, int *out_version) {
   int application = 0, tables = 0;
   TCI_TRY(ask_int(store, "SELECT count(*) FROM sqlite_schema", &tables));
   TCI_TRY(ask_int(store, "PRAGMA application_id", &application));

@@ -9,9 +9,9 @@
 -- turboci.core is attached only when somebody listens to it; processes and timers work without it.
 
 local uv = require "luv"
--- luv frees its loop when its module is collected, and a second `require` then finds the freed one. Busted forgets
--- modules between files: keep this one for as long as the state lives.
-debug.getregistry()["turboci.luv"] = uv
+-- luv frees its loop when the module that was loaded first is collected, and a second `require` then finds the freed
+-- one. Busted forgets modules between files: keep the first one for as long as the state lives.
+debug.getregistry()["turboci.luv"] = debug.getregistry()["turboci.luv"] or uv
 
 local loop = {}
 

@@ -157,7 +157,7 @@ function M.submit(client, plan, options)
   list, err = plan_batches(client, writes, options)
   if not list then return nil, err end
   local created
-  created, err = call(client, "CreateWorkPlan", { metadata = writes.metadata }, options)
+  created, err = call(client, "CreateWorkPlan", { metadata = writes.metadata, policy = writes.policy }, options)
   if not created then return nil, err end
   local work_plan = created.work_plan
   for i, batch in ipairs(list) do

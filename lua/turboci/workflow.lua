@@ -32,6 +32,7 @@ end
 ---@class turboci.workflow.Plan
 ---@field name string?
 ---@field metadata table<string, string>
+---@field policy string?
 ---@field bodies table<string, function> Lua bodies by stage id
 ---@field stages table<string, turboci.workflow.Node>
 ---@field checks table<string, turboci.workflow.Node>
@@ -41,12 +42,20 @@ Plan.__index = Plan
 
 ---@class turboci.workflow.PlanOptions
 ---@field name string? shown by the program; kept as metadata.name
----@field metadata table<string, string>?
+---@field metadata table<string, string>? kept and shown; policies read it
+---@field policy string? name of the policy that decides for it; default: that of the runner type, or the server's
+
+-- A file in a policies folder, without ".lua".
+local function check_policy(name)
+  if name == nil or name:match "^[%w_-]+$" then return name end
+  where.fail(("plan: policy: expected the name of a policy, such as \"least_loaded\", got %q%s"):format(name,
+    name:match "%.lua$" and ": leave out the folder and .lua" or ""))
+end
 
 ---@param plan_options turboci.workflow.PlanOptions?
 ---@return turboci.workflow.Plan
 function M.plan(plan_options)
-  local given = options.check("plan", plan_options, { name = "string", metadata = "table" })
+  local given = options.check("plan", plan_options, { name = "string", metadata = "table", policy = "string" })
   local metadata = value.texts("plan: metadata", given.metadata or {})
   if given.name and metadata.name and metadata.name ~= given.name then
     where.fail(("plan: name is '%s', but metadata.name is '%s'"):format(given.name, metadata.name))
@@ -55,6 +64,7 @@ function M.plan(plan_options)
   return setmetatable({
     name = metadata.name,
     metadata = metadata,
+    policy = check_policy(given.policy),
     bodies = {},
     stages = {},
     checks = {},
@@ -324,10 +334,10 @@ local function dependencies_of(node, links)
 end
 
 ---The plan as messages. Raises when the plan has a mistake in it, naming each with its line.
----@return {metadata: table<string, string>, checks: table[], stages: table[]}
+---@return {metadata: table<string, string>, policy: string?, checks: table[], stages: table[]}
 function Plan:writes()
   local links = link(self)
-  local out = { metadata = shallow_copy(self.metadata), checks = {}, stages = {} }
+  local out = { metadata = shallow_copy(self.metadata), policy = self.policy, checks = {}, stages = {} }
   for _, node in ipairs(self.nodes) do
     local write = shallow_copy(node.write)
     write.dependencies = dependencies_of(node, links)

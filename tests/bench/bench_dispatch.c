@@ -1,8 +1,9 @@
 /* bench_dispatch: stages per second through the whole engine: two processes, real gRPC over loopback TCP or a unix
- * socket, a real database file with fsync. One table on standard output.
+ * socket, a real database file with fsync. One table on standard output; then what a policy in Lua adds to the server's CPU
+ * time, in interleaved pairs.
  *
- * bench_dispatch [STAGES [FOLDER]]: each row runs a plan of STAGES (20000) independent sync stages; K is the runner's
- * max_concurrent, that is, the calls in flight. The parent is client and runner in one (its answer is a constant); the child is
+ * bench_dispatch [STAGES [FOLDER]]: each row runs a plan of STAGES (20000) independent sync stages; K is the sum of the
+ * runners' max_concurrent, that is, the calls in flight. The parent is client and runner in one (its answer is a constant); the child is
  * the server. CPU is the server process's own, without the kernel's interrupt time.
  */
 #include <stdatomic.h>
@@ -32,11 +33,19 @@ typedef struct {
   char address[256];
 } server_process;
 
-static void serve(const char *folder, bool unix_socket, int ready, int stop, int facts) {
+typedef struct {
+  bool unix_socket;
+  int runners, capacity; /* of each */
+  const char *policy;    /* the server's default, of policies/; NULL: the built-in */
+} setup;
+
+static void serve(const char *folder, const setup *row, int ready, int stop, int facts) {
   char database[600], listen[600], message[1024], byte;
   snprintf(database, sizeof database, "%s/bench.db", folder);
-  snprintf(listen, sizeof listen, unix_socket ? "unix:%s/bench.sock" : "127.0.0.1:0", folder);
+  snprintf(listen, sizeof listen, row->unix_socket ? "unix:%s/bench.sock" : "127.0.0.1:0", folder);
   tci_server_options options = {.limits = tci_limits_default(), .database = database, .listen = listen};
+  tci_str policies = TCI_STR(TURBOCI_SOURCE_DIR "/policies");
+  if (row->policy) options.policies = (tci_policies_options){.folders = {&policies, 1}, .server = row->policy};
   tci_server *server;
   tci_log_set_level(TCI_LOG_ERROR);
   if (tci_server_start(&options, &server, message, sizeof message).code != TCI_OK) {
@@ -54,13 +63,13 @@ static void serve(const char *folder, bool unix_socket, int ready, int stop, int
   exit(0);
 }
 
-static server_process server_start(const char *folder, bool unix_socket) {
+static server_process server_start(const char *folder, const setup *row) {
   int ready[2], stop[2], facts[2];
   tci_assert(pipe(ready) == 0 && pipe(stop) == 0 && pipe(facts) == 0);
   server_process s = {.pid = fork(), .stop = stop[1], .facts = facts[0]};
   if (s.pid == 0) {
     close(stop[1]);
-    serve(folder, unix_socket, ready[1], stop[0], facts[1]);
+    serve(folder, row, ready[1], stop[0], facts[1]);
   }
   close(stop[0]);
   FILE *in = fdopen(ready[0], "r");
@@ -166,7 +175,7 @@ static void write_stages(tci_rpc_client *client, const char *target, const char 
   tci_buf_deinit(&stage);
 }
 
-static double run(const server_process *s, int stages, int concurrent, const char *runner_address) {
+static double run(const server_process *s, int stages, const setup *row, const char *runner_address) {
   waiter w = {.lock = PTHREAD_MUTEX_INITIALIZER, .changed = PTHREAD_COND_INITIALIZER};
   tci_rpc *rpc = tci_rpc_open();
   tci_rpc_client *client = tci_rpc_client_open(rpc);
@@ -177,12 +186,17 @@ static double run(const server_process *s, int stages, int concurrent, const cha
   tci_assert(tci_rpc_server_open(rpc, &listen, &handler, &runner, message, sizeof message).code == TCI_OK);
 
   tci_buf request = {0};
-  put_string(&request, 1, "runner");
-  put_string(&request, 2, "bench");
-  put_string(&request, 3, tci_rpc_server_address(runner));
-  tci_wire_put_uint(&request, 5, (uint64_t)concurrent);
-  start(client, s->address, ORCHESTRATOR "RegisterStageRunner", &request, &w);
-  wait_for(&w, 0, false);
+  for (int i = 0; i < row->runners; i++) {
+    char id[32];
+    snprintf(id, sizeof id, "runner-%d", i);
+    tci_buf_clear(&request);
+    put_string(&request, 1, id);
+    put_string(&request, 2, "bench");
+    put_string(&request, 3, tci_rpc_server_address(runner));
+    tci_wire_put_uint(&request, 5, (uint64_t)row->capacity);
+    start(client, s->address, ORCHESTRATOR "RegisterStageRunner", &request, &w);
+    wait_for(&w, 0, false);
+  }
   tci_buf_clear(&request);
   start(client, s->address, ORCHESTRATOR "CreateWorkPlan", &request, &w);
   wait_for(&w, 0, false);
@@ -222,6 +236,62 @@ static double run(const server_process *s, int stages, int concurrent, const cha
   return seconds;
 }
 
+typedef struct {
+  double stages_per_s, us, cpu_us; /* a stage */
+} figures;
+
+/* Every row in a process of its own: gRPC does not survive a fork. */
+static figures measure(const char *folder, const setup *row, int stages) {
+  int out[2];
+  figures f = {0};
+  tci_assert(pipe(out) == 0);
+  fflush(stdout);
+  pid_t child = fork();
+  if (child == 0) {
+    char address[600];
+    server_process s = server_start(folder, row);
+    snprintf(address, sizeof address, row->unix_socket ? "unix:%s/runner.sock" : "127.0.0.1:0", folder);
+    double seconds = run(&s, stages, row, address);
+    int64_t cpu_us = server_stop(&s);
+    f = (figures){stages / seconds, seconds * 1e6 / stages, (double)cpu_us / stages};
+    tci_assert(write(out[1], &f, sizeof f) == sizeof f);
+    exit(0);
+  }
+  close(out[1]);
+  tci_assert(read(out[0], &f, sizeof f) == sizeof f);
+  close(out[0]);
+  waitpid(child, NULL, 0);
+  char command[1200];
+  snprintf(command, sizeof command, "rm -f '%s'/bench.* '%s'/runner.*", folder, folder);
+  tci_assert(system(command) == 0);
+  return f;
+}
+
+static int compare(const void *a, const void *b) {
+  double x = *(const double *)a, y = *(const double *)b;
+  return x < y ? -1 : x > y;
+}
+
+static double median(double *values, size_t len) {
+  qsort(values, len, sizeof *values, compare);
+  return len % 2 ? values[len / 2] : (values[len / 2 - 1] + values[len / 2]) / 2;
+}
+
+/* The built-in, then the policy, again and again: what the machine does meanwhile hits both. */
+static void compare_policy(const char *folder, const char *policy, int stages) {
+  enum { PAIRS = 9 };
+  double built_in[PAIRS], lua[PAIRS], ratio[PAIRS];
+  for (int i = 0; i < PAIRS; i++) {
+    setup row = {.unix_socket = true, .runners = 10, .capacity = 7};
+    built_in[i] = measure(folder, &row, stages).cpu_us;
+    row.policy = policy;
+    lua[i] = measure(folder, &row, stages).cpu_us;
+    ratio[i] = lua[i] / built_in[i];
+  }
+  printf("\nserver CPU us per stage, 10 runners, unix, K 70, medians of %d pairs: built-in %.1f, %s %.1f, ratio %.3f\n",
+         PAIRS, median(built_in, PAIRS), policy, median(lua, PAIRS), median(ratio, PAIRS));
+}
+
 int main(int argc, char **argv) {
   int stages = argc > 1 ? atoi(argv[1]) : 20000;
   char folder[512];
@@ -234,25 +304,13 @@ int main(int argc, char **argv) {
   const int concurrency[] = {1, 16, 64};
   for (int unix_socket = 0; unix_socket < 2; unix_socket++) {
     for (size_t i = 0; i < sizeof concurrency / sizeof concurrency[0]; i++) {
-      int n = concurrency[i] == 1 ? stages / 10 + 1 : stages;
-      char command[1200], address[600];
-      /* Every row in a process of its own: gRPC does not survive a fork. */
-      fflush(stdout);
-      pid_t row = fork();
-      if (row == 0) {
-        server_process s = server_start(folder, unix_socket);
-        snprintf(address, sizeof address, unix_socket ? "unix:%s/runner.sock" : "127.0.0.1:0", folder);
-        double seconds = run(&s, n, concurrency[i], address);
-        int64_t cpu_us = server_stop(&s);
-        printf("%-9s %5d %10.0f %14.1f %16.1f\n", unix_socket ? "unix" : "tcp", concurrency[i], n / seconds,
-               seconds * 1e6 / n, (double)cpu_us / n);
-        exit(0);
-      }
-      waitpid(row, NULL, 0);
-      snprintf(command, sizeof command, "rm -f '%s'/bench.* '%s'/runner.*", folder, folder);
-      tci_assert(system(command) == 0);
+      setup row = {.unix_socket = unix_socket, .runners = 1, .capacity = concurrency[i]};
+      figures f = measure(folder, &row, row.capacity == 1 ? stages / 10 + 1 : stages);
+      printf("%-9s %5d %10.0f %14.1f %16.1f\n", unix_socket ? "unix" : "tcp", row.capacity, f.stages_per_s, f.us,
+             f.cpu_us);
     }
   }
+  compare_policy(folder, "least_loaded", stages);
   rmdir(folder);
   return 0;
 }

@@ -38,6 +38,11 @@ static void check_completion(const tci_limits *limits, const tci_completion *c) 
 static void check_command(const tci_limits *limits, const tci_command *c) {
   check_id(limits, c->plan_id);
   if (c->kind == TCI_COMMAND_COMPLETE_EXECUTION) check_completion(limits, &c->complete_execution.completion);
+  if (c->kind == TCI_COMMAND_CREATE_PLAN) check_id(limits, c->create_plan.policy);
+  if (c->kind == TCI_COMMAND_EXPLAIN_NODE) {
+    check_id(limits, c->explain_node.stage_id);
+    check_id(limits, c->explain_node.check_id);
+  }
   if (c->kind == TCI_COMMAND_UPDATE_EXECUTION) check_struct(c->update_execution.details);
   if (c->kind != TCI_COMMAND_WRITE_NODES) return;
   for (size_t i = 0; i < c->write_nodes.checks_len; i++) {

@@ -98,6 +98,7 @@ describe("refused:", function()
   -- too long for it. The field is required when `required`.
   local fields = {
     { "CreateWorkPlan", "metadata", function(v) return { metadata = { branch = v } } end },
+    { "CreateWorkPlan", "policy", function(v) return { policy = v } end, id = true },
     { "GetWorkPlan", "id", function(v) return { id = v } end, id = true },
     { "WriteNodes", "work_plan_id", function(v) return { work_plan_id = v } end, id = true },
     { "WriteNodes", "checks[0].id", function(v) return { work_plan_id = plan.id, checks = { { id = v } } } end,
@@ -160,6 +161,9 @@ describe("refused:", function()
     { "GetStageExecution", "stage_id", function(v) return { work_plan_id = plan.id, stage_id = v } end, id = true },
     { "ListStageExecutions", "work_plan_id", function(v) return { work_plan_id = v } end, id = true },
     { "ListStageExecutions", "stage_id", function(v) return { work_plan_id = plan.id, stage_id = v } end, id = true },
+    { "ExplainNode", "work_plan_id", function(v) return { work_plan_id = v, stage_id = "ended" } end, id = true },
+    { "ExplainNode", "stage_id", function(v) return { work_plan_id = plan.id, stage_id = v } end, id = true },
+    { "ExplainNode", "check_id", function(v) return { work_plan_id = plan.id, check_id = v } end, id = true },
   }
 
   local spoilings = {
@@ -198,7 +202,7 @@ describe("refused:", function()
     GetWorkPlan = "id", WriteNodes = "work_plan_id", QueryNodes = "work_plan_id", WatchWorkPlan = "work_plan_id",
     RegisterStageRunner = "runner_id", UnregisterStageRunner = "registration_id",
     UpdateStageExecution = "execution_id", CompleteStageExecution = "execution_id", GetStageExecution = "execution_id",
-    ListStageExecutions = "work_plan_id",
+    ListStageExecutions = "work_plan_id", ExplainNode = "work_plan_id",
   }
   for method, name in pairs(required) do
     add(method, "an empty request", { bytes = "", code = "INVALID_ARGUMENT", says = name })
@@ -225,6 +229,14 @@ describe("refused:", function()
       return { execution_id = next(running.pending), stage_state = "FINAL", check_updates = { {} } }
     end },
   }
+  add("ExplainNode", "no node", {
+    request = function() return { work_plan_id = plan.id } end,
+    code = "INVALID_ARGUMENT", says = { "stage_id", "check_id" },
+  })
+  add("ExplainNode", "two nodes", {
+    request = function() return { work_plan_id = plan.id, stage_id = "ended", check_id = "ended-check" } end,
+    code = "INVALID_ARGUMENT", says = { "stage_id", "check_id" },
+  })
   for _, row in ipairs(missing) do
     add(row[1], "no " .. row[2], { request = row[3], code = "INVALID_ARGUMENT", says = row[2] })
   end
@@ -251,6 +263,9 @@ describe("refused:", function()
     { "GetStageExecution", "attempt", function()
       return { work_plan_id = plan.id, stage_id = "ended", attempt_idx = 9 }
     end, "9" },
+    { "ExplainNode", "plan", { work_plan_id = "nope", stage_id = "ended" }, { "work_plan_id", "nope" } },
+    { "ExplainNode", "stage", function() return { work_plan_id = plan.id, stage_id = "nope" } end, "nope" },
+    { "ExplainNode", "check", function() return { work_plan_id = plan.id, check_id = "nope" } end, "nope" },
     { "UpdateStageExecution", "secret", function()
       return { execution_id = next(running.pending):gsub("%x%x%x%x$", "ffff") }
     end, "execution_id" },
@@ -258,6 +273,9 @@ describe("refused:", function()
       return { execution_id = next(running.pending):gsub("%x%x%x%x$", "ffff"), stage_state = "FINAL" }
     end, "execution_id" },
   }
+  add("CreateWorkPlan", "an unknown policy", {
+    request = { policy = "nope" }, code = "INVALID_ARGUMENT", says = { "policy", "nope" },
+  })
   for _, row in ipairs(unknown) do
     add(row[1], "an unknown " .. row[2], { request = row[3], code = "NOT_FOUND", says = row[4] })
   end

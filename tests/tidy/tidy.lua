@@ -15,6 +15,7 @@ local floor = { base = 1, core = 2, store = 3, rpc = 3, script = 3, app = 4, lua
 -- Library headers and the rooms that may include them.
 local libraries = {
   { "^sqlite3", { store = true } },
+  { "^openssl/", { script = true } },
   { "^grpc", { rpc = true } },
   { "^protobuf%-c/", { rpc = true, lua = true } },
   { "%.pb%-c%.h$", { rpc = true, lua = true } },

@@ -97,6 +97,9 @@ static void put_attempt(tci_buf *out, const tci_attempt *a, bool rebuilt) {
     put_str(out, "message", a->progress.items[i].message);
     put_str(out, "details", a->progress.items[i].details);
   }
+  put_str(out, "exclude", a->exclude);
+  put_str(out, "keys", a->keys);
+  for (size_t i = 0; i < a->decisions.len; i++) put_str(out, "\n      decision", a->decisions.items[i]);
   if (rebuilt) put(out, " with=%s", tci_link_in(&a->live) && a->runner ? "runner" : "nobody");
 }
 
@@ -144,6 +147,7 @@ static void put_plan(tci_buf *out, const tci_plan *p, bool rebuilt) {
       (unsigned long long)p->key, (long long)p->created_us, (long long)p->updated_us, (long long)p->version,
       (unsigned long long)p->sequence, (int)p->state, (int)p->outcome);
   put_str(out, "id", p->id);
+  put_str(out, "policy", p->policy);
   put_pairs(out, &p->metadata);
   if (rebuilt)
     put(out, " open=%zu live=%zu final=%zu+%zu failed=%zu cancelled=%zu", p->open_nodes, p->live_attempts,
@@ -171,6 +175,12 @@ void fx_dump(const tci_core *core, bool rebuilt, tci_buf *out) {
   put(out, "sequence=%llu next_key=%llu\n", (unsigned long long)core->sequence,
       (unsigned long long)core->next_plan_key);
   for (size_t i = 0; i < core->runner_list.len; i++) put_runner(out, core->runner_list.items[i], rebuilt);
+  for (size_t i = 0; i < core->policy_list.len; i++) {
+    const tci_policy_entry *entry = core->policy_list.items[i];
+    put_str(out, "policy", entry->name);
+    put_str(out, "version", entry->version);
+    put(out, " state=%d until=%lld\n", (int)entry->state, (long long)entry->until_us);
+  }
   for (uint64_t last = 0;;) {
     const tci_plan *next = NULL;
     for (size_t i = 0; i < core->plan_list.len; i++) {
@@ -207,12 +217,21 @@ void fx_same(const tci_buf *a, const tci_buf *b, const char *what) {
 void fx_renew(fx *f) {
   tci_core_free(f->core);
   tci_core_free(f->shadow);
-  f->core = tci_core_new(&f->limits, &f->policy);
-  f->shadow = tci_core_new(&f->limits, &f->policy);
+  f->core = tci_core_new(&f->limits, f->policies);
+  f->shadow = tci_core_new(&f->limits, NULL);
+}
+
+void fx_policy(fx *f, unsigned hooks, void (*ask)(void *, tci_hook, const tci_question *, tci_decision *)) {
+  f->policy = (tci_policy){.name = TCI_STR("test"), .version = TCI_STR("v1"), .hooks = hooks, .ask = ask};
+  f->policy_list[0] = &f->policy;
+  f->policy_set = (tci_policy_set){.policies = f->policy_list, .len = 1, .server = f->policy.name};
+  f->policies = &f->policy_set;
+  fx_renew(f);
+  fx_step(f, &(tci_event){.kind = TCI_EVENT_RESTARTED});
 }
 
 void fx_init(fx *f) {
-  *f = (fx){.limits = tci_limits_default(), .policy = tci_policy_builtin, .compare_every = 1, .seed = 1};
+  *f = (fx){.limits = tci_limits_default(), .compare_every = 1, .seed = 1};
   f->now = (tci_time){.mono_us = 1000000, .wall_us = 1700000000000000};
   fx_renew(f);
 }
@@ -244,7 +263,7 @@ static void load(tci_core *core, const tci_record *record) {
 }
 
 tci_core *fx_replay(fx *f) {
-  tci_core *core = tci_core_new(&f->limits, &f->policy);
+  tci_core *core = tci_core_new(&f->limits, f->policies);
   uint64_t last = 0;
   for (size_t i = 0; i < f->journal.len; i++)
     if (f->journal.items[i].plan_key > last) last = f->journal.items[i].plan_key;
@@ -345,6 +364,11 @@ void fx_step(fx *f, tci_event *event) {
   }
   f->steps++;
   bool quiet = tci_core_next_due_us(f->core) > f->now.mono_us && !f->update.more;
+  if (!f->same_turn) {
+    tci_core_begin_turn(f->core);
+    f->turns++;
+  }
+  f->same_turn = false;
   tci_core_step(f->core, event, &f->update);
   if (quiet && event->kind == TCI_EVENT_COMMAND && f->update.records.len)
     for (size_t i = 0; i < f->update.effects.len; i++) {

@@ -1,5 +1,5 @@
 /* core_fixture: the world around a core: events in a few words, a virtual clock, a journal, and a shadow core that sees
- * nothing but the journal.
+ * nothing but the journal: no policies either.
  *
  * After every step the invariants must hold and the shadow must equal the core in every stored field; a refused command
  * must have changed nothing. Used by the unit tests of engine/core and by the simulator.
@@ -25,7 +25,10 @@ enum { FX_STREAMS = 8 };
 typedef struct fx {
   tci_core *core, *shadow;
   tci_limits limits;
-  tci_policy policy;
+  const tci_policy_set *policies; /* NULL: the built-in alone */
+  tci_policy policy;              /* what fx_policy was given */
+  const tci_policy *policy_list[1];
+  tci_policy_set policy_set;
   tci_time now;
   uint64_t seed, steps;
   uint64_t compare_every; /* steps; 1: always */
@@ -37,15 +40,19 @@ typedef struct fx {
   tci_buf streams[FX_STREAMS]; /* watch events by token: "sequence:id OLD>NEW " */
   tci_buf dump, other, before;
   bool asleep;
+  bool same_turn; /* the next step goes on with the turn of the one before; set for one step */
+  uint64_t turns; /* begun */
   void (*after_step)(struct fx *f, bool quiet, void *ctx); /* quiet: no timer was due, no work left over */
   void *ctx;
 } fx;
 
 /* ---- life ---- */
 
-void fx_init(fx *f); /* limits and policy may be changed before the first step: fx_renew */
+void fx_init(fx *f); /* limits and policies may be changed before the first step: fx_renew */
 void fx_deinit(fx *f);
-void fx_renew(fx *f); /* a fresh, empty core with f->limits and f->policy */
+void fx_renew(fx *f); /* a fresh, empty core with f->limits and f->policies */
+/* The same, where a policy "test" with these hooks (1u << tci_hook) is the server's. */
+void fx_policy(fx *f, unsigned hooks, void (*ask)(void *, tci_hook, const tci_question *, tci_decision *));
 /* A new core from the journal, as at a start (the runners, then plan by plan); must equal the old one, replaces it and is told
  * what happened: RESTARTED or RELOADED. */
 void fx_restart(fx *f, tci_event_kind kind);

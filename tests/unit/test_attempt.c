@@ -129,14 +129,13 @@ static void a_retry_is_a_new_attempt_with_a_new_execution(void **state) {
   fx_is(f, "s", "FINAL/SUCCEEDED/ATTEMPT_COMPLETE 1:INCOMPLETE/FAILED!REPORTED 2:COMPLETE/COMPLETE");
 }
 
-static tci_retry_answer at_once(void *self, tci_policy_context *context, const tci_stage *stage) {
-  (void)self, (void)context, (void)stage;
-  return (tci_retry_answer){true, 0};
+static void at_once(void *self, tci_hook hook, const tci_question *q, tci_decision *out) {
+  (void)self, (void)hook, (void)q;
+  out->again = true;
 }
 static void a_retry_without_backoff_goes_out_in_the_same_step(void **state) {
   fx *f = *state;
-  f->policy.retry = at_once;
-  fx_renew(f);
+  fx_policy(f, 1u << TCI_HOOK_RETRY, at_once);
   with_runner(f);
   fx_write(f, "s runner=go");
   fx_rpc_fails(f, "s", TCI_UNKNOWN, "odd");

@@ -19,7 +19,8 @@ static tci_change full_change(void) {
   U(accepted), U(failed), U(failure_kind), S(failure_message), U(failure_us), U(has_digest), U(digest0), U(digest1),
       S(message);
   U(result), S(owner_type), S(owner_id), U(finalized), S(address), U(max_concurrent), U(ttl_ms), S(metadata), U(at_us);
-  U(edges_follow), U(created), U(move_follows);
+  U(edges_follow), U(created), U(move_follows), S(policy), S(policy_version), S(decision), S(exclude), S(keys),
+      U(until_us);
 #undef U
 #undef S
   return c;

@@ -38,6 +38,9 @@ static const char run_response_hex[] =
 static const char run_async_response_hex[] = "0801120208091a056a6f622d37";
 static const char get_execution_hex[] = "120270311a056275696c642002";
 static const char list_executions_hex[] = "0a02703112056275696c641a020a3c";
+static const char create_with_policy_hex[] = "0a060a0161120131aa060a7761726d5f6669727374";
+static const char explain_stage_hex[] = "0a02703112056275696c64";
+static const char explain_check_hex[] = "0a0270311a057465737473";
 
 /* ---- help ---- */
 
@@ -144,6 +147,60 @@ static void create_reads_metadata_in_key_order(void **state) {
   assert_int_equal(d.command.create_plan.metadata.len, 2);
   assert_str(d.command.create_plan.metadata.items[1].value, "3");
   done(&d);
+}
+
+static void create_reads_the_policy(void **state) {
+  (void)state;
+  decoded d;
+  decode(&d, "CreateWorkPlan", create_with_policy_hex);
+  assert_str(d.command.create_plan.policy, "warm_first");
+  assert_int_equal(d.command.create_plan.metadata.len, 1);
+  done(&d);
+  decode(&d, "CreateWorkPlan", create_hex);
+  assert_int_equal(d.command.create_plan.policy.len, 0);
+  done(&d);
+}
+
+static void the_name_of_a_policy_is_an_id(void **state) {
+  (void)state;
+  char name[257];
+  memset(name, 'x', sizeof name);
+  tci_buf buf = {0};
+  tci_wire_put_bytes(&buf, 101, (tci_str){name, 257});
+  refuses("CreateWorkPlan", &buf, TCI_INVALID_ARGUMENT,
+          "CreateWorkPlanRequest.policy: is 257 bytes long; at most 256 are allowed (id_bytes_max)");
+  tci_wire_put_bytes(&buf, 101, TCI_STR("warm\nfirst"));
+  refuses("CreateWorkPlan", &buf, TCI_INVALID_ARGUMENT, "CreateWorkPlanRequest.policy: holds a control character");
+  tci_wire_put_bytes(&buf, 101, TCI_STR("warm\0first"));
+  refuses("CreateWorkPlan", &buf, TCI_INVALID_ARGUMENT, "CreateWorkPlanRequest.policy: holds a NUL character");
+  tci_wire_put_bytes(&buf, 101, TCI_STR("\xff"));
+  refuses("CreateWorkPlan", &buf, TCI_INVALID_ARGUMENT, "CreateWorkPlanRequest.policy: is not valid UTF-8");
+  tci_wire_put_bytes(&buf, 101, TCI_STR("one"));
+  tci_wire_put_bytes(&buf, 101, TCI_STR("two"));
+  refuses("CreateWorkPlan", &buf, TCI_INVALID_ARGUMENT, "CreateWorkPlanRequest.policy: is given twice");
+}
+
+static void explain_reads_the_node(void **state) {
+  (void)state;
+  decoded d;
+  decode(&d, "ExplainNode", explain_stage_hex);
+  assert_str(d.command.plan_id, "p1");
+  assert_str(d.command.explain_node.stage_id, "build");
+  assert_int_equal(d.command.explain_node.check_id.len, 0);
+  done(&d);
+  decode(&d, "ExplainNode", explain_check_hex);
+  assert_str(d.command.plan_id, "p1");
+  assert_str(d.command.explain_node.check_id, "tests");
+  assert_int_equal(d.command.explain_node.stage_id.len, 0);
+  done(&d);
+  decode(&d, "ExplainNode", ""); /* the core says what is missing */
+  assert_int_equal(d.command.plan_id.len, 0);
+  done(&d);
+  tci_buf buf = {0};
+  tci_wire_put_bytes(&buf, 2, TCI_STR("a\tb"));
+  refuses("ExplainNode", &buf, TCI_INVALID_ARGUMENT, "ExplainNodeRequest.stage_id: holds a control character");
+  tci_wire_put_uint(&buf, 3, 7);
+  refuses("ExplainNode", &buf, TCI_INVALID_ARGUMENT, "ExplainNodeRequest.check_id: has the wrong wire type");
 }
 
 static void write_reads_every_field_of_a_check(void **state) {
@@ -312,6 +369,10 @@ static void small_requests_read_their_one_field(void **state) {
   assert_str(d.command.runner_type, "sh");
   done(&d);
   decode(&d, "GetServerInfo", "");
+  done(&d);
+  decode(&d, "ListPolicies", "");
+  done(&d);
+  decode(&d, "ReloadPolicies", "");
   done(&d);
 }
 
@@ -505,6 +566,9 @@ int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(every_method_has_its_path_and_messages),
       cmocka_unit_test(create_reads_metadata_in_key_order),
+      cmocka_unit_test(create_reads_the_policy),
+      cmocka_unit_test(the_name_of_a_policy_is_an_id),
+      cmocka_unit_test(explain_reads_the_node),
       cmocka_unit_test(write_reads_every_field_of_a_check),
       cmocka_unit_test(write_reads_every_field_of_a_stage),
       cmocka_unit_test(what_is_left_out_is_not_given),

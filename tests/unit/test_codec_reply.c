@@ -10,6 +10,7 @@
 
 #include <string.h>
 
+#include "core/change.h"
 #include "rpc/codec.h"
 #include "turboci/v1/service.pb-c.h"
 
@@ -42,7 +43,8 @@ static void world_init(world *w) {
                        .version = 5,
                        .state = TCI_PLAN_SETTLED,
                        .outcome = TCI_OUTCOME_FAILED,
-                       .metadata = {w->metadata, 1}};
+                       .metadata = {w->metadata, 1},
+                       .policy = TCI_STR("warm_first")};
   w->check.node = (tci_node){.kind = TCI_NODE_CHECK,
                              .plan = &w->plan,
                              .id = TCI_STR("tests"),
@@ -171,6 +173,7 @@ static void plan_replies_carry_the_plan(void **state) {
   assert_at(m->work_plan->updated_at, 1);
   assert_int_equal(m->work_plan->state, TCI_PLAN_SETTLED);
   assert_int_equal(m->work_plan->outcome, TCI_OUTCOME_FAILED);
+  assert_string_equal(m->work_plan->policy, "warm_first");
   assert_int_equal(m->work_plan->n_metadata, 1);
   assert_string_equal(m->work_plan->metadata[0]->key, "branch");
   assert_string_equal(m->work_plan->metadata[0]->value, "main");
@@ -303,6 +306,256 @@ static void execution_replies_keep_the_secret(void **state) {
       reply(&from, &turboci__v1__list_stage_executions_response__descriptor);
   assert_int_equal(list->n_executions, 2);
   forget(list);
+}
+
+/* ---- policies ---- */
+
+static tci_str encoded(const tci_decision_record *record, tci_buf *buf) {
+  tci_buf_clear(buf);
+  tci_decision_encode(record, buf);
+  return tci_buf_str(buf);
+}
+
+/* A select with two candidates, and a retry with one exclusion. */
+static void decisions_init(tci_buf *select, tci_buf *retry, tci_str out[2]) {
+  tci_candidate candidates[] = {{TCI_STR("r1"), 0}, {TCI_STR("r2"), 3}};
+  tci_str excluded = TCI_STR("r1");
+  out[0] = encoded(&(tci_decision_record){.hook = TCI_HOOK_SELECT,
+                                          .policy = TCI_STR("warm_first"),
+                                          .version = TCI_STR("0123456789abcdef"),
+                                          .reason = TCI_STR("r1 is warm"),
+                                          .at_us = AT(7),
+                                          .runner_id = TCI_STR("r1"),
+                                          .candidates = candidates,
+                                          .candidates_len = 2,
+                                          .candidates_total = 20},
+                   select);
+  out[1] = encoded(&(tci_decision_record){.hook = TCI_HOOK_RETRY,
+                                          .policy = TCI_STR("warm_first"),
+                                          .fault = TCI_STR("warm_first.lua:3: no"),
+                                          .at_us = AT(9),
+                                          .again = true,
+                                          .after_us = 1500000,
+                                          .exclude = {&excluded, 1}},
+                   retry);
+}
+
+static void assert_select(const Turboci__V1__PolicyDecision *d) {
+  assert_string_equal(d->hook, "select");
+  assert_string_equal(d->policy, "warm_first");
+  assert_string_equal(d->version, "0123456789abcdef");
+  assert_string_equal(d->reason, "r1 is warm");
+  assert_string_equal(d->fault, "");
+  assert_at(d->decided_at, 7);
+  assert_string_equal(d->runner_id, "r1");
+  assert_int_equal(d->n_candidates, 2);
+  assert_string_equal(d->candidates[0]->runner_id, "r1");
+  assert_int_equal(d->candidates[0]->load, 0);
+  assert_string_equal(d->candidates[1]->runner_id, "r2");
+  assert_int_equal(d->candidates[1]->load, 3);
+  assert_int_equal(d->candidates_total, 20);
+  assert_int_equal(d->n_excluded_runners, 0);
+}
+
+static void assert_retry(const Turboci__V1__PolicyDecision *d) {
+  assert_string_equal(d->hook, "retry");
+  assert_string_equal(d->version, "");
+  assert_string_equal(d->fault, "warm_first.lua:3: no");
+  assert_at(d->decided_at, 9);
+  assert_true(d->again);
+  assert_int_equal(d->after_ms, 1500);
+  assert_int_equal(d->n_excluded_runners, 1);
+  assert_string_equal(d->excluded_runners[0], "r1");
+  assert_int_equal(d->n_candidates, 0);
+}
+
+static Turboci__V1__StageExecution *execution(world *w, Turboci__V1__GetStageExecutionResponse **m) {
+  const tci_attempt *attempts[] = {&w->attempt};
+  tci_reply from = {.kind = TCI_REPLY_EXECUTION, .attempts = attempts, .attempts_len = 1};
+  *m = reply(&from, &turboci__v1__get_stage_execution_response__descriptor);
+  return (*m)->execution;
+}
+
+static void executions_tell_what_policies_decided(void **state) {
+  (void)state;
+  world w;
+  world_init(&w);
+  tci_buf select = {0}, retry = {0}, exclude = {0}, keys = {0};
+  tci_str decisions[2], excluded[] = {TCI_STR("r8"), TCI_STR("r9")}, key = TCI_STR("deploy-prod");
+  decisions_init(&select, &retry, decisions);
+  tci_ids_encode((tci_ids){excluded, 2}, &exclude);
+  tci_ids_encode((tci_ids){&key, 1}, &keys);
+  w.attempt.decisions.items = decisions;
+  w.attempt.decisions.len = 2;
+  w.attempt.exclude = tci_buf_str(&exclude);
+  w.attempt.keys = tci_buf_str(&keys);
+  Turboci__V1__GetStageExecutionResponse *m;
+  const Turboci__V1__StageExecution *e = execution(&w, &m);
+  assert_int_equal(e->n_decisions, 2);
+  assert_select(e->decisions[0]);
+  assert_retry(e->decisions[1]);
+  assert_int_equal(e->n_excluded_runners, 2);
+  assert_string_equal(e->excluded_runners[0], "r8");
+  assert_string_equal(e->excluded_runners[1], "r9");
+  assert_int_equal(e->n_admission_keys, 1);
+  assert_string_equal(e->admission_keys[0], "deploy-prod");
+  forget(m);
+  tci_buf_deinit(&select);
+  tci_buf_deinit(&retry);
+  tci_buf_deinit(&exclude);
+  tci_buf_deinit(&keys);
+}
+
+static void records_that_cannot_be_decoded_are_left_out(void **state) {
+  (void)state;
+  world w;
+  world_init(&w);
+  tci_buf select = {0}, retry = {0};
+  tci_str good[2];
+  decisions_init(&select, &retry, good);
+  tci_str half = {good[0].ptr, good[0].len - 1};
+  tci_str decisions[] = {half, good[0], TCI_STR("\x08\x63") /* hook 98 */, TCI_STR(""), good[1]};
+  w.attempt.decisions.items = decisions;
+  w.attempt.decisions.len = 5;
+  w.attempt.exclude = TCI_STR("\x0a\x05r1");
+  w.attempt.keys = TCI_STR("\xff");
+  Turboci__V1__GetStageExecutionResponse *m;
+  const Turboci__V1__StageExecution *e = execution(&w, &m);
+  assert_string_equal(e->runner_id, "r1");
+  assert_int_equal(e->n_decisions, 2);
+  assert_select(e->decisions[0]);
+  assert_retry(e->decisions[1]);
+  assert_int_equal(e->n_excluded_runners, 0);
+  assert_int_equal(e->n_admission_keys, 0);
+  forget(m);
+  tci_buf_deinit(&select);
+  tci_buf_deinit(&retry);
+}
+
+static void explanations_carry_the_decisions_of_all_attempts_in_order(void **state) {
+  (void)state;
+  world w;
+  world_init(&w);
+  tci_buf select = {0}, retry = {0};
+  tci_str decisions[2];
+  decisions_init(&select, &retry, decisions);
+  w.attempt.decisions.items = decisions;
+  w.attempt.decisions.len = 2;
+  tci_attempt none = {.stage = &w.stage, .index = 2}, third = {.stage = &w.stage, .index = 3};
+  third.decisions.items = decisions;
+  third.decisions.len = 1;
+  const tci_attempt *attempts[] = {&w.attempt, &none, &third};
+  tci_explanation explanations[] = {
+      {TCI_EXPLAINS_STATE, TCI_STR("stage 'build' is ATTEMPTING"), TCI_STR("build"), 0},
+      {TCI_EXPLAINS_CLIENT, TCI_STR("it is a client's turn"), {NULL, 0}, 3},
+  };
+  tci_reply from = {.command = TCI_COMMAND_EXPLAIN_NODE,
+                    .kind = TCI_REPLY_EXPLANATION,
+                    .attempts = attempts,
+                    .attempts_len = 3,
+                    .explanations = explanations,
+                    .explanations_len = 2};
+  Turboci__V1__ExplainNodeResponse *m = reply(&from, &turboci__v1__explain_node_response__descriptor);
+  assert_int_equal(m->n_explanations, 2);
+  assert_int_equal(m->explanations[0]->kind, TURBOCI__V1__EXPLANATION_KIND__EXPLANATION_KIND_STATE);
+  assert_string_equal(m->explanations[0]->text, "stage 'build' is ATTEMPTING");
+  assert_string_equal(m->explanations[0]->subject, "build");
+  assert_int_equal(m->explanations[0]->attempt_idx, 0);
+  assert_int_equal(m->explanations[1]->kind, TURBOCI__V1__EXPLANATION_KIND__EXPLANATION_KIND_CLIENT);
+  assert_string_equal(m->explanations[1]->subject, "");
+  assert_int_equal(m->explanations[1]->attempt_idx, 3);
+  assert_int_equal(m->n_decisions, 3);
+  assert_select(m->decisions[0]);
+  assert_retry(m->decisions[1]);
+  assert_select(m->decisions[2]);
+  forget(m);
+  tci_buf_deinit(&select);
+  tci_buf_deinit(&retry);
+}
+
+static tci_server_facts policy_facts(void) {
+  static tci_str attached[] = {{"server", 6}, {"type:shell", 10}}, changed[] = {{"old", 3}, {"spread", 6}};
+  static tci_policy_info policies[2];
+  policies[0] = (tci_policy_info){.name = TCI_STR("spread"),
+                                  .version = TCI_STR("0123456789abcdef"),
+                                  .path = TCI_STR("/policies/spread.lua"),
+                                  .hooks = 1u << TCI_HOOK_SELECT | 1u << TCI_HOOK_ADMIT,
+                                  .attached_to = {attached, 2},
+                                  .calls = 12,
+                                  .faults = 3,
+                                  .p50_ns = 900,
+                                  .p99_ns = 4000,
+                                  .circuit_open = true,
+                                  .circuit_until_us = AT(30),
+                                  .last_fault = TCI_STR("spread.lua:3: no"),
+                                  .error = TCI_STR("spread.lua:7: '=' expected")};
+  policies[1] = (tci_policy_info){.name = TCI_STR("weighted"), .hooks = (1u << TCI_HOOKS) - 1};
+  return (tci_server_facts){.policies = policies, .policies_len = 2, .changed = {changed, 2}};
+}
+
+static void assert_policies(Turboci__V1__PolicyInfo *const *policies, size_t len) {
+  assert_int_equal(len, 2);
+  const Turboci__V1__PolicyInfo *p = policies[0];
+  assert_string_equal(p->name, "spread");
+  assert_string_equal(p->version, "0123456789abcdef");
+  assert_string_equal(p->path, "/policies/spread.lua");
+  assert_int_equal(p->n_hooks, 2);
+  assert_string_equal(p->hooks[0], "select");
+  assert_string_equal(p->hooks[1], "admit");
+  assert_int_equal(p->n_attached_to, 2);
+  assert_string_equal(p->attached_to[0], "server");
+  assert_string_equal(p->attached_to[1], "type:shell");
+  assert_int_equal(p->calls, 12);
+  assert_int_equal(p->faults, 3);
+  assert_int_equal(p->p50_ns, 900);
+  assert_int_equal(p->p99_ns, 4000);
+  assert_true(p->circuit_open);
+  assert_at(p->circuit_until, 30);
+  assert_string_equal(p->last_fault, "spread.lua:3: no");
+  assert_string_equal(p->error, "spread.lua:7: '=' expected");
+  assert_string_equal(policies[1]->name, "weighted");
+  assert_int_equal(policies[1]->n_hooks, TCI_HOOKS);
+  assert_string_equal(policies[1]->hooks[3], "priority");
+  assert_false(policies[1]->circuit_open);
+  assert_null(policies[1]->circuit_until);
+}
+
+static void policy_replies_list_them_and_a_reload_what_changed(void **state) {
+  (void)state;
+  tci_server_facts facts = policy_facts();
+  tci_buf buf = {0};
+  tci_codec_reply(&(tci_reply){.command = TCI_COMMAND_LIST_POLICIES, .kind = TCI_REPLY_POLICIES}, &facts, &buf);
+  Turboci__V1__ListPoliciesResponse *list = parse(&turboci__v1__list_policies_response__descriptor, &buf);
+  assert_policies(list->policies, list->n_policies);
+  forget(list);
+  tci_codec_reply(&(tci_reply){.command = TCI_COMMAND_RELOAD_POLICIES, .kind = TCI_REPLY_POLICIES}, &facts, &buf);
+  Turboci__V1__ReloadPoliciesResponse *m = parse(&turboci__v1__reload_policies_response__descriptor, &buf);
+  assert_policies(m->policies, m->n_policies);
+  assert_int_equal(m->n_changed, 2);
+  assert_string_equal(m->changed[0], "old");
+  assert_string_equal(m->changed[1], "spread");
+  forget(m);
+  tci_codec_reply(&(tci_reply){.command = TCI_COMMAND_RELOAD_POLICIES, .kind = TCI_REPLY_POLICIES},
+                  &(tci_server_facts){0}, &buf);
+  assert_int_equal(buf.len, 0);
+  tci_buf_deinit(&buf);
+}
+
+static void what_scripts_say_becomes_utf8(void **state) {
+  (void)state;
+  tci_explanation explanations[] = {
+      {TCI_EXPLAINS_POLICY_WAIT, TCI_STR("a\xff\xc3\xa9\xc3 \xe2\x82\xac\xed\xa0\x80!"), TCI_STR("a\0b"), 0},
+      {TCI_EXPLAINS_STATE, TCI_STR("caf\xc3\xa9 \xf0\x9f\x90\xa2"), TCI_STR("\xf0\x9f\x90"), 0},
+  };
+  tci_reply from = {.kind = TCI_REPLY_EXPLANATION, .explanations = explanations, .explanations_len = 2};
+  Turboci__V1__ExplainNodeResponse *m = reply(&from, &turboci__v1__explain_node_response__descriptor);
+  assert_string_equal(m->explanations[0]->text,
+                      "a?\xc3\xa9? \xe2\x82\xac??"
+                      "?!");
+  assert_string_equal(m->explanations[0]->subject, "a?b");
+  assert_string_equal(m->explanations[1]->text, "caf\xc3\xa9 \xf0\x9f\x90\xa2");
+  assert_string_equal(m->explanations[1]->subject, "???");
+  forget(m);
 }
 
 static void runner_replies_show_the_address_as_registered(void **state) {
@@ -445,6 +698,11 @@ int main(void) {
       cmocka_unit_test(node_replies_carry_checks_and_stages),
       cmocka_unit_test(an_empty_group_with_a_predicate_is_shown),
       cmocka_unit_test(execution_replies_keep_the_secret),
+      cmocka_unit_test(executions_tell_what_policies_decided),
+      cmocka_unit_test(records_that_cannot_be_decoded_are_left_out),
+      cmocka_unit_test(explanations_carry_the_decisions_of_all_attempts_in_order),
+      cmocka_unit_test(policy_replies_list_them_and_a_reload_what_changed),
+      cmocka_unit_test(what_scripts_say_becomes_utf8),
       cmocka_unit_test(runner_replies_show_the_address_as_registered),
       cmocka_unit_test(an_ok_without_words_is_an_empty_message),
       cmocka_unit_test(server_info_lists_every_limit),

@@ -141,18 +141,18 @@ static void others_take_over_from_one_who_is_passed_over(void **state) {
 /* ---- policies ---- */
 
 static int asked;
-static tci_runner *never(void *self, tci_policy_context *context, const tci_attempt *a, tci_runner **candidates,
-                         size_t len) {
-  (void)self, (void)context, (void)a, (void)candidates, (void)len;
+static void never(void *self, tci_hook hook, const tci_question *q, tci_decision *out) {
+  (void)self, (void)hook, (void)q;
   asked++;
-  return NULL;
+  out->wait = true;
 }
-static tci_runner *only_odd(void *self, tci_policy_context *context, const tci_attempt *a, tci_runner **candidates,
-                            size_t len) {
-  (void)self, (void)context, (void)len;
+static void only_odd(void *self, tci_hook hook, const tci_question *q, tci_decision *out) {
+  (void)self, (void)hook;
   asked++;
-  return a->stage->node.id.ptr[1] % 2 ? candidates[0] : NULL;
+  out->wait = q->stage->node.id.ptr[1] % 2 == 0;
+  out->runner = q->candidates[0];
 }
+enum { SELECT = 1u << TCI_HOOK_SELECT };
 
 static void write_stages(fx *f, int n) {
   char text[4000] = "";
@@ -163,9 +163,8 @@ static void write_stages(fx *f, int n) {
 
 static void at_most_so_many_asks_a_step_and_the_rest_in_the_next(void **state) {
   fx *f = *state;
-  f->policy.select = never;
   f->limits.policy_asks_per_turn = 4;
-  fx_renew(f);
+  fx_policy(f, SELECT, never);
   asked = 0;
   fx_create(f);
   write_stages(f, 10);
@@ -184,20 +183,18 @@ static void at_most_so_many_asks_a_step_and_the_rest_in_the_next(void **state) {
   assert_int_equal(asked, 14); /* something did */
 }
 
-static char asked_about[40];
-static tci_runner *never_but_noted(void *self, tci_policy_context *context, const tci_attempt *a,
-                                   tci_runner **candidates, size_t len) {
-  (void)self, (void)context, (void)candidates, (void)len;
+static char asked_about[80];
+static void never_but_noted(void *self, tci_hook hook, const tci_question *q, tci_decision *out) {
+  (void)self, (void)hook;
   size_t at = strlen(asked_about);
-  snprintf(asked_about + at, sizeof asked_about - at, "%.*s ", TCI_STR_ARG(a->stage->node.id));
-  return NULL;
+  snprintf(asked_about + at, sizeof asked_about - at, "%.*s ", TCI_STR_ARG(q->stage->node.id));
+  out->wait = true;
 }
 
-static void a_wake_up_starts_again_with_the_first(void **state) {
+static void a_look_goes_on_to_the_end_and_a_wake_up_means_another(void **state) {
   fx *f = *state;
-  f->policy.select = never_but_noted;
   f->limits.policy_asks_per_turn = 2;
-  fx_renew(f);
+  fx_policy(f, SELECT, never_but_noted);
   asked_about[0] = '\0';
   fx_create(f);
   write_stages(f, 4);
@@ -205,14 +202,13 @@ static void a_wake_up_starts_again_with_the_first(void **state) {
   assert_string_equal(asked_about, "s0 s1 ");
   fx_register(f, "q", "go", "sync", 0, 0); /* whom s0 may like */
   fx_drain(f);
-  assert_string_equal(asked_about, "s0 s1 s0 s1 s2 s3 ");
+  assert_string_equal(asked_about, "s0 s1 s2 s3 s0 s1 s2 s3 ");
 }
 
 static void whoever_is_passed_over_by_the_policy_holds_nobody_up(void **state) {
   fx *f = *state;
-  f->policy.select = only_odd;
   f->limits.policy_asks_per_turn = 3;
-  fx_renew(f);
+  fx_policy(f, SELECT, only_odd);
   fx_create(f);
   write_stages(f, 8);
   fx_register(f, "r", "go", "sync", 0, 0);
@@ -222,10 +218,26 @@ static void whoever_is_passed_over_by_the_policy_holds_nobody_up(void **state) {
   fx_is(f, "s0", "ATTEMPTING 1:PENDING/PENDING");
 }
 
+static void q_first(void *self, tci_hook hook, const tci_question *q, tci_decision *out) {
+  (void)self;
+  if (hook == TCI_HOOK_SELECT) out->wait = true;
+  if (hook == TCI_HOOK_SELECT && q->stage->node.id.ptr[0] == 'q') *out = (tci_decision){.runner = q->candidates[0]};
+  out->says = true;
+  out->priority = q->stage->node.id.ptr[0] == 'q' ? 5 : 0;
+}
+static void whoever_arrives_behind_a_look_is_looked_at(void **state) {
+  fx *f = *state;
+  f->limits.policy_asks_per_turn = 1;
+  fx_policy(f, SELECT | 1u << TCI_HOOK_PRIORITY, q_first);
+  with_runner(f);
+  fx_write(f, "p runner=go; q runner=go"); /* the look is at p when q's priority becomes known */
+  fx_drain(f);
+  fx_told(f, "q->r ");
+}
+
 static void asks_stop_when_nobody_has_room(void **state) {
   fx *f = *state;
-  f->policy.select = only_odd;
-  fx_renew(f);
+  fx_policy(f, SELECT, only_odd);
   asked = 0;
   fx_create(f);
   fx_register(f, "r", "go", "sync", 1, 0);
@@ -234,19 +246,19 @@ static void asks_stop_when_nobody_has_room(void **state) {
   assert_false(f->update.more);
 }
 
-static tci_timeout_answer wild_timeout(void *self, tci_policy_context *context, const tci_stage *stage) {
-  (void)self, (void)context;
-  return stage->priority ? (tci_timeout_answer){INT64_MAX, INT64_MAX} : (tci_timeout_answer){-5, 0};
-}
-static tci_retry_answer wild_retry(void *self, tci_policy_context *context, const tci_stage *stage) {
-  (void)self, (void)context, (void)stage;
-  return (tci_retry_answer){true, INT64_MAX};
+static void wild(void *self, tci_hook hook, const tci_question *q, tci_decision *out) {
+  (void)self;
+  if (hook == TCI_HOOK_TIMEOUT) {
+    out->execution_ms = q->stage->priority ? INT64_MAX : -5;
+    out->stale_ms = q->stage->priority ? INT64_MAX : 1;
+  } else {
+    out->again = true;
+    out->after_us = INT64_MAX;
+  }
 }
 static void a_policys_lengths_are_bounded(void **state) {
   fx *f = *state;
-  f->policy.timeout = wild_timeout;
-  f->policy.retry = wild_retry;
-  fx_renew(f);
+  fx_policy(f, 1u << TCI_HOOK_TIMEOUT | 1u << TCI_HOOK_RETRY, wild);
   with_runner(f);
   fx_write(f, "a runner=go priority=1; b runner=go");
   assert_int_equal(fx_attempt(f, "a")->execution_ms, f->limits.duration_ms_max);
@@ -296,8 +308,9 @@ int main(void) {
       CLAIM(a_runner_that_refused_is_passed_over_for_a_while),
       CLAIM(others_take_over_from_one_who_is_passed_over),
       CLAIM(at_most_so_many_asks_a_step_and_the_rest_in_the_next),
-      CLAIM(a_wake_up_starts_again_with_the_first),
+      CLAIM(a_look_goes_on_to_the_end_and_a_wake_up_means_another),
       CLAIM(whoever_is_passed_over_by_the_policy_holds_nobody_up),
+      CLAIM(whoever_arrives_behind_a_look_is_looked_at),
       CLAIM(asks_stop_when_nobody_has_room),
       CLAIM(a_policys_lengths_are_bounded),
       CLAIM(nothing_is_dispatched_once_held),

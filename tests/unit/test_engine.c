@@ -1,13 +1,15 @@
 /* engine: commit, then speak: nothing gets out before the turn's one commit; a commit that fails never happened, for anybody;
- * what left memory comes back; a stream resumes where it was. */
+ * what left memory comes back; a stream resumes where it was; other policies come between turns, and are on record. */
 #define _GNU_SOURCE 1
 #include "core_test.h"
 
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "app/engine.h"
 #include "base/log.h"
 #include "fault_vfs.h"
+#include "turboci/v1/service.pb-c.h"
 
 enum { TOKENS = 16, CALLS = 64 };
 
@@ -17,13 +19,15 @@ typedef struct {
   tci_time now;
   uint64_t turns;
   tci_arena arena;
-  char folder[64], db[96], message[1024];
+  char folder[64], db[96], policies[96], message[1024];
+  tci_str policies_folder;
   int64_t commits_before; /* of the turn under way */
   bool changes;           /* it is to commit something */
   /* what the sink got */
   tci_code codes[TOKENS];
   char texts[TOKENS][400];
   size_t reply_len[TOKENS];
+  tci_buf bodies[TOKENS]; /* of the replies */
   int replies[TOKENS];
   tci_buf streams[TOKENS]; /* "sequence length bytes" */
   char told[2000];         /* "run s1 / cancel s1 / end 0 " */
@@ -53,6 +57,8 @@ static void on_reply(void *ctx, uint64_t token, tci_status status, tci_str messa
   w->replies[token]++;
   w->codes[token] = status.code;
   w->reply_len[token] = message.len;
+  tci_buf_clear(&w->bodies[token]);
+  tci_buf_add(&w->bodies[token], message);
   snprintf(w->texts[token], sizeof w->texts[token], "%s", status.message ? status.message : "");
 }
 
@@ -127,6 +133,7 @@ static int world_setup(void **state) {
   strcpy(w->folder, "/tmp/tci-engine-XXXXXX");
   if (!mkdtemp(w->folder)) return -1;
   snprintf(w->db, sizeof w->db, "%s/ci.db", w->folder);
+  snprintf(w->policies, sizeof w->policies, "%s/policies", w->folder);
   w->now = (tci_time){.mono_us = 1000000, .wall_us = 1700000000000000};
   static tci_str allowed[] = {TCI_STR("loopback")};
   w->options = (tci_engine_options){.limits = tci_limits_default(),
@@ -148,8 +155,18 @@ static int world_teardown(void **state) {
     snprintf(path, sizeof path, "%s%s", w->db, suffixes[i]);
     unlink(path);
   }
+  static const char *const scripts[] = {"choice", "other"};
+  for (size_t i = 0; i < sizeof scripts / sizeof scripts[0]; i++) {
+    char path[128];
+    snprintf(path, sizeof path, "%s/%s.lua", w->policies, scripts[i]);
+    unlink(path);
+  }
+  rmdir(w->policies);
   rmdir(w->folder);
-  for (int i = 0; i < TOKENS; i++) tci_buf_deinit(&w->streams[i]);
+  for (int i = 0; i < TOKENS; i++) {
+    tci_buf_deinit(&w->streams[i]);
+    tci_buf_deinit(&w->bodies[i]);
+  }
   tci_arena_deinit(&w->arena);
   free(w);
   return 0;
@@ -625,6 +642,297 @@ static void work_left_over_is_due_at_once(void **state) {
   assert_true(tci_engine_next_due_us(w->engine) > w->now.mono_us);
 }
 
+/* ---- policies ---- */
+
+static const char FIRST[] = "return { select = function(ctx) return ctx.runners[1] end }\n";
+static const char LAST[] = "return { select = function(ctx) return ctx.runners[#ctx.runners] end }\n";
+static const char BROKEN[] = "return {\n  select = function(ctx) retrun 1 end\n}\n";
+static const char SOMETIMES[] =
+    "return { select = function(ctx) if ctx.plan.metadata.bad then error 'no idea' end return ctx.runners[1] end }\n";
+
+static void put_policy(world *w, const char *name, const char *text) {
+  FILE *file = fopen(tci_fmt(&w->arena, "%s/%s.lua", w->policies, name), "w");
+  assert_non_null(file);
+  assert_true(fputs(text, file) >= 0);
+  assert_int_equal(fclose(file), 0);
+}
+
+static void attach_policy(world *w, const char *text) {
+  assert_int_equal(mkdir(w->policies, 0700), 0);
+  w->policies_folder = tci_str_from(w->policies);
+  w->options.policies = (tci_policies_options){.folders = {&w->policies_folder, 1}, .server = "choice"};
+  put_policy(w, "choice", text);
+}
+
+/* Runners r and q, in this order. */
+static void begin_with_policy(world *w, const char *text) {
+  attach_policy(w, text);
+  begin(w);
+  one(w, command(2, fx_register_command("q", "go", "both", 0, 86400000)), true);
+}
+
+static void ran_on(world *w, tci_str plan, const char *stage, const char *runner) {
+  const tci_stage *s = stage_of(w, plan, stage);
+  assert_int_equal(s->attempts.len, 1);
+  assert_true(tci_str_eq(s->attempts.items[0]->runner_id, tci_str_from(runner)));
+}
+
+static const tci_event files_changed = {.kind = TCI_EVENT_POLICIES};
+static const tci_command list_policies = {.kind = TCI_COMMAND_LIST_POLICIES};
+static const tci_command reload_policies = {.kind = TCI_COMMAND_RELOAD_POLICIES};
+
+/* What model and journal say of "choice"; "" for nothing, in the test's arena. */
+static const char *on_record(world *w) {
+  const tci_core *core = tci_engine_core(w->engine);
+  for (size_t i = 0; i < core->policy_list.len; i++) {
+    const tci_policy_entry *entry = core->policy_list.items[i];
+    if (tci_str_eq(entry->name, TCI_STR("choice")) && entry->state != TCI_POLICY_GONE)
+      return tci_str_z(&w->arena, entry->version);
+  }
+  return "";
+}
+
+static Turboci__V1__ListPoliciesResponse *listed(world *w) {
+  one(w, command(9, list_policies), false);
+  Turboci__V1__ListPoliciesResponse *r = turboci__v1__list_policies_response__unpack(
+      NULL, w->bodies[9].len, (const uint8_t *)(w->bodies[9].len ? w->bodies[9].ptr : ""));
+  assert_non_null(r);
+  return r;
+}
+
+static void unlist(Turboci__V1__ListPoliciesResponse *r) {
+  turboci__v1__list_policies_response__free_unpacked(r, NULL);
+}
+
+/* The reply at `token` names this policy as changed, or none ("") and the error of the first one. */
+static void reloaded(world *w, uint64_t token, const char *changed, const char *error) {
+  assert_int_equal(w->codes[token], TCI_OK);
+  Turboci__V1__ReloadPoliciesResponse *r = turboci__v1__reload_policies_response__unpack(
+      NULL, w->bodies[token].len, (const uint8_t *)(w->bodies[token].len ? w->bodies[token].ptr : ""));
+  assert_non_null(r);
+  assert_int_equal(r->n_changed, changed[0] ? 1 : 0);
+  if (changed[0]) assert_string_equal(r->changed[0], changed);
+  assert_int_equal(r->n_policies, 1);
+  if (error[0])
+    fx_contains(r->policies[0]->error, error);
+  else
+    assert_string_equal(r->policies[0]->error, "");
+  turboci__v1__reload_policies_response__free_unpacked(r, NULL);
+}
+
+static void a_policy_that_changed_decides_from_then_on(void **state) {
+  world *w = *state;
+  begin_with_policy(w, FIRST);
+  tci_str plan = create(w);
+  one(w, writes(w, 5, plan, "a runner=go"), true);
+  ran_on(w, plan, "a", "r");
+  const char *before = on_record(w);
+  assert_int_equal(strlen(before), 16);
+  put_policy(w, "choice", LAST);
+  tci_event events[] = {writes(w, 5, plan, "b runner=go"), files_changed, writes(w, 6, plan, "c runner=go")};
+  assert_int_equal(turn(w, events, 3, true).code, TCI_OK); /* in one commit with what it decides */
+  ran_on(w, plan, "b", "r");
+  ran_on(w, plan, "c", "q");
+  assert_string_not_equal(on_record(w), before);
+  tci_engine_counters counters = tci_engine_count(w->engine);
+  assert_int_equal(counters.policy_reloads, 1);
+  assert_int_equal(counters.policy_asks, 3);
+  assert_true(counters.policy_instructions > 0);
+  assert_int_equal(counters.policy_faults, 0);
+  put_policy(w, "choice", BROKEN);
+  one(w, files_changed, false);
+  one(w, writes(w, 5, plan, "d runner=go"), true);
+  ran_on(w, plan, "d", "q"); /* the old one goes on */
+}
+
+static void a_look_that_finds_nothing_new_commits_nothing(void **state) {
+  world *w = *state;
+  begin_with_policy(w, FIRST);
+  put_policy(w, "other", BROKEN);
+  int64_t records = tci_engine_count(w->engine).records, commits = tci_engine_count(w->engine).commits;
+  one(w, files_changed, false);
+  one(w, command(5, reload_policies), false);
+  one(w, files_changed, false);
+  assert_int_equal(tci_engine_count(w->engine).records, records);
+  assert_int_equal(tci_engine_count(w->engine).commits, commits);
+  assert_int_equal(tci_engine_count(w->engine).policy_reloads, 0);
+}
+
+static void a_restart_with_the_same_policies_journals_nothing_about_them(void **state) {
+  world *w = *state;
+  begin_with_policy(w, FIRST);
+  const char *version = on_record(w);
+  reopen(w);
+  assert_string_equal(on_record(w), version);
+  int64_t records = tci_engine_count(w->engine).records;
+  reopen(w);
+  assert_int_equal(tci_engine_count(w->engine).records, records);
+  tci_engine_close(w->engine);
+  put_policy(w, "choice", LAST); /* while nobody looked */
+  open_engine(w);
+  assert_string_equal(on_record(w), version);
+  assert_int_equal(start_engine(w).code, TCI_OK);
+  assert_string_not_equal(on_record(w), version);
+}
+
+static void policies_are_listed_and_reloaded_on_request(void **state) {
+  world *w = *state;
+  begin_with_policy(w, FIRST);
+  Turboci__V1__ListPoliciesResponse *r = listed(w);
+  assert_int_equal(r->n_policies, 1);
+  assert_string_equal(r->policies[0]->name, "choice");
+  assert_string_equal(r->policies[0]->version, on_record(w));
+  assert_int_equal(r->policies[0]->n_hooks, 1);
+  assert_string_equal(r->policies[0]->hooks[0], "select");
+  assert_int_equal(r->policies[0]->n_attached_to, 1);
+  assert_string_equal(r->policies[0]->attached_to[0], "server");
+  fx_contains(r->policies[0]->path, "policies/choice.lua");
+  unlist(r);
+  one(w, command(5, reload_policies), false);
+  reloaded(w, 5, "", "");
+  put_policy(w, "choice", LAST);
+  tci_event events[] = {command(6, reload_policies), command(7, reload_policies)};
+  assert_int_equal(turn(w, events, 2, true).code, TCI_OK);
+  reloaded(w, 6, "choice", "");
+  reloaded(w, 7, "", "");
+  tci_engine_drain(w->engine); /* and while it stops */
+  put_policy(w, "choice", BROKEN);
+  one(w, command(5, reload_policies), false);
+  reloaded(w, 5, "", "choice.lua:2:");
+  put_policy(w, "choice", FIRST);
+  one(w, command(5, reload_policies), true);
+  reloaded(w, 5, "choice", "");
+}
+
+static void without_a_folder_nothing_is_listed_or_reloaded(void **state) {
+  world *w = *state;
+  w->options.store.path = ":memory:";
+  begin(w);
+  Turboci__V1__ListPoliciesResponse *r = listed(w);
+  assert_int_equal(r->n_policies, 0);
+  unlist(r);
+  int64_t commits = tci_engine_count(w->engine).commits;
+  one(w, command(5, reload_policies), false);
+  one(w, files_changed, false);
+  assert_int_equal(tci_engine_count(w->engine).commits, commits);
+}
+
+static void a_default_that_is_gone_leaves_the_built_in_to_decide(void **state) {
+  world *w = *state;
+  begin_with_policy(w, LAST);
+  tci_str plan = create(w);
+  one(w, writes(w, 5, plan, "a runner=go"), true);
+  ran_on(w, plan, "a", "q");
+  assert_int_equal(unlink(tci_fmt(&w->arena, "%s/choice.lua", w->policies)), 0);
+  one(w, files_changed, true);
+  assert_string_equal(on_record(w), "");
+  one(w, writes(w, 5, plan, "b runner=go"), true);
+  ran_on(w, plan, "b", "r"); /* the least loaded */
+  Turboci__V1__ListPoliciesResponse *r = listed(w);
+  assert_int_equal(r->n_policies, 1);
+  fx_contains(r->policies[0]->error, "built-in");
+  unlist(r);
+  put_policy(w, "choice", LAST);
+  one(w, files_changed, true);
+  one(w, writes(w, 5, plan, "c runner=go; d runner=go"), true);
+  ran_on(w, plan, "d", "q");
+}
+
+static void a_swap_whose_commit_fails_is_on_record_when_it_wakes(void **state) {
+  world *w = *state;
+  fault_install();
+  begin_with_policy(w, FIRST);
+  tci_str plan = create(w);
+  const char *first = on_record(w);
+  put_policy(w, "choice", LAST);
+  no_disk();
+  tci_event events[] = {command(5, reload_policies), writes(w, 6, plan, "lost runner=go")};
+  assert_int_equal(turn(w, events, 2, false).code, TCI_OK);
+  assert_int_equal(w->codes[5], TCI_UNAVAILABLE);
+  assert_string_equal(on_record(w), first); /* the disk knows no other */
+  fault_disarm();
+  tick(w, 1000);
+  assert_string_not_equal(on_record(w), first);
+  one(w, writes(w, 6, plan, "a runner=go"), true);
+  ran_on(w, plan, "a", "q");
+  tci_buf before = {0}, after = {0};
+  dump(w, &before);
+  const char *last = on_record(w);
+  tci_engine_close(w->engine);
+  open_engine(w);
+  dump(w, &after);
+  fx_same(&before, &after, "memory and disk differ (memory, disk)");
+  assert_string_equal(on_record(w), last);
+  tci_buf_deinit(&before);
+  tci_buf_deinit(&after);
+}
+
+static void a_swap_while_the_model_sleeps_counts_when_it_wakes(void **state) {
+  world *w = *state;
+  fault_install();
+  begin_with_policy(w, FIRST);
+  tci_str plan = create(w);
+  const char *first = on_record(w);
+  tci_event write = writes(w, 6, plan, "@lost");
+  no_disk();
+  assert_int_equal(turn(w, &write, 1, false).code, TCI_OK);
+  put_policy(w, "choice", LAST);
+  one(w, command(5, reload_policies), false); /* served: it writes nothing */
+  reloaded(w, 5, "choice", "");
+  put_policy(w, "choice", SOMETIMES);
+  one(w, files_changed, false); /* and once more */
+  assert_string_equal(on_record(w), first);
+  tick(w, 1000); /* still no disk: loaded again, with the newest */
+  assert_string_equal(on_record(w), first);
+  put_policy(w, "choice", LAST);
+  one(w, files_changed, false);
+  fault_disarm();
+  tick(w, 1000);
+  assert_string_not_equal(on_record(w), first);
+  Turboci__V1__ListPoliciesResponse *r = listed(w);
+  assert_string_equal(r->policies[0]->version, on_record(w));
+  unlist(r);
+  one(w, writes(w, 6, plan, "a runner=go"), true);
+  ran_on(w, plan, "a", "q");
+  assert_null(tci_core_check(tci_engine_core(w->engine), &w->arena));
+}
+
+static void a_policy_that_keeps_failing_is_counted_and_listed(void **state) {
+  world *w = *state;
+  begin_with_policy(w, SOMETIMES);
+  tci_pair bad = {TCI_STR("bad"), TCI_STR("yes")};
+  tci_command cmd = {.kind = TCI_COMMAND_CREATE_PLAN};
+  cmd.create_plan.metadata = (tci_pairs){&bad, 1};
+  one(w, command(1, cmd), true);
+  const tci_core *core = tci_engine_core(w->engine);
+  tci_str plan = tci_str_copy(&w->arena, core->plan_list.items[core->plan_list.len - 1]->id);
+  one(w, writes(w, 5, plan, "a runner=go; b runner=go; c runner=go; d runner=go; e runner=go"), true);
+  assert_string_equal(w->told, "run run run run run "); /* the built-in decides */
+  tci_engine_counters counters = tci_engine_count(w->engine);
+  assert_int_equal(counters.policy_faults, 3);
+  assert_int_equal(counters.policy_circuits_opened, 1);
+  Turboci__V1__ListPoliciesResponse *r = listed(w);
+  assert_true(r->policies[0]->circuit_open);
+  assert_non_null(r->policies[0]->circuit_until);
+  assert_int_equal(r->policies[0]->faults, 3);
+  fx_contains(r->policies[0]->last_fault, "no idea");
+  unlist(r);
+}
+
+static void a_missing_default_stops_the_start_before_the_store_is_touched(void **state) {
+  world *w = *state;
+  attach_policy(w, FIRST);
+  w->options.policies.server = "choise";
+  tci_sink mine = sink;
+  mine.ctx = w;
+  assert_int_not_equal(tci_engine_open(&w->options, &mine, w->now, &w->engine, w->message, sizeof w->message).code,
+                       TCI_OK);
+  assert_null(w->engine);
+  fx_contains(w->message, "policy 'choise'");
+  fx_contains(w->message, "choice");
+  assert_int_equal(access(w->db, F_OK), -1);
+}
+
 #undef CLAIM
 #define CLAIM(test) cmocka_unit_test_setup_teardown(test, world_setup, world_teardown)
 
@@ -650,6 +958,16 @@ int main(void) {
       CLAIM(addresses_outside_the_allow_list_are_refused),
       CLAIM(a_runner_registered_under_another_allow_list_is_not_called),
       CLAIM(work_left_over_is_due_at_once),
+      CLAIM(a_policy_that_changed_decides_from_then_on),
+      CLAIM(a_look_that_finds_nothing_new_commits_nothing),
+      CLAIM(a_restart_with_the_same_policies_journals_nothing_about_them),
+      CLAIM(policies_are_listed_and_reloaded_on_request),
+      CLAIM(without_a_folder_nothing_is_listed_or_reloaded),
+      CLAIM(a_default_that_is_gone_leaves_the_built_in_to_decide),
+      CLAIM(a_swap_whose_commit_fails_is_on_record_when_it_wakes),
+      CLAIM(a_swap_while_the_model_sleeps_counts_when_it_wakes),
+      CLAIM(a_policy_that_keeps_failing_is_counted_and_listed),
+      CLAIM(a_missing_default_stops_the_start_before_the_store_is_touched),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

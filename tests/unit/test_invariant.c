@@ -112,8 +112,109 @@ static void runners(void **state) {
   BREAKS(f, r->registration_id, TCI_STR("elsewhere"), "6: runner 'r' is lost");
 }
 
+/* ---- who waits ---- */
+
+/* "held" is told to wait for a time, "idle" for nothing in particular; those on "k..." hold the key "k" alone. */
+static void by_name(void *self, tci_hook hook, const tci_question *q, tci_decision *out) {
+  (void)self;
+  char first = q->stage->node.id.ptr[0];
+  if (hook == TCI_HOOK_TIMEOUT) {
+    out->queue_ms = first == 't' ? 60000 : 0;
+  } else if (hook == TCI_HOOK_SELECT) {
+    out->runner = q->candidates[0];
+    out->wait = first == 'h' || first == 'i' || first == 't';
+    out->wait_us = first == 'h' ? 5000000 : 0;
+  } else if (first == 'k') {
+    out->keys = tci_arena_array(q->arena, tci_admission, 1);
+    out->keys_len = 1;
+    out->keys[0] = (tci_admission){TCI_STR("k"), 1};
+  }
+}
+
+static tci_pool *with_queues(fx *f) {
+  fx_policy(f, 1u << TCI_HOOK_SELECT | 1u << TCI_HOOK_ADMIT | 1u << TCI_HOOK_TIMEOUT, by_name);
+  with_runner(f);
+  fx_write(f,
+           "held runner=go; idle runner=go; idle2 runner=go; idle3 runner=go priority=5; timed runner=go; "
+           "k1 runner=go; k2 runner=go; k3 runner=go; idle4 runner=go mode=async; none runner=py");
+  return tci_attempt_pool(f->core, fx_attempt(f, "idle"));
+}
+
+static void those_who_wait(void **state) {
+  fx *f = *state;
+  with_queues(f);
+  tci_attempt *held = fx_attempt(f, "held"), *idle = fx_attempt(f, "idle"), *k2 = fx_attempt(f, "k2");
+  tci_attempt *timed = fx_attempt(f, "timed");
+  BREAKS(f, idle->mode, TCI_MODE_ASYNC, "11: 'idle' is in a queue that is not its own");
+  BREAKS(f, fx_stage(f, "idle")->runner_type, TCI_STR("py"), "11: 'idle' is in a queue that is not its own");
+  BREAKS(f, k2->parked, NULL, "11: 'k2' is parked elsewhere");
+  BREAKS(f, idle->parked, k2->parked, "11: 'idle' is parked elsewhere");
+  BREAKS(f, held->hold_until_us, 0, "11: 'held' is told to wait until 0");
+  BREAKS(f, idle->hold_until_us, 7, "11: 'idle' is told to wait until 7");
+  BREAKS(f, k2->hold_until_us, 7, "11: 'k2' is told to wait until 7");
+  BREAKS(f, held->timer.position, 0, "12: 'held' is queued for ever");
+  BREAKS(f, timed->timer.position, 0, "12: 'timed' is queued for ever");
+  BREAKS(f, fx_attempt(f, "idle2")->order, 1, "11: 'idle2' has jumped the queue");
+  BREAKS(f, fx_attempt(f, "k3")->order, k2->order, "11: 'k3' has jumped the queue");
+  BREAKS(f, idle->priority, 4, "11: 'idle' has another priority");
+}
+
+static void queues(void **state) {
+  fx *f = *state;
+  tci_pool *pool = with_queues(f);
+  tci_ready *ready = &pool->ready[TCI_MODE_SYNC];
+  BREAKS(f, ready->len, 3, "11: the queue of 'go' is miscounted");
+  BREAKS(f, ready->buckets.items[1]->priority, 9, "11: the priorities of 'go' are out of order");
+  tci_link nowhere;
+  tci_pool_wake(f->core, pool); /* its look is not over */
+  BREAKS(f, ready->cursor, &nowhere, "11: the look at 'go' goes on nowhere");
+  BREAKS(f, f->core->awake.len, 0, "11: 'go' is listed 0 times to be looked at");
+  fx_tick(f);
+  BREAKS(f, ready->cursor, &fx_attempt(f, "idle")->queued, "11: the look at 'go' is forgotten");
+  BREAKS(f, ready->awake, true, "11: 'go' is listed 0 times to be looked at");
+  BREAKS(f, pool->listed, true, "11: 'go' is listed 0 times to be looked at");
+  BREAKS(f, f->core->pool_list.len, 1, "are queued"); /* a pool that is lost */
+  /* One that nobody has looked at. */
+  tci_link *idle = &fx_attempt(f, "idle")->queued;
+  tci_link_remove(idle);
+  tci_list_push(&ready->arrived, idle);
+  fx_contains(tci_core_check(f->core, &f->arena), "11: nobody looks at who arrived at 'go'");
+  tci_link_remove(idle);
+  tci_list_push(ready->buckets.items[1]->list.next, idle);
+  assert_null(tci_core_check(f->core, &f->arena));
+}
+
+static void keys(void **state) {
+  fx *f = *state;
+  tci_pool *pool = with_queues(f);
+  tci_attempt *k1 = fx_attempt(f, "k1"), *idle = fx_attempt(f, "idle");
+  tci_key_queue *queue = fx_attempt(f, "k2")->parked;
+  tci_key *key = queue->key;
+  BREAKS(f, key->live, 2, "6: admission key 'k' is miscounted");
+  BREAKS(f, key->live, 0, "6: admission key 'k' is miscounted");
+  BREAKS(f, k1->keys, ((tci_str){NULL, 0}), "6: 'k1' miscounts its admission keys");
+  BREAKS(f, k1->counts_keys, false, "6: 'k1' miscounts its admission keys");
+  BREAKS(f, idle->counts_keys, true, "6: 'idle' miscounts its admission keys");
+  BREAKS(f, idle->chance, key, "6: admission key 'k' is miscounted");
+  BREAKS(f, f->core->keys.len, 2, "6: 2 admission keys are known, 1 are in use");
+  BREAKS(f, queue->position, 1, "11: those who wait for key 'k' are lost");
+  BREAKS(f, queue->pool, NULL, "11: those who wait for key 'k' are lost");
+  BREAKS(f, key->queues.len, 0, "11: those who wait for key 'k' are lost");
+  BREAKS(f, fx_attempt(f, "k3")->key_limit, 2, "11: key 'k' has room and nobody tries");
+  idle->chance = key; /* now somebody does */
+  key->chances = 1;
+  BREAKS(f, key->chances, 0, "6: admission key 'k' is miscounted");
+  fx_attempt(f, "k3")->key_limit = 2;
+  assert_null(tci_core_check(f->core, &f->arena));
+  fx_attempt(f, "k3")->key_limit = 1;
+  idle->chance = NULL;
+  key->chances = 0;
+  BREAKS(f, pool->parked.len, 0, "11: the queue of 'go' is miscounted");
+}
+
 int main(void) {
-  const struct CMUnitTest tests[] = {CLAIM(groups), CLAIM(nodes), CLAIM(attempts),
-                                     CLAIM(checks), CLAIM(plans), CLAIM(runners)};
+  const struct CMUnitTest tests[] = {CLAIM(groups),         CLAIM(nodes),  CLAIM(attempts),
+                                     CLAIM(checks),         CLAIM(plans),  CLAIM(runners),
+                                     CLAIM(those_who_wait), CLAIM(queues), CLAIM(keys)};
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -7,7 +7,7 @@ typedef struct {
   tci_attempt attempts[30];
   tci_attempt *list[30];
   tci_rng rng;
-  tci_policy_context context;
+  tci_question question;
 } world;
 
 static void stage_init(world *w, const fx *f, const tci_failure_kind *kinds, size_t len) {
@@ -21,10 +21,18 @@ static void stage_init(world *w, const fx *f, const tci_failure_kind *kinds, siz
   w->stage.attempts.len = len;
   uint8_t seed[32] = {7};
   tci_rng_init(&w->rng, seed);
-  w->context = (tci_policy_context){&f->limits, f->now, &w->rng};
+  w->question = (tci_question){.limits = &f->limits, .now = f->now, .rng = &w->rng, .stage = &w->stage};
+  w->question.attempt = len ? &w->attempts[len - 1] : NULL;
 }
 
-static tci_retry_answer retry(world *w) { return tci_policy_builtin.retry(NULL, &w->context, &w->stage); }
+static tci_decision asked(world *w, tci_hook hook) {
+  tci_decision d = {0};
+  tci_policy_builtin.ask(NULL, hook, &w->question, &d);
+  assert_null(d.fault);
+  return d;
+}
+
+static tci_decision retry(world *w) { return asked(w, TCI_HOOK_RETRY); }
 
 static void retries_by_kind(void **state) {
   const fx *f = *state;
@@ -59,7 +67,7 @@ static void backoffs_keep_their_bounds_even_at_the_extremes(void **state) {
       double whole = (double)first;
       for (size_t i = 1; i < n && whole < (double)max; i++) whole *= 2;
       if (whole > (double)max) whole = (double)max;
-      tci_retry_answer answer = retry(&w);
+      tci_decision answer = retry(&w);
       assert_true(answer.again);
       if ((double)answer.after_us < whole * 500 - 1 || (double)answer.after_us > whole * 1000)
         fail_msg("row %zu, failure %zu: %lld us of %.0f ms", r, n, (long long)answer.after_us, whole);
@@ -81,8 +89,9 @@ static const char *selects(const fx *f, const char *failed_on, const tci_runner 
   w.attempts[0].runner_id = tci_str_from(failed_on);
   tci_runner *list[4];
   for (size_t i = 0; i < len; i++) list[i] = (tci_runner *)&runners[i];
-  tci_runner *r = tci_policy_builtin.select(NULL, &w.context, &w.attempts[1], list, len);
-  return r ? r->runner_id.ptr : "nobody";
+  w.question.candidates = list;
+  w.question.candidates_len = len;
+  return asked(&w, TCI_HOOK_SELECT).runner->runner_id.ptr;
 }
 
 static void selection(void **state) {
@@ -100,15 +109,15 @@ static void a_stages_own_words_win(void **state) {
   const fx *f = *state;
   world w;
   stage_init(&w, f, NULL, 0);
-  tci_timeout_answer t = tci_policy_builtin.timeout(NULL, &w.context, &w.stage);
+  tci_decision t = asked(&w, TCI_HOOK_TIMEOUT);
   assert_int_equal(t.execution_ms, 3600000);
   assert_int_equal(t.stale_ms, 300000);
   w.stage.timeouts = (tci_timeouts){5, 6};
   w.stage.priority = -3;
-  t = tci_policy_builtin.timeout(NULL, &w.context, &w.stage);
+  t = asked(&w, TCI_HOOK_TIMEOUT);
   assert_int_equal(t.execution_ms, 5);
   assert_int_equal(t.stale_ms, 6);
-  assert_int_equal(tci_policy_builtin.priority(NULL, &w.context, &w.stage), -3);
+  assert_int_equal(asked(&w, TCI_HOOK_PRIORITY).priority, -3);
 }
 
 int main(void) {

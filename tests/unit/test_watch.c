@@ -173,7 +173,7 @@ static void collect_live(fx *f, bool quiet, void *ctx) {
 
 /* The journal's records through tci_core_replay, from `after` on. */
 static void replay(fx *f, tci_command watch, uint64_t after, tci_buf *out) {
-  tci_core *scratch = tci_core_new(&f->limits, &f->policy);
+  tci_core *scratch = tci_core_new(&f->limits, f->policies);
   tci_update update = {0};
   watch.watch_plan.after_sequence = after;
   for (size_t i = 0; i < f->journal.len; i++) {
@@ -238,7 +238,7 @@ static void a_replay_stops_where_the_live_stream_began(void **state) {
   tci_command watch = {.kind = TCI_COMMAND_WATCH_PLAN, .plan_id = f->plan_id};
   watch.watch_plan.filter.include_checks = true;
   watch.watch_plan.after_sequence = 1;
-  tci_core *scratch = tci_core_new(&f->limits, &f->policy);
+  tci_core *scratch = tci_core_new(&f->limits, f->policies);
   tci_update update = {0};
   size_t told = 0;
   for (size_t i = 0; i < f->journal.len; i++) {

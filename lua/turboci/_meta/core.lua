@@ -100,6 +100,10 @@ local Virtual = {}
 ---@field limits table<string, integer>?
 ---@field allow string[]? addresses runners may register; default { "loopback" }
 ---@field callback_address string? default "virtual:0"
+---@field policies string|string[]|nil folders of policies (NAME.lua); of equal names the first folder's counts
+---@field policy string? name of the policy that decides where nothing else is attached; default: the built-in
+---@field policy_for table<string, string>? runner type -> name of its policy
+---@field shadow string? a policy's path: it is asked too, its answers are noted and not used
 
 ---@param options turboci.core.VirtualOptions?
 ---@return turboci.core.Virtual? engine
@@ -146,12 +150,52 @@ function Virtual:next_due() end
 ---@return boolean? ok
 ---@return string? err
 function Virtual:restart() end
+---As GetServerInfo has them: turns, events, commits, records, journal_bytes, longest_turn_us and longest_turn_cpu_us (0:
+---nobody measures here), policy_asks, policy_faults, policy_instructions, policy_circuits_opened, policy_reloads, shadow_asks,
+---shadow_differs.
 ---@return table<string, integer>
 function Virtual:counters() end
+---What became of an attempt so far; nil: there is none.
+---@param plan_id string
+---@param node integer place of the stage among the plan's nodes, in order of creation, from 1
+---@param index integer from 1
+---@return {runner_id: string, execution: string, execution_ms: integer?, stale_ms: integer?}?
+function Virtual:attempt(plan_id, node, index) end
 ---Checks every invariant of the model.
 ---@return string? violation
 function Virtual:check() end
 function Virtual:close() end
+
+---------------------------------------------------------------------------------------------------
+-- Journals: what happened, record by record. A field of a change that is zero or empty is nil. Enums come by name as in
+-- messages, Structs as tables, edges as { { node = 3, condition = "ON_SUCCESS" }, predicate = "AND" } (of assignments
+-- { node = 1, goal = "FINAL" }), ids as lists; of a runner, `mode` is the list of its modes. The names are those of
+-- engine/core/change.h.
+
+---@class turboci.core.Record
+---@field plan_key integer 0: of no plan (runners, policies)
+---@field plan_id string? nil when plan_key is 0
+---@field sequence integer of its last change, in its plan
+---@field version integer? of the plan, after it
+---@field at_us integer wall clock, microseconds since 1970; never falls from record to record
+---@field settled boolean the plan is, after it
+---@field changes turboci.core.Change[]
+
+---@class turboci.core.Change
+---@field type "PLAN_CREATED"|"PLAN_STATE"|"CHECK_CREATED"|"CHECK_UPDATED"|"CHECK_STATE"|"CHECK_RESULT"|
+---"STAGE_CREATED"|"STAGE_UPDATED"|"STAGE_STATE"|"EDGES"|"ATTEMPT"|"PROGRESS"|"RUNNER"|"RUNNER_GONE"|"POLICY"
+---@field node integer? place among the plan's nodes, from 1
+---@field decision {hook: string, policy: string?, version: string?, reason: string?, fault: string?, runner_id: string?,
+---candidates: {runner_id: string, load: integer}[], candidates_total: integer?, again: boolean, after_us: integer?,
+---exclude: string[], at_us: integer?}?
+
+---Visits every record of a journal file in order of time; of equal times those of no plan come first, then by plan. The
+---file is only read: it may be a live server's, or a copy. What the visitor raises is raised.
+---@param path string
+---@param visit fun(record: turboci.core.Record)
+---@return boolean? ok
+---@return string? err
+function core.journal(path, visit) end
 
 ---------------------------------------------------------------------------------------------------
 -- Real parts. All that happens on other threads comes to this one through take(): fd() is readable when there is
@@ -167,6 +211,10 @@ local Server = {}
 ---@field allow string[]? addresses runners may register, besides loopback and the folder of a unix `listen`
 ---@field callback_address string?
 ---@field log "debug"|"info"|"warn"|"error"|"off"? default "warn"; the level of the whole process
+---@field policies string|string[]|nil folders of policies (NAME.lua); of equal names the first folder's counts
+---@field policy string? name of the policy that decides where nothing else is attached; default: the built-in
+---@field policy_for table<string, string>? runner type -> name of its policy
+---@field shadow string? a policy's path: it is asked too, its answers are noted and not used
 
 ---@param options turboci.core.ServerOptions?
 ---@return turboci.core.Server? server
@@ -224,6 +272,77 @@ function Host:reply(call, code, message, bytes) end
 ---Ends every open call with UNAVAILABLE, waits for these answers to leave, and stops listening.
 ---@param grace number? seconds; default 1
 function Host:close(grace) end
+
+---------------------------------------------------------------------------------------------------
+-- Policies: one file in the sandbox that the engine uses, asked without an engine. The same question gets the same
+-- answer on every machine.
+
+---@class turboci.core.Policy
+---@field name string
+---@field version string 16 hex digits of its content's hash
+---@field path string
+---@field hooks string[] those it has: "select", "retry", "timeout", "priority", "admit"
+local Policy = {}
+
+---Opens a policy as an engine does: it is compiled and run, and each hook is tried twice on sample views.
+---@param path string
+---@param options {folders: string[]?, limits: table<string, integer>?}? folders: where its `require` looks, too
+---@return turboci.core.Policy? policy
+---@return string? err "FILE:LINE: what"
+function core.policy(path, options) end
+
+---Asks a hook that the policy has. A view that makes no sense raises.
+---@param hook string
+---@param view turboci.core.View?
+---@return turboci.core.PolicyAnswer
+function Policy:ask(hook, view) end
+function Policy:close() end
+
+---@class turboci.core.PolicyAnswer
+---@field answer any by hook, see turboci.testing.Policy
+---@field reason string? what the policy says of it
+---@field fault string? it could not answer, and why; then there is no answer
+---@field cost integer instructions it took, about
+
+---Everything may be left out: what is not said has a fixed value. Times are in seconds.
+---@class turboci.core.View
+---@field now number? since 1970; default 1700000000
+---@field seed integer? of ctx.random; default 1
+---@field plan {id: string?, metadata: table<string, string>?, policy: string?, created: number?}?
+---@field stage turboci.core.ViewStage?
+---@field attempt {waited: number?}? since it became ready
+---@field attempts turboci.core.ViewAttempt[]? those that have ended, oldest first; retry: the last has just failed
+---@field runners (string|turboci.core.ViewRunner)[]? the candidates, in order of registration; "a" is { id = "a" }
+
+---@class turboci.core.ViewStage
+---@field id string? default "stage"
+---@field runner_type string? default "test"
+---@field mode "SYNC"|"ASYNC"|nil default "SYNC"
+---@field priority integer?
+---@field args table?
+---@field retry {max_attempts: integer?, backoff: number?, backoff_max: number?}?
+---@field timeouts {execution: number?, stale: number?}?
+---@field created number?
+
+---@class turboci.core.ViewAttempt
+---@field runner string? id
+---@field failure string|{kind: string?, message: string?}|nil a kind such as "TIMEOUT"; default "REPORTED"
+---@field queued number? from ready to dispatched
+---@field ran number? from dispatched to its end
+---@field ended number? when; default: as late as it can be
+
+---@class turboci.core.ViewRunner
+---@field id string
+---@field type string? default: the stage's runner_type
+---@field load integer?
+---@field capacity integer? default: unlimited
+---@field metadata table<string, string>?
+---@field registered number?
+---@field used integer? order of its last use; 0: never
+---@field last_used number?
+---@field succeeded integer? of its last executions, at most 32 with the failed ones
+---@field failed integer?
+---@field last_failed boolean? the newest of them failed
 
 ---Random bytes as hex, for ids.
 ---@param bytes integer

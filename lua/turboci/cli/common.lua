@@ -23,6 +23,7 @@ function M.is_failure(value)
   return getmetatable(value) == Failure
 end
 
+local CALL_SECONDS = 10 -- of one that answers at once
 local unreachable = { UNAVAILABLE = true, DEADLINE_EXCEEDED = true, CANCELLED = true }
 
 ---Ends the program because a call to a server failed.
@@ -87,6 +88,50 @@ function M.count(text)
   local number = math.tointeger(tonumber(text))
   if number and number >= 1 then return number end
   return nil, ("'%s' is not a number of 1 or more"):format(text)
+end
+
+---Calls a server, or ends the program.
+---@param client turboci.client.Client
+---@param server string
+---@param what string "list the policies"
+---@param method string
+---@param request table
+---@return table response
+function M.call(client, server, what, method, request)
+  local response, err = client:call(method, request, { timeout = CALL_SECONDS })
+  if not response then M.fail_call(what, server, err) end
+  return response
+end
+
+function M.option_policies(parser)
+  parser:option("--policies", "Folder of policies (NAME.lua), before those that come with TurboCI. May be repeated.")
+    :argname("DIR"):count("*")
+  parser:option("--policy", "The default policy: its name, or its file."):argname("NAME")
+  parser:option("--policy-for", "The policy of a runner type. May be repeated."):argname("TYPE=NAME"):count("*")
+end
+
+---The options of option_policies, as core.server wants them; a mistake ends the program.
+---@param verb string
+---@param args table
+---@return {policies: string[], policy: string?, policy_for: table<string, string>?}
+function M.policies(verb, args)
+  local types
+  for _, word in ipairs(args.policy_for) do
+    local runner_type, name = word:match("^([^=]+)=(.+)$")
+    if not runner_type then
+      M.fail(2, ("turboci %s: --policy-for %s: expected TYPE=NAME, such as shell=least_loaded"):format(verb, word))
+    end
+    types = types or {}
+    types[runner_type] = name
+  end
+  local found, err = require("turboci.policies").resolve {
+    policies = args.policies, policy = args.policy, policy_for = types,
+  }
+  if not found then
+    M.fail(2, ("turboci %s: %s\n  a policy is a file NAME.lua in a folder of --policies, or comes with TurboCI")
+      :format(verb, err))
+  end
+  return found
 end
 
 function M.option_reconnect(parser)

@@ -5,6 +5,7 @@
 --   describe(parser)                 its arguments (argparse)
 --   run(args) -> exit code           in a task of the loop; fails by common.fail
 --   raw = true                       gets its arguments unread (`test`)
+--   subverbs = { "list", ... }       instead of describe and run: each is such a module, VERB/NAME.lua (`policy`)
 
 local common = require "turboci.cli.common"
 
@@ -13,19 +14,30 @@ local M = {}
 -- Exit codes. The same for every verb; shown by `turboci --help`.
 M.exit_codes = {
   { 0, "it worked: the plan SUCCEEDED" },
-  { 1, "the plan FAILED" },
-  { 2, "wrong usage, or a mistake in the workflow file" },
+  { 1, "the plan FAILED, or the server could not take over a policy" },
+  { 2, "wrong usage, or a mistake in the workflow or policy file" },
   { 3, "the plan was CANCELLED, or the program was interrupted" },
   { 4, "the server cannot be reached" },
   { 70, "a bug in this program; it says where" },
   { 74, "the disk failed under the database; a restart recovers what was acknowledged" },
 }
 
-local verbs = { "run", "serve", "runner", "submit", "watch", "status", "test" }
+local verbs = { "run", "serve", "runner", "submit", "watch", "status", "why", "policy", "test" }
 
 local function verb(name)
   return require("turboci.cli." .. name)
 end
+
+-- One of `names`, or the end of the program; `of` is "turboci" or "turboci policy".
+local function must_be_one_of(names, name, of)
+  for _, candidate in ipairs(names) do
+    if candidate == name then return end
+  end
+  local near = require("turboci.util").suggestion(name, names)
+  common.fail(2, ("%s: no verb '%s'%s\n  `%s --help` shows them all"):format(of, name, near, of))
+end
+
+local help_words = { help = true, ["-h"] = true, ["--help"] = true }
 
 local function exit_code_text()
   local lines = { "Exit codes:" }
@@ -35,23 +47,26 @@ local function exit_code_text()
   return table.concat(lines, "\n")
 end
 
-local function overview()
-  local lines = { "Usage: turboci VERB ...", "", "Runs workflows written in Lua.", "", "Verbs:" }
-  for _, name in ipairs(verbs) do
-    lines[#lines + 1] = ("  %-8s %s"):format(name, verb(name).summary)
+-- Shows the verbs of `of`; on stderr when it was not asked for. Returns the exit code.
+local function overview(asked, of, about, names, prefix, hint, example)
+  local lines = { ("Usage: %s VERB ..."):format(of), "", about, "", "Verbs:" }
+  for _, name in ipairs(names) do
+    lines[#lines + 1] = ("  %-8s %s"):format(name, verb(prefix .. name).summary)
   end
   lines[#lines + 1] = ""
-  lines[#lines + 1] = "`turboci VERB --help` tells more. --version shows the version."
-  lines[#lines + 1] = "Example: turboci run examples/hello.lua"
+  lines[#lines + 1] = ("`%s VERB --help` tells more.%s"):format(of, hint)
+  lines[#lines + 1] = "Example: " .. example
   lines[#lines + 1] = ""
   lines[#lines + 1] = exit_code_text()
-  return table.concat(lines, "\n") .. "\n"
+  local out = asked and io.stdout or io.stderr
+  out:write(table.concat(lines, "\n"), "\n")
+  return asked and 0 or 2
 end
 
 -- The arguments of a verb; nil: help was shown.
-local function parse(module, words)
+local function parse(module, title, words)
   local argparse = require "argparse"
-  local parser = argparse("turboci " .. module.name, module.summary .. ".",
+  local parser = argparse("turboci " .. title, module.summary .. ".",
     ("Example: %s\n\n%s"):format(module.example, exit_code_text()))
   parser:add_help(false)
   parser:flag("-h --help", "Show this and exit.")
@@ -66,38 +81,45 @@ local function parse(module, words)
   local ok, args = parser:pparse(words)
   if not ok then
     common.fail(2, ("turboci %s: %s\n  `turboci %s --help` shows what it takes, for example: %s")
-      :format(module.name, args, module.name, module.example))
+      :format(title, args, title, module.example))
   end
   return args
 end
 
+local function run_verb(module, title, words)
+  if module.raw then return module.run(words) end
+  local before, after = common.split(words)
+  local args = parse(module, title, module.takes_parameters and before or words)
+  if not args then return 0 end
+  args.parameters = module.takes_parameters and after or nil
+  return require("turboci.loop").run(module.run, args)
+end
+
+local function run_subverb(module, words)
+  local of, name = "turboci " .. module.name, words[1]
+  if name == nil or help_words[name] then
+    return overview(name, of, module.summary .. ".", module.subverbs, module.name .. ".", "", module.example)
+  end
+  must_be_one_of(module.subverbs, name, of)
+  local rest = table.move(words, 2, #words, 1, {})
+  return run_verb(verb(module.name .. "." .. name), module.name .. " " .. name, rest)
+end
+
 local function dispatch(words)
   local name = words[1]
-  if name == nil or name == "help" or name == "-h" or name == "--help" then
-    local out = name and io.stdout or io.stderr
-    out:write(overview())
-    return name and 0 or 2
+  if name == nil or help_words[name] then
+    return overview(name, "turboci", "Runs workflows written in Lua.", verbs, "", " --version shows the version.",
+      "turboci run examples/hello.lua")
   end
   if name == "--version" or name == "version" then
     print("turboci " .. require("turboci.core").version)
     return 0
   end
-  local known = false
-  for _, candidate in ipairs(verbs) do
-    known = known or candidate == name
-  end
-  if not known then
-    local near = require("turboci.util").suggestion(name, verbs)
-    common.fail(2, ("turboci: no verb '%s'%s\n  `turboci --help` shows them all"):format(name, near))
-  end
+  must_be_one_of(verbs, name, "turboci")
   local module = verb(name)
   local rest = table.move(words, 2, #words, 1, {})
-  if module.raw then return module.run(rest) end
-  local before, after = common.split(rest)
-  local args = parse(module, module.takes_parameters and before or rest)
-  if not args then return 0 end
-  args.parameters = module.takes_parameters and after or nil
-  return require("turboci.loop").run(module.run, args)
+  if module.subverbs then return run_subverb(module, rest) end
+  return run_verb(module, name, rest)
 end
 
 ---@param words string[] the arguments

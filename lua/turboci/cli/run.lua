@@ -14,8 +14,10 @@ function M.describe(parser)
   parser:argument("file", "Workflow file: Lua that returns a plan. It gets the parameters as `...`."):argname("FILE")
   parser:option("-j --jobs", "Commands at once; default: one per processor."):argname("N"):convert(common.count)
   parser:flag("--json", "One JSON object a line instead of text.")
+  common.option_policies(parser)
   parser:option("--keep-db", "Keep the journal of the run in this (new) file."):argname("PATH")
-  parser:usage("Usage: turboci run [-h] [-j N] [--json] [--keep-db PATH] FILE [-- KEY=VALUE ...]")
+  parser:usage("Usage: turboci run [-h] [-j N] [--json] [--keep-db PATH] [--policies DIR] [--policy NAME]\n"
+    .. "       [--policy-for TYPE=NAME] FILE [-- KEY=VALUE ...]")
 end
 
 -- Stages that nobody in this process would ever take, and commands that the shell runner would refuse.
@@ -56,7 +58,7 @@ local function remove_folder(folder)
   uv.fs_rmdir(folder)
 end
 
-local function start_server(args, folder)
+local function start_server(args, policies, folder)
   local uv = require "luv"
   if args.keep_db and uv.fs_stat(args.keep_db) then
     common.fail(2, ("turboci: --keep-db: '%s' exists already\n  name a new file"):format(args.keep_db))
@@ -65,14 +67,17 @@ local function start_server(args, folder)
     listen = "unix:" .. folder .. "/engine",
     database = args.keep_db or ":memory:",
     log = "error",
+    policies = policies.policies,
+    policy = policies.policy,
+    policy_for = policies.policy_for,
   }
   if not server then common.fail(2, "turboci: cannot start the engine: " .. err) end
   return server
 end
 
-local function run_in(folder, args, plan, interrupts)
+local function run_in(folder, args, policies, plan, interrupts)
   local shell = require "turboci.runner.shell"
-  local server = start_server(args, folder)
+  local server = start_server(args, policies, folder)
   local client = require("turboci.client").connect(server:address())
   local runner, err = require("turboci.runner").start {
     client = client,
@@ -107,10 +112,11 @@ end
 function M.run(args)
   local plan = common.load_plan(args.file, common.parameters(args.parameters))
   check_stages(plan, args.file)
+  local policies = common.policies("run", args)
   local interrupts = common.interrupts()
   local folder = make_folder()
   interrupts.on_leave = function() remove_folder(folder) end
-  local ok, code = pcall(run_in, folder, args, plan, interrupts)
+  local ok, code = pcall(run_in, folder, args, policies, plan, interrupts)
   interrupts:close()
   remove_folder(folder)
   if not ok then error(code, 0) end

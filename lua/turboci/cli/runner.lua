@@ -26,6 +26,8 @@ function M.describe(parser)
   parser:option("--listen", "Where the server reaches it: HOST:PORT (port 0: any free one) or unix:/PATH.")
     :argname("ADDR"):default("127.0.0.1:0")
   parser:option("--address", "The address to register, when it is not the one it listens on."):argname("ADDR")
+  parser:option("--metadata", "Told to policies, such as warm=yes or host=h7. May be repeated.")
+    :argname("KEY=VALUE"):count("*")
   parser:option("--mode", "sync or async; default: both."):argname("MODE"):convert(mode)
   parser:option("--ttl", "The server forgets it after so much silence.")
     :argname("DURATION"):convert(common.duration):default("30s")
@@ -33,9 +35,22 @@ function M.describe(parser)
     :argname("DURATION"):convert(common.duration):default("60s")
 end
 
+local function read_metadata(words)
+  local metadata = {}
+  for _, word in ipairs(words) do
+    local key, value = word:match "^([^=]+)=(.*)$"
+    if not key then
+      common.fail(2, ("turboci runner: --metadata %s: expected KEY=VALUE, such as warm=yes"):format(word))
+    end
+    metadata[key] = value
+  end
+  return metadata
+end
+
 ---@param args table
 ---@return integer exit_code
 function M.run(args)
+  local metadata = read_metadata(args.metadata)
   local core, loop, uv = require "turboci.core", require "turboci.loop", require "luv"
   local server = common.server(args)
   local type = args.type or args.kind
@@ -55,6 +70,7 @@ function M.run(args)
     modes = args.mode and { args.mode } or nil,
     max_concurrent = args.jobs or common.slots(),
     ttl = args.ttl,
+    metadata = metadata,
     listen = args.listen,
     address = args.address,
     wait = args.wait,

@@ -14,6 +14,8 @@ function M.describe(parser)
   parser:option("--db", "File of the journal."):argname("PATH"):default("turboci.db")
   parser:option("--allow", "Hosts at which runners may listen, besides this machine: a host, HOST:PORT or "
     .. "unix:/FOLDER. May be repeated."):argname("HOST"):count("*")
+  common.option_policies(parser)
+  parser:option("--shadow", "A policy that is asked too, and whose answers are logged and not used."):argname("FILE")
   parser:option("--limit", "Sets a limit; `turboci status --limits` lists them. May be repeated.")
     :argname("NAME=VALUE"):count("*")
   parser:option("--callback-address", "Where async runners report to; default: the listen address."):argname("ADDR")
@@ -46,6 +48,7 @@ end
 ---@return integer exit_code
 function M.run(args)
   local loop = require "turboci.loop"
+  local policies = common.policies("serve", args)
   local server, err = require("turboci.core").server {
     listen = args.listen,
     database = args.db,
@@ -53,9 +56,14 @@ function M.run(args)
     limits = read_limits(args.limit),
     callback_address = args.callback_address,
     log = args.log,
+    policies = policies.policies,
+    policy = policies.policy,
+    policy_for = policies.policy_for,
+    shadow = args.shadow,
   }
   if not server then
-    common.fail(2, ("turboci serve: %s\n  --listen and --db choose another address and file"):format(err))
+    common.fail(2, ("turboci serve: %s\n  --listen and --db choose another address and file; `turboci policy check "
+      .. "FILE` tries a policy"):format(err))
   end
   -- Signals first: whoever waits for the line below may send one at once.
   local signals = {}

@@ -8,19 +8,11 @@ local M = {
   example = "turboci status 3f2a9c --server 127.0.0.1:50051",
 }
 
-local TIMEOUT = 10
-
 function M.describe(parser)
   parser:argument("plan", "Id of a plan; without it: the server."):argname("PLAN"):args("?")
   common.option_server(parser)
   parser:flag("--json", "One JSON object instead of tables.")
   parser:flag("--limits", "Show the server's limits too.")
-end
-
-local function call(client, server, what, method, request)
-  local response, err = client:call(method, request, { timeout = TIMEOUT })
-  if not response then common.fail_call(what, server, err) end
-  return response
 end
 
 local function number_rows(title, numbers)
@@ -33,8 +25,8 @@ end
 
 local function show_server(client, server, args)
   local text, util = require "turboci.cli.text", require "turboci.util"
-  local info = call(client, server, "ask for the status", "GetServerInfo", {})
-  local runners = call(client, server, "list the runners", "ListStageRunners", {}).runners
+  local info = common.call(client, server, "ask for the status", "GetServerInfo", {})
+  local runners = common.call(client, server, "list the runners", "ListStageRunners", {}).runners
   if args.json then return print(text.json { server = server, info = info, runners = runners }) end
   local up = info.started_at and (", up %s"):format(util.format_duration(util.now() - info.started_at)) or ""
   io.stdout:write(("turboci %s at %s%s\n\n"):format(info.version, server, up))
@@ -73,12 +65,13 @@ end
 local function show_plan(client, server, args)
   local text = require "turboci.cli.text"
   local what = "show plan " .. args.plan
-  local work_plan = call(client, server, what, "GetWorkPlan", { id = args.plan }).work_plan
-  local nodes = call(client, server, what, "QueryNodes",
+  local work_plan = common.call(client, server, what, "GetWorkPlan", { id = args.plan }).work_plan
+  local nodes = common.call(client, server, what, "QueryNodes",
     { work_plan_id = args.plan, include_checks = true, include_stages = true })
   if args.json then return print(text.json { plan = work_plan, stages = nodes.stages, checks = nodes.checks }) end
-  io.stdout:write(("%s  %s%s\n\n"):format(work_plan.metadata.name or work_plan.id, work_plan.state,
-    work_plan.outcome ~= "UNKNOWN" and " " .. work_plan.outcome or ""))
+  io.stdout:write(("%s  %s%s%s\n\n"):format(work_plan.metadata.name or work_plan.id, work_plan.state,
+    work_plan.outcome ~= "UNKNOWN" and " " .. work_plan.outcome or "",
+    work_plan.policy ~= "" and "  policy " .. work_plan.policy or ""))
   local rows = { { "TYPE", "ID", "STATE", "OUTCOME", "REASON", "ATTEMPT", "RUNNER", "WHY" } }
   for _, stage in ipairs(nodes.stages) do
     local attempt = stage.attempts[#stage.attempts]

@@ -8,6 +8,7 @@
 --   assert.execution(plan, "compile").is_recorded { state = "COMPLETE", mode = "SYNC", runner = "b" }
 --   assert.in_order(plan, { "compile", "test", "ship" })
 --   assert.runner_load(runner, 1)
+--   assert.stage(plan, "compile").explains "the policy said wait"
 
 local options = require "turboci.workflow.options"
 
@@ -215,6 +216,33 @@ local function in_state(state, arguments, level)
   return node ~= nil and node.state == arguments[1]
 end
 
+-- What explains can say of an explanation.
+local explanation_facts = {
+  text = { "string", function(explanation) return explanation.text end, contains },
+  kind = { "string", function(explanation) return explanation.kind end },
+  subject = { "string", function(explanation) return explanation.subject end },
+  attempt = { "integer", function(explanation) return explanation.attempt_idx end },
+}
+
+local function explains(state, arguments, level)
+  local subject = subject_in(state, "explains", level)
+  local wanted = arguments[1]
+  if type(wanted) == "string" then wanted = { text = wanted } end
+  wanted = options_of("explains", wanted, explanation_facts)
+  local lines = {}
+  for i, explanation in ipairs(subject.plan.env:why(subject.plan, subject.id, subject.kind).explanations) do
+    local wrong = {}
+    compare(wanted, explanation_facts, explanation, subject, wrong)
+    if #wrong == 0 then
+      rawset(state, "failure_message", ("%s '%s' is explained by %s"):format(subject.kind, subject.id, show(wanted)))
+      return true
+    end
+    lines[i] = ("  %s %s (%s)"):format(tostring(explanation.kind), explanation.text, explanation.subject)
+  end
+  return say(state, ("%s '%s': nothing explains it by %s:\n%s"):format(subject.kind, subject.id, show(wanted),
+    table.concat(lines, "\n")))
+end
+
 local function transitions(state, arguments, level)
   local plan, kind, id, wanted, attempt = table.unpack(arguments, 1, 5)
   if type(plan) ~= "table" or type(wanted) ~= "table" or not (facts[kind] or kind == "attempt") then
@@ -280,6 +308,7 @@ function M.register(luassert)
   luassert:register("assertion", "transitions", transitions)
   luassert:register("assertion", "in_order", in_order)
   luassert:register("assertion", "runner_load", runner_load)
+  luassert:register("assertion", "explains", explains)
 end
 
 return M

@@ -4,8 +4,10 @@
 local client = require "turboci.client"
 local mock_runner = require "turboci.testing.mock_runner"
 local options = require "turboci.workflow.options"
+local policies = require "turboci.policies"
 local report = require "turboci.testing.report"
 local watch = require "turboci.testing.watch"
+local where = require "turboci.workflow.where"
 local workflow = require "turboci.workflow"
 
 ---@class turboci.testing.World
@@ -30,6 +32,9 @@ local known_options = {
   db = "string",
   seed = "integer",
   start = "number",
+  policy = "string",
+  policies = "string|table",
+  policy_for = "table",
 }
 
 ---@class turboci.testing.EnvOptions
@@ -38,11 +43,27 @@ local known_options = {
 ---@field db string? a file; default: memory, in the grpc world a temporary file
 ---@field seed integer? of the virtual world's randomness
 ---@field start number? wall clock of the virtual world at the start, seconds since 1970
+---@field policy string? the server's default policy: its name, or its file, whose folder is then a policies folder
+---@field policies string|string[]|nil folders of policies, before the shipped ones; {}: the shipped ones
+---@field policy_for table<string, string>? policies of runner types, by name
+
+-- With the policies as its world wants them: folders, and names. To load the shipped ones takes longer than most specs:
+-- outside the program (`turboci test`) they are there when policies are spoken of.
+local function with_policies(given)
+  local out = {}
+  for key, value in pairs(given) do out[key] = value end
+  if not (given.policies or given.policy or given.policy_for or package.preload["turboci.core"]) then return out end
+  local folders = type(given.policies) == "string" and { given.policies } or given.policies
+  local found, err = policies.resolve { policies = folders, policy = given.policy, policy_for = given.policy_for }
+  if not found then where.fail("env: " .. err) end
+  out.policies, out.policy, out.policy_for = found.policies, found.policy, found.policy_for
+  return out
+end
 
 ---@param given turboci.testing.EnvOptions?
 ---@return turboci.testing.Env
 local function new(given)
-  given = options.check("env", given, known_options)
+  given = with_policies(options.check("env", given, known_options))
   local name = given.world or os.getenv "TURBOCI_WORLD" or "virtual"
   if name ~= "virtual" and name ~= "grpc" then
     error(("env: world is %q; expected \"virtual\" or \"grpc\""):format(name), 2)
@@ -51,6 +72,7 @@ local function new(given)
   return setmetatable({
     world = world,
     engine = world.engine,
+    has_policies = given.policies ~= nil,
     client = client.new(world:transport()),
     plans = {},
     recorders = {},
@@ -62,7 +84,7 @@ end
 
 -- What is wrong with a call belongs to the line of the spec that made it.
 local function must(response, err)
-  if not response then error(tostring(err), 3) end
+  if not response then where.fail(tostring(err)) end
   return response
 end
 
@@ -74,9 +96,14 @@ end
 
 ---@param metadata table<string, string>?
 ---@param watch_fields table? of the WatchWorkPlanRequest behind plan.events, beside those that env:watch sets
+---@param policy string? name of the plan's own policy
 ---@return turboci.testing.Plan
-function Env:create_plan(metadata, watch_fields)
-  local response = must(self.client:create_work_plan { metadata = metadata or {} })
+function Env:create_plan(metadata, watch_fields, policy)
+  local response, err = self.client:create_work_plan { metadata = metadata or {}, policy = policy }
+  if policy and not response and self.engine and not self.has_policies then
+    where.fail(("%s\n  testing.env { policies = {} } has the shipped policies"):format(err))
+  end
+  must(response, err)
   local plan = { id = response.work_plan.id, env = self }
   -- Creating the plan is its first change: everything after that is wanted, however late the watch arrives.
   local request = { after_sequence = 1 }
@@ -116,7 +143,7 @@ function Env:write(plan, nodes)
 end
 
 ---Creates a plan and writes all of it at once. Bodies in Lua are run by this env.
----@param what turboci.workflow.Plan|{checks: table[]?, stages: table[]?, metadata: table?}
+---@param what turboci.workflow.Plan|{checks: table[]?, stages: table[]?, metadata: table?, policy: string?}
 ---@return turboci.testing.Plan
 function Env:submit(what)
   local writes = what
@@ -129,7 +156,7 @@ function Env:submit(what)
       end
     end
   end
-  local plan = self:create_plan(writes.metadata)
+  local plan = self:create_plan(writes.metadata, nil, writes.policy)
   must(self:write(plan, { checks = writes.checks, stages = writes.stages }))
   return plan
 end
@@ -185,6 +212,49 @@ end
 function Env:execution(plan, stage_id, attempt)
   local list = self:executions(plan, stage_id)
   return list[attempt or #list]
+end
+
+---Why a node waits, was skipped, failed, or ran where it ran.
+---@param plan turboci.testing.Plan|string
+---@param id string
+---@param kind "stage"|"check"|nil default: whatever has this id, a stage before a check
+---@return {explanations: table[], decisions: table[]} ExplainNodeResponse
+function Env:why(plan, id, kind)
+  kind = kind or not self:stage(plan, id) and self:check(plan, id) and "check" or "stage"
+  return must(self.client:explain_node { work_plan_id = id_of(plan), [kind .. "_id"] = id })
+end
+
+---The decisions of policies that are on record for a stage, of all attempts, in order.
+---@param plan turboci.testing.Plan|string
+---@param stage_id string
+---@param hook string? only those of this hook
+---@return table[] PolicyDecisions
+function Env:decisions(plan, stage_id, hook)
+  local out = {}
+  for _, decision in ipairs(must(self.client:explain_node {
+    work_plan_id = id_of(plan), stage_id = stage_id,
+  }).decisions) do
+    if not hook or decision.hook == hook then out[#out + 1] = decision end
+  end
+  return out
+end
+
+-- ---- policies ----
+
+---The engine looks at its policies folders now. A file that it cannot take over is no error: it is told in `error` of
+---the policy.
+---@return {policies: table[], changed: string[]} ReloadPoliciesResponse
+function Env:reload_policies()
+  return must(self.client:reload_policies {})
+end
+
+---What the engine knows of a policy: version, calls, faults, circuit, error of its file.
+---@param name string
+---@return table? PolicyInfo
+function Env:policy(name)
+  for _, info in ipairs(must(self.client:list_policies {}).policies) do
+    if info.name == name then return info end
+  end
 end
 
 -- ---- runners ----

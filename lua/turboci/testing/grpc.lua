@@ -7,6 +7,7 @@
 local client = require "turboci.client"
 local core = require "turboci.core"
 local loop = require "turboci.loop"
+local util = require "turboci.util"
 local uv = require "luv"
 
 local START_TIMEOUT_S = 20
@@ -28,15 +29,21 @@ local function read_lines(pipe, on_line)
   end)
 end
 
+-- Adds "OPTION KEY=VALUE" for each entry, in order of the keys.
+local function add_pairs(list, option, pairs_of)
+  for _, name in ipairs(util.sorted_keys(pairs_of or {})) do
+    table.move({ option, ("%s=%s"):format(name, pairs_of[name]) }, 1, 2, #list + 1, list)
+  end
+end
+
 local function arguments(given, database)
   local list = { "serve", "--listen", "127.0.0.1:0", "--db", database }
-  local names = {}
-  for name in pairs(given.limits or {}) do names[#names + 1] = name end
-  table.sort(names)
-  for _, name in ipairs(names) do
-    list[#list + 1] = "--limit"
-    list[#list + 1] = ("%s=%d"):format(name, given.limits[name])
+  add_pairs(list, "--limit", given.limits)
+  for _, folder in ipairs(given.policies or {}) do
+    table.move({ "--policies", folder }, 1, 2, #list + 1, list)
   end
+  if given.policy then table.move({ "--policy", given.policy }, 1, 2, #list + 1, list) end
+  add_pairs(list, "--policy-for", given.policy_for)
   return list
 end
 
@@ -73,7 +80,7 @@ local function fail_with_output(self, text)
   error(text .. "\n" .. table.concat(self.output, "\n"), 0)
 end
 
----@param given {limits: table?, db: string?}
+---@param given turboci.testing.EnvOptions
 ---@return turboci.testing.Grpc
 local function new(given)
   local self = setmetatable({ generation = 0, closers = {} }, Grpc)

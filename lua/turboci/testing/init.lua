@@ -20,6 +20,14 @@ function M.env(options)
   return require("turboci.testing.env").new(options)
 end
 
+---A policy to ask, without an engine: see turboci/testing/policy.lua.
+---@param path string the file; or the name of a shipped policy
+---@param options {folders: string[]?, limits: table<string, integer>?}?
+---@return turboci.testing.Policy
+function M.policy(path, options)
+  return require("turboci.testing.policy").open(path, options)
+end
+
 ---What a hook of a mock runner returns for a success, a failure, or to break its connection. Also on every env.
 function M.success(...) return require("turboci.testing.mock_runner").success(...) end
 function M.failure(...) return require("turboci.testing.mock_runner").failure(...) end

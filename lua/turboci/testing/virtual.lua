@@ -22,7 +22,7 @@ local Virtual = {}
 Virtual.__index = Virtual
 Virtual.name = "virtual"
 
----@param given {limits: table?, db: string?, seed: integer?, start: number?}
+---@param given turboci.testing.EnvOptions
 ---@return turboci.testing.Virtual
 local function new(given)
   local engine = assert(core.virtual {
@@ -30,6 +30,9 @@ local function new(given)
     database = given.db,
     seed = given.seed,
     start = given.start,
+    policies = given.policies,
+    policy = given.policy,
+    policy_for = given.policy_for,
   })
   return setmetatable({
     engine = engine,

@@ -55,6 +55,18 @@ describe("testing asserts:", function()
       "is_final follows assert.stage")
   end)
 
+  it("explains finds an explanation by its text, or by all that is named", function()
+    assert.stage(plan, "aside").explains "no runner of type 'nobody'"
+    assert.stage(plan, "aside").explains { kind = "NO_RUNNER", subject = "nobody", attempt = 1 }
+    assert.stage(plan, "flaky").explains { kind = "ATTEMPT", attempt = 1, text = "exit code 2" }
+    assert_contains(message_of(function() assert.stage(plan, "aside").explains { kind = "BACKOFF" } end),
+      "stage 'aside': nothing explains it by { kind = \"BACKOFF\" }", "NO_RUNNER no runner of type 'nobody'")
+    assert_contains(message_of(function() assert.stage(plan, "aside").explains { knd = "BACKOFF" } end),
+      "unknown option 'knd'", "'kind'")
+    assert_contains(message_of(function() assert.execution(plan, "aside").explains "x" end),
+      "explains follows assert.stage")
+  end)
+
   -- Records as no engine would write them.
   for what, row in pairs {
     ["a time that is missing"] = { { finished_at = false }, "finished_at: missing in state COMPLETE" },

@@ -1,6 +1,7 @@
 -- The program itself ($TURBOCI_BIN), as a person or a script uses it: arguments, output, exit codes, signals.
 
 local cjson = require "cjson"
+local client = require "turboci.client"
 local loop = require "turboci.loop"
 local uv = require "luv"
 
@@ -140,7 +141,7 @@ describe("turboci", function()
   it("shows its verbs and exit codes with --help", function()
     local help = turboci("--help")
     assert.equal(0, help.code)
-    for _, verb in ipairs { "run", "serve", "runner", "submit", "watch", "status", "test" } do
+    for _, verb in ipairs { "run", "serve", "runner", "submit", "watch", "status", "why", "policy", "test" } do
       assert.matches("\n  " .. verb, help.out)
       local own = turboci(verb, "--help")
       assert.equal(0, own.code, verb .. own.err)
@@ -165,6 +166,7 @@ describe("turboci", function()
     { "a limit that does not exist", { "serve", "--limit", "turn_event_max=1" }, "did you mean 'turn_events_max'" },
     { "a limit that is no number", { "serve", "--limit", "turn_events_max=x" }, "NAME=VALUE" },
     { "an address that is none", { "serve", "--listen", "nonsense", "--db", "x.db" }, "--listen" },
+    { "metadata without =", { "runner", "shell", "--metadata", "warm" }, "expected KEY=VALUE" },
     { "a mode that is none", { "runner", "shell", "--mode", "maybe" }, "sync or async" },
     { "a duration that is none", { "watch", "x", "--reconnect-timeout", "soon" }, "not a duration" },
   }
@@ -453,8 +455,12 @@ describe("turboci serve, runner, submit, watch and status", function()
 
   it("run a plan over processes of their own", function()
     local server, address = serve()
-    local runner = spawn({ "runner", "shell", "--id", "r1" }, { TURBOCI_SERVER = address })
+    local runner = spawn({ "runner", "shell", "--id", "r1", "--metadata", "warm=yes", "--metadata", "note=a=b" },
+      { TURBOCI_SERVER = address })
     runner:wait_for("^runner r1 registered at " .. address:gsub("%p", "%%%0") .. ", listening 127%.0%.0%.1:%d+\n")
+
+    local listed = assert(client.connect(address):list_stage_runners {})
+    assert.same({ warm = "yes", note = "a=b" }, listed.runners[1].metadata)
 
     local submitted = turboci("submit", write("w.lua", workflow), "--server", address, "--wait")
     assert.equal(0, submitted.code, submitted.err)

@@ -147,7 +147,7 @@ describe("encode and decode", function()
     local check = assert(core.decode("Check", ""))
     assert.same({ id = "", work_plan_id = "", state = "UNKNOWN", kind = "", results = {}, version = 0,
       outcome = "UNKNOWN", reason = "UNKNOWN" }, check)
-    assert.same({ metadata = {} }, core.decode("CreateWorkPlanRequest", ""))
+    assert.same({ metadata = {}, policy = "" }, core.decode("CreateWorkPlanRequest", ""))
     assert.same({ sequence = 0 }, core.decode("WorkPlanEvent", ""))
   end)
 end)

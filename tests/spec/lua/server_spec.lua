@@ -1,7 +1,7 @@
 -- turboci.core's embedded server, called by its own client.
 local core = require "turboci.core"
 local uv = require "luv"
-debug.getregistry()["turboci.luv"] = uv -- see turboci/loop.lua
+debug.getregistry()["turboci.luv"] = debug.getregistry()["turboci.luv"] or uv -- see turboci/loop.lua
 
 local WAIT = 10
 

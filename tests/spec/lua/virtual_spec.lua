@@ -253,8 +253,40 @@ describe("options", function()
     assert.truthy(err:match "virtual_spec%.lua:%d+: there is no option 'sed'; did you mean 'seed'%?$", err)
     for _, options in ipairs { { seed = "x" }, { seed = 1.5 }, { start = -1 }, { start = 0 / 0 }, { start = "soon" },
       { database = 1 }, { limits = 1 }, { limits = { id_bytes_max = 0 } }, { limits = { id_byte_max = 1 } },
-      { limits = { id_bytes_max = "9" } }, { limits = { 1 } }, { allow = "loopback" }, { allow = { 1 } }, { 1 }, 1 } do
+      { limits = { id_bytes_max = "9" } }, { limits = { 1 } }, { allow = "loopback" }, { allow = { 1 } }, { 1 }, 1,
+      { policies = 1 }, { policies = { 1 } }, { policy = 1 }, { policy_for = "a" }, { policy_for = { "a" } },
+      { policy_for = { build = 1 } }, { shadow = {} } } do
       assert.has_error(function() core.virtual(options) end)
+    end
+  end)
+
+  it("name policies, which have to be there", function()
+    local folder = os.tmpname()
+    os.remove(folder)
+    assert(os.execute("mkdir " .. folder))
+    finally(function() os.execute("rm -r " .. folder) end)
+    local file <close> = assert(io.open(folder .. "/first.lua", "w"))
+    file:write "return { select = function(ctx) return ctx.runners[1], 'the first' end }\n"
+    file:flush()
+    local engine <close> = assert(core.virtual { policies = folder, policy = "first", policy_for = { t = "first" } })
+    local listed = call(engine, "ListPolicies", {}).policies
+    assert.equal(1, #listed)
+    assert.same({ "server", "type:t" }, listed[1].attached_to)
+    assert.same({ "select" }, listed[1].hooks)
+    assert.same({}, call(engine, "ReloadPolicies", {}).changed)
+    start(engine)
+    assert.equal(1, engine:counters().policy_asks)
+    assert.equal(0, engine:counters().policy_faults)
+    for options, expected in pairs {
+      [{ policies = folder .. "/none" }] = folder .. "/none': No such file or directory",
+      [{ policies = { folder }, policy = "fist" }] = "policy 'fist' %(the server's default%).*known are: first",
+      [{ policies = { folder }, policy_for = { t = "fist" } }] = "policy 'fist' %(for runner type 't'%)",
+      [{ policy = "first" }] = "no policies folder",
+      [{ shadow = folder .. "/none.lua" }] = "shadow",
+    } do
+      local none, err = core.virtual(options)
+      assert.is_nil(none)
+      assert.truthy(err:find(expected), err)
     end
   end)
 end)

@@ -36,6 +36,20 @@ local function writes_message(define)
 end
 
 describe("workflow", function()
+  it("names the plan's policy, which is not a file", function()
+    local plan = workflow.plan { name = "p", policy = "least_loaded" }
+    plan:stage("s", { runner = "shell" })
+    assert.equal("least_loaded", plan:writes().policy)
+    assert.is_nil(workflow.plan({}).policy)
+    local line = here(1)
+    assert_contains(message_of(function() workflow.plan { policy = "policies/x.lua" } end),
+      line .. ": plan: policy: expected the name of a policy")
+    assert_contains(message_of(function() workflow.plan { policy = "x.lua" } end), "leave out the folder and .lua")
+    assert_contains(message_of(function() workflow.plan { policy = "" } end), "expected the name of a policy")
+    assert_contains(message_of(function() workflow.plan { policy = {} } end), "policy: expected string, got table")
+    assert_contains(message_of(function() workflow.plan { polcy = "x" } end), "did you mean 'policy'")
+  end)
+
   it("writes the whole plan as messages", function()
     local plan = workflow.plan { name = "build-and-test", metadata = { branch = "main", run = 7 } }
     local builds = plan:check("builds", { kind = "build", options = { strict = true } })

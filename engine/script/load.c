@@ -1,0 +1,292 @@
+/* load: the files of a policy: reading, compiling, require, and the table that a policy returns.
+ *
+ * 1. Text only, never bytecode; no zero bytes, not even as an escape (text.c says why).
+ * 2. All files run in one call with TCI_LOAD_FACTOR times the bounds of a call of a hook.
+ * 3. The version is the SHA-256 of the bytes of the policy's file and of those it required, in order of the first require: what
+ *    `cat FILE... | sha256sum` says.
+ *
+ * Called by script.c.
+ */
+#define _GNU_SOURCE 1
+#include "script/internal.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <openssl/evp.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/assert.h"
+
+enum { FILES_MAX = 32, NAME_BYTES_MAX = 100 };
+
+/* ---- files ---- */
+
+/* Appends the bytes of a regular file. RESOURCE_EXHAUSTED: more than `bytes_max`. No messages. */
+static tci_code read_file(const char *path, size_t bytes_max, tci_buf *out) {
+  int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY); /* a pipe must not stop us */
+  if (fd < 0) return errno == ENOENT || errno == ENOTDIR ? TCI_NOT_FOUND : TCI_PERMISSION_DENIED;
+  struct stat about;
+  tci_code code = TCI_OK;
+  size_t from = out->len;
+  if (fstat(fd, &about) != 0 || !S_ISREG(about.st_mode)) code = TCI_FAILED_PRECONDITION;
+  while (code == TCI_OK) {
+    ssize_t n = read(fd, tci_buf_reserve(out, 4096), 4096);
+    if (n < 0 && errno == EINTR) continue;
+    if (n < 0) code = TCI_DATA_LOSS;
+    if (n <= 0) break;
+    out->len += (size_t)n;
+    if (out->len - from > bytes_max) code = TCI_RESOURCE_EXHAUSTED;
+  }
+  close(fd);
+  return code;
+}
+
+static const char *why_unread(tci_code code) {
+  switch (code) {
+    case TCI_NOT_FOUND: return "there is no such file";
+    case TCI_RESOURCE_EXHAUSTED: return "larger than the limit policy_source_bytes_max";
+    case TCI_FAILED_PRECONDITION: return "not a regular file";
+    case TCI_PERMISSION_DENIED: return "cannot be opened";
+    default: return "cannot be read";
+  }
+}
+
+static void digest_of(tci_str bytes, uint8_t out[32]) {
+  unsigned len = 0;
+  int good = EVP_Digest(bytes.len ? bytes.ptr : "", bytes.len, out, &len, EVP_sha256(), NULL);
+  tci_assert(good && len == 32);
+}
+
+bool tci_file_changed(const tci_script_file *file, int64_t bytes_max) {
+  tci_buf bytes = {0};
+  uint8_t digest[32];
+  tci_code code = read_file(file->path, (size_t)bytes_max, &bytes);
+  digest_of(tci_buf_str(&bytes), digest);
+  tci_buf_deinit(&bytes);
+  return code != TCI_OK || memcmp(digest, file->digest, sizeof digest) != 0;
+}
+
+static bool is_name(const char *name) {
+  size_t len = strspn(name, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_-");
+  return len > 0 && len <= NAME_BYTES_MAX && !name[len];
+}
+
+/* ---- compiling ---- */
+
+/* The line of the first zero byte, or of the first escape that makes one; 0: none. A run of backslashes never spans a string and what
+ * is around it, so that no other parsing is needed; in comments and long strings such an escape is refused, too. */
+static int line_of_zero(tci_str source) {
+  int line = 1;
+  for (size_t i = 0; i < source.len; i++) {
+    char c = source.ptr[i];
+    if (c == '\n') line++;
+    if (!c) return line;
+    if (c != '\\') continue;
+    const char *p = source.ptr + ++i, *end = source.ptr + source.len;
+    if (p == end) break;
+    if (*p == '\n') line++;
+    if (*p == 'x' && end - p > 2 && p[1] == '0' && p[2] == '0') return line;
+    if (*p == 'u' && end - p > 2 && p[1] == '{') {
+      for (p += 2; p < end && *p == '0'; p++) continue;
+      if (p < end && *p == '}' && p[-1] == '0') return line;
+    } else if (*p >= '0' && *p <= '9') {
+      int n = 0;
+      for (int digits = 0; digits < 3 && p < end && *p >= '0' && *p <= '9'; digits++) n = n * 10 + *p++ - '0';
+      if (n == 0) return line;
+    }
+  }
+  return 0;
+}
+
+/* Pushes the function of a file, in our environment. Raises. */
+static void compile(lua_State *L, tci_str source, const char *file) {
+  int line = line_of_zero(source);
+  if (line) {
+    lua_pushfstring(L, "%s:%d: zero bytes are not for policies, nor escapes that make one", file, line);
+    lua_error(L);
+  }
+  const char *chunk = lua_pushfstring(L, "@%s", file);
+  if (luaL_loadbufferx(L, source.len ? source.ptr : "", source.len, chunk, "t") != LUA_OK) lua_error(L);
+  lua_remove(L, -2);
+}
+
+/* Reads, compiles and runs a file; leaves its result. Raises. `name` stays valid meanwhile. */
+static void run(lua_State *L, tci_str source, const char *name, const char *path) {
+  tci_script *s = tci_script_of(L);
+  tci_script_file record = {.path = strdup(path)};
+  digest_of(source, record.digest);
+  tci_vec_push(&s->files, record);
+  tci_buf_add(&s->bytes, source);
+  tci_vec_push(&s->opening, name);
+  const char *file = lua_pushfstring(L, "%s.lua", name);
+  compile(L, source, file);
+  tci_push_environment(L);
+  lua_setupvalue(L, -2, 1);
+  lua_call(L, 0, 1);
+  lua_remove(L, -2);
+  s->opening.len--;
+}
+
+/* ---- require ---- */
+
+/* Tries each folder; true when one has it. Raises when a file is there and cannot be read. */
+static bool find(lua_State *L, const char *name, tci_buf *source, char **path) {
+  tci_script *s = tci_script_of(L);
+  for (size_t i = 0; i < s->folders_len; i++) {
+    const char *at = lua_pushfstring(L, "%s/%s.lua", s->folders[i], name);
+    source->len = 0;
+    tci_code code = read_file(at, (size_t)s->limits.policy_source_bytes_max, source);
+    if (code == TCI_NOT_FOUND) {
+      lua_pop(L, 1);
+      continue;
+    }
+    if (code != TCI_OK) luaL_error(L, "require '%s': %s: %s", name, at, why_unread(code));
+    *path = (char *)at; /* stays on the stack */
+    return true;
+  }
+  return false;
+}
+
+int tci_require(lua_State *L) {
+  tci_script *s = tci_script_of(L);
+  const char *name = luaL_checkstring(L, 1);
+  lua_settop(L, 1);
+  tci_sandbox_charge(L, 4);
+  if (!is_name(name))
+    return luaL_error(L, "require '%s': a name is letters, digits, '_' and '-', without folder or '.lua'", name);
+  tci_push_loaded(L);
+  lua_pushvalue(L, 1);
+  if (lua_rawget(L, 2) != LUA_TNIL) return 1;
+  if (!s->loading) return luaL_error(L, "require '%s': only while the file is loaded; put it at the top", name);
+  for (size_t i = 0; i < s->opening.len; i++)
+    if (strcmp(s->opening.items[i], name) == 0)
+      return luaL_error(L, "require '%s': in a circle: it is being loaded, and what it requires requires it", name);
+  if (s->files.len >= FILES_MAX) return luaL_error(L, "require '%s': more than %d files", name, FILES_MAX);
+  char *path = NULL;
+  tci_buf *source = &s->source; /* ours until it is compiled */
+  if (!find(L, name, source, &path)) {
+    lua_pushfstring(L, "require '%s': there is no %s.lua in %s", name, name, s->folders_len ? s->folders[0] : ".");
+    for (size_t i = 1; i < s->folders_len; i++) lua_pushfstring(L, " or %s", s->folders[i]);
+    if (s->folders_len > 1) lua_concat(L, (int)s->folders_len);
+    return luaL_error(L, "%s", lua_tostring(L, -1));
+  }
+  run(L, tci_buf_str(source), name, path);
+  if (lua_isnil(L, -1)) lua_pushboolean(L, true);
+  lua_pushvalue(L, 1);
+  lua_pushvalue(L, -2);
+  lua_rawset(L, 2);
+  return 1;
+}
+
+/* ---- the policy's table ---- */
+
+/* Of the table at the top: checks the keys and takes the hooks. False: `message` says what is wrong. */
+static bool take_policy(tci_script *s, char *message, size_t size) {
+  static const char *const keys[] = {"select", "retry", "timeout", "priority", "admit", "name", "description", NULL};
+  lua_State *L = s->L;
+  const char *unknown = NULL;
+  if (!lua_istable(L, -1) || tci_view_kind(L, -1)) {
+    snprintf(message, size, "%s: a policy returns a table with its hooks; this file returned a %s", s->file,
+             luaL_typename(L, -1));
+    return false;
+  }
+  for (lua_pushnil(L); lua_next(L, -2); lua_pop(L, 1)) {
+    if (lua_type(L, -2) != LUA_TSTRING) {
+      snprintf(message, size, "%s: a policy's table has names only, not a key that is a %s", s->file,
+               luaL_typename(L, -2));
+      lua_pop(L, 2);
+      return false;
+    }
+    const char *key = lua_tostring(L, -2);
+    size_t i = 0;
+    while (keys[i] && strcmp(key, keys[i]) != 0) i++;
+    if (!keys[i] && (!unknown || strcmp(key, unknown) < 0)) unknown = key; /* not the first in the order of hashes */
+    if (i < TCI_HOOKS && lua_isfunction(L, -1)) {
+      lua_pushvalue(L, -1);
+      lua_replace(L, TCI_AT_HOOKS + (int)i);
+      s->policy.hooks |= 1u << i;
+    }
+  }
+  if (unknown) {
+    const char *near = tci_nearest(unknown, keys);
+    snprintf(message, size, "%s: unknown key '%.60s'%s%s%s", s->file, unknown, near ? "; did you mean '" : "",
+             near ? near : "", near ? "'?" : "");
+    return false;
+  }
+  for (size_t i = 0; keys[i]; i++) {
+    lua_pushstring(L, keys[i]);
+    int type = lua_rawget(L, -2), wanted = i < TCI_HOOKS ? LUA_TFUNCTION : LUA_TSTRING;
+    bool other_name = strcmp(keys[i], "name") == 0 && type == wanted && strcmp(lua_tostring(L, -1), s->name) != 0;
+    if (type != LUA_TNIL && type != wanted) {
+      snprintf(message, size, "%s: '%s' must be a %s, not a %s", s->file, keys[i], lua_typename(L, wanted),
+               lua_typename(L, type));
+      return false;
+    }
+    if (other_name) {
+      snprintf(message, size, "%s: its name is '%.60s' but the file's is '%s'", s->file, lua_tostring(L, -1), s->name);
+      return false;
+    }
+    lua_pop(L, 1);
+  }
+  if (s->policy.hooks) return true;
+  snprintf(message, size, "%s: a policy has at least one of the hooks select, retry, timeout, priority, admit", s->file);
+  return false;
+}
+
+static int run_main(lua_State *L) {
+  tci_script *s = tci_script_of(L);
+  run(L, tci_buf_str(&s->source), s->name, s->path);
+  return 1;
+}
+
+static void take_version(tci_script *s) {
+  uint8_t digest[32];
+  digest_of(tci_buf_str(&s->bytes), digest);
+  for (int i = 0; i < 8; i++) snprintf(s->version + 2 * i, 3, "%02x", digest[i]);
+  tci_buf_deinit(&s->bytes);
+  tci_buf_deinit(&s->source);
+}
+
+/* "p/least_loaded.lua" -> "least_loaded"; NULL: no policy can be called so. */
+static bool take_name(tci_script *s, char *message, size_t size) {
+  const char *slash = strrchr(s->path, '/'), *file = slash ? slash + 1 : s->path;
+  size_t len = strlen(file);
+  s->file = strdup(file);
+  s->name = strdup(file);
+  bool is_lua = len > 4 && strcmp(file + len - 4, ".lua") == 0;
+  if (is_lua) s->name[len - 4] = '\0';
+  const char *what = NULL;
+  if (!is_lua)
+    what = "the file of a policy is called NAME.lua";
+  else if (!is_name(s->name))
+    what = "the name of a policy is at most 100 letters, digits, '_' and '-'";
+  else if (s->name[0] == '_')
+    what = "a library (its name begins with '_'): for require, not a policy";
+  if (what) snprintf(message, size, "%s: %s", file, what);
+  return !what;
+}
+
+tci_status tci_load(tci_script *s, char *message, size_t size) {
+  if (!take_name(s, message, size)) return (tci_status){TCI_INVALID_ARGUMENT, message};
+  tci_code code = read_file(s->path, (size_t)s->limits.policy_source_bytes_max, &s->source);
+  if (code != TCI_OK) {
+    snprintf(message, size, "%s: %s", code == TCI_NOT_FOUND ? s->path : s->file, why_unread(code));
+    bool kept = code == TCI_NOT_FOUND || code == TCI_RESOURCE_EXHAUSTED;
+    return (tci_status){kept ? code : TCI_INVALID_ARGUMENT, message};
+  }
+  tci_sandbox_begin(s, s->limits.policy_instructions_max * TCI_LOAD_FACTOR,
+                    (size_t)s->limits.policy_memory_bytes_max * TCI_LOAD_FACTOR,
+                    s->limits.policy_cpu_ms_max * 1000 * TCI_LOAD_FACTOR / 2);
+  s->loading = true;
+  lua_pushcfunction(s->L, run_main);
+  bool good = tci_sandbox_call(s, 0, 1, message, size) && take_policy(s, message, size);
+  s->loading = false;
+  lua_settop(s->L, TCI_AT_KEYS - 1);
+  tci_sandbox_end(s, !good);
+  take_version(s);
+  return good ? TCI_STATUS_OK : (tci_status){TCI_INVALID_ARGUMENT, message};
+}

@@ -1,0 +1,343 @@
+/* sandbox: the state of a policy, and the bounds of a call.
+ *
+ * 1. Instructions are counted by a hook every `period` of them; C functions and large blocks are charged as if they were
+ *    instructions. When the budget is gone the hook comes at every instruction and raises, so that no pcall goes on.
+ * 2. The allocator never refuses what a script can ask for in one instruction: it grants it, notes the fault and arms the
+ *    hook. Refusing would make Lua collect everything first, again at each try.
+ * 3. Nothing here reads the order of hashes or addresses; the clocks only when `fuse` is set.
+ *
+ * Callers: load.c and script.c; the charges, library.c and text.c.
+ */
+#include "script/internal.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/assert.h"
+#include "base/clock.h"
+
+enum {
+  PERIOD = 100,
+  PERIOD_SLOW = 10,          /* when a period took longer than SLOW_NS */
+  SLOW_NS = 100000,
+  CHARGED_FROM = 1024,       /* bytes of a block */
+  BYTES_PER_UNIT = 128,
+  STACK_BYTES_MAX = 65536,   /* 4,096 values */
+  SLACK_BYTES = 8 << 20,     /* over the ceiling: here the allocator does refuse */
+  COLLECT_BYTES = 256 << 10, /* of garbage, at least */
+};
+
+static const char stopped; /* its address is the error value of a fault */
+
+/* ---- faults ---- */
+
+/* "least_loaded.lua:12" of the innermost function that is the script's own. */
+static void locate(lua_State *L, char *out) {
+  lua_Debug ar;
+  for (int level = 0; lua_getstack(L, level, &ar); level++) {
+    lua_getinfo(L, "Sl", &ar);
+    if (ar.currentline <= 0 || strcmp(ar.source, "=library") == 0) continue;
+    tci_text_clean(tci_str_from(ar.short_src), out, TCI_WHERE_BYTES - 12);
+    size_t len = strlen(out), digits = 1;
+    for (int n = ar.currentline; n >= 10; n /= 10) digits++;
+    out[len] = ':';
+    for (int n = ar.currentline, i = (int)digits; i > 0; i--, n /= 10) out[len + (size_t)i] = (char)('0' + n % 10);
+    out[len + digits + 1] = '\0';
+    return;
+  }
+  out[0] = '\0';
+}
+
+static void on_count(lua_State *L, lua_Debug *ar);
+static void count_pending(tci_script *s);
+
+/* From here on every instruction is the last one. */
+static void arm(tci_script *s, tci_fault fault, size_t size) {
+  if (s->fault) return;
+  s->fault = fault;
+  s->fault_size = size;
+  s->where[0] = '\0';
+  s->period = 1;
+  lua_sethook(s->L, on_count, LUA_MASKCOUNT, 1);
+}
+
+static _Noreturn void raise_stop(lua_State *L) {
+  tci_script *s = tci_script_of(L);
+  if (!s->where[0]) locate(L, s->where);
+  lua_pushlightuserdata(L, (void *)&stopped);
+  lua_error(L);
+  tci_unreachable();
+}
+
+void tci_sandbox_stop(lua_State *L, tci_fault fault, size_t size) {
+  arm(tci_script_of(L), fault, size);
+  raise_stop(L);
+}
+
+void tci_sandbox_charge(lua_State *L, size_t units) {
+  tci_script *s = tci_script_of(L);
+  s->spent += (int64_t)units;
+  if (s->spent > s->budget) tci_sandbox_stop(L, TCI_FAULT_INSTRUCTIONS, 0);
+}
+
+/* CPU time, but the cheap clock first: the other one is looked at only when time has passed at all, and counts from there. */
+static bool is_too_long(tci_script *s) {
+  int64_t passed_ns = tci_clock_mono_ns() - s->begun_ns;
+  if (!s->cpu_from_us) {
+    if (passed_ns > SLOW_NS / 2) s->cpu_from_us = tci_clock_thread_cpu_us();
+    return false;
+  }
+  return passed_ns > s->cpu_us_max * 1000 && tci_clock_thread_cpu_us() - s->cpu_from_us > s->cpu_us_max;
+}
+
+static void on_count(lua_State *L, lua_Debug *ar) {
+  (void)ar;
+  tci_script *s = tci_script_of(L);
+  count_pending(s);
+  if (s->fault) raise_stop(L);
+  s->spent += s->period;
+  if (s->spent > s->budget) tci_sandbox_stop(L, TCI_FAULT_INSTRUCTIONS, 0);
+  if (!s->fuse) return;
+  if (is_too_long(s)) tci_sandbox_stop(L, TCI_FAULT_TIME, 0);
+  if (s->cpu_from_us && s->period == PERIOD) { /* it takes its time: look more often */
+    s->period = PERIOD_SLOW;
+    lua_sethook(L, on_count, LUA_MASKCOUNT, PERIOD_SLOW);
+  }
+}
+
+/* ---- memory ---- */
+
+static void count_growth(tci_script *s, const void *block, size_t tag, size_t old_bytes, size_t bytes, bool ours) {
+  if (ours || (block && block == s->texts)) { /* invariant 3 of internal.h; and how large it is depends on earlier calls */
+    s->ceiling_bytes += bytes - old_bytes;
+    return;
+  }
+  if (bytes >= CHARGED_FROM) s->spent += (int64_t)(bytes / BYTES_PER_UNIT);
+  size_t string_max = (size_t)s->limits.policy_string_bytes_max;
+  if (!block && tag == LUA_TSTRING && bytes > string_max + s->string_header_bytes)
+    arm(s, TCI_FAULT_STRING, bytes - s->string_header_bytes);
+  if (s->used_bytes > s->ceiling_bytes) arm(s, TCI_FAULT_MEMORY, 0);
+  if (s->spent > s->budget) arm(s, TCI_FAULT_INSTRUCTIONS, 0);
+}
+
+/* Of the stack only the size is bounded: whether it has to grow depends on earlier calls. */
+static void moved_stack(tci_script *s, void *stack, size_t old_bytes, size_t bytes) {
+  s->stack = stack;
+  if (!s->ceiling_bytes) return;
+  s->ceiling_bytes += bytes - old_bytes;
+  if (bytes > STACK_BYTES_MAX && bytes > old_bytes && !s->building) arm(s, TCI_FAULT_STACK, 0);
+}
+
+/* Lua makes a larger stack beside the old one and then frees that: a new vector is counted at the next look, when it is known not to
+ * be the stack. */
+static void count_pending(tci_script *s) {
+  size_t bytes = s->pending_bytes;
+  if (!bytes) return;
+  s->pending_bytes = 0;
+  if (s->ceiling_bytes) count_growth(s, NULL, 0, 0, bytes, s->pending_is_ours);
+}
+
+static void forget(tci_script *s, void *block, size_t bytes) {
+  s->used_bytes -= bytes;
+  if (block && (block == s->stack || s->find == &s->stack) && s->pending_bytes) {
+    size_t new_bytes = s->pending_bytes;
+    s->pending_bytes = 0;
+    moved_stack(s, s->pending, bytes, new_bytes);
+  }
+  free(block);
+  if (s->ceiling_bytes && s->building) s->ceiling_bytes -= bytes;
+}
+
+/* Lua's allocator. For a new block old_bytes is the kind of object it is for. */
+static void *allocate(void *self, void *block, size_t old_bytes, size_t bytes) {
+  tci_script *s = self;
+  size_t tag = old_bytes;
+  if (!block) old_bytes = 0;
+  if (bytes == 0) {
+    forget(s, block, old_bytes);
+    return NULL;
+  }
+  count_pending(s);
+  if (s->ceiling_bytes && !s->building && s->used_bytes + bytes > s->ceiling_bytes + old_bytes + SLACK_BYTES) return NULL;
+  void *new = tci_realloc(block, bytes);
+  s->used_bytes += bytes - old_bytes;
+  if (block && s->find) *s->find = new;
+  if (block && block == s->stack) {
+    moved_stack(s, new, old_bytes, bytes);
+  } else if (!block && tag == 0) {
+    s->pending_is_ours = s->building;
+    s->pending = new;
+    s->pending_bytes = bytes;
+  } else if (s->ceiling_bytes && bytes > old_bytes) {
+    count_growth(s, block, tag, old_bytes, bytes, s->building);
+  } else if (s->ceiling_bytes && s->building) {
+    s->ceiling_bytes -= old_bytes - bytes;
+  }
+  if (block && block == s->texts) s->texts = new;
+  return new;
+}
+
+static int on_panic(lua_State *L) {
+  (void)L;
+  tci_unreachable(); /* every call of a script is protected, and building views cannot fail */
+}
+
+void tci_sandbox_open(tci_script *s) {
+  lua_State *L = s->L = lua_newstate(allocate, s);
+  tci_assert(L);
+  *(tci_script **)lua_getextraspace(L) = s;
+  lua_atpanic(L, on_panic);
+  lua_gc(L, LUA_GCSTOP);
+  /* What grows when nothing else does: the stack, and the table of all short texts. */
+  s->find = &s->stack;
+  int grown = lua_checkstack(L, 100);
+  tci_assert(grown);
+  s->find = &s->texts;
+  for (int i = 0; i < 1000 && !s->texts; i++) {
+    lua_pushfstring(L, "text %d", i);
+    lua_pop(L, 1);
+  }
+  s->find = NULL;
+  size_t before = s->used_bytes;
+  char text[1000] = "";
+  lua_pushlstring(L, text, sizeof text);
+  s->string_header_bytes = s->used_bytes - before - sizeof text;
+  lua_settop(L, 0);
+}
+
+void tci_sandbox_close(tci_script *s) {
+  if (s->L) lua_close(s->L);
+  s->L = NULL;
+}
+
+/* ---- a call ---- */
+
+void tci_sandbox_begin(tci_script *s, int64_t instructions, size_t bytes, int64_t cpu_us) {
+  s->budget = instructions;
+  s->spent = s->view_cost = 0;
+  s->fault = TCI_FAULT_NONE;
+  s->where[0] = '\0';
+  s->building = false;
+  s->pending_bytes = 0;
+  s->ceiling_bytes = s->used_bytes + bytes;
+  s->begun_ns = tci_clock_mono_ns();
+  s->cpu_from_us = 0;
+  s->cpu_us_max = cpu_us;
+  s->period = PERIOD;
+  s->call++;
+  lua_sethook(s->L, on_count, LUA_MASKCOUNT, PERIOD);
+}
+
+void tci_sandbox_end(tci_script *s, bool faulted) {
+  s->pending_bytes = 0;
+  lua_sethook(s->L, NULL, 0, 0);
+  s->ceiling_bytes = 0;
+  s->building = false;
+  size_t garbage = s->used_bytes > s->live_bytes ? s->used_bytes - s->live_bytes : 0;
+  if (!faulted && (garbage <= COLLECT_BYTES || garbage <= s->live_bytes)) return;
+  lua_gc(s->L, LUA_GCCOLLECT);
+  s->live_bytes = s->used_bytes;
+}
+
+/* ---- what is said of an error ---- */
+
+void tci_text_clean(tci_str text, char *out, size_t size) {
+  size_t len = 0;
+  for (size_t i = 0; i < text.len;) {
+    size_t n = 1, left = text.len - i;
+    bool wide = (uint8_t)text.ptr[i] >= 0xc0;
+    while (wide && n < 4 && n < left && ((uint8_t)text.ptr[i + n] & 0xc0) == 0x80) n++;
+    bool good = tci_str_is_utf8((tci_str){text.ptr + i, n});
+    if (!good) n = 1;
+    if (len + n >= size) break;
+    if (!good)
+      out[len] = '?';
+    else if (n == 1 && ((uint8_t)text.ptr[i] < ' ' || text.ptr[i] == 127))
+      out[len] = ' ';
+    else
+      memmove(out + len, text.ptr + i, n);
+    len += n;
+    i += n;
+  }
+  out[len] = '\0';
+}
+
+static const char library_prefix[] = "library:";
+
+/* "library:12: attempt ..." -> "attempt ..." */
+static const char *without_library(const char *text) {
+  if (strncmp(text, library_prefix, sizeof library_prefix - 1) != 0) return NULL;
+  const char *at = text + sizeof library_prefix - 1;
+  while (*at >= '0' && *at <= '9') at++;
+  return at[0] == ':' && at[1] == ' ' ? at + 2 : NULL;
+}
+
+/* Runs where the error was raised. Errors of the library's own Lua are the fault of whoever called it. */
+int tci_sandbox_handler(lua_State *L) {
+  tci_script *s = tci_script_of(L);
+  if (s->fault) return 1;
+  locate(L, s->where);
+  const char *rest = lua_type(L, 1) == LUA_TSTRING ? without_library(lua_tostring(L, 1)) : NULL;
+  if (rest) lua_pushfstring(L, "%s: %s", s->where[0] ? s->where : "?", rest);
+  return 1;
+}
+
+static const char *fault_text(const tci_script *s, tci_arena *arena) {
+  const tci_limits *limits = &s->limits;
+  const char *when = s->loading ? "while it is loaded" : "in one call";
+  switch (s->fault) {
+    case TCI_FAULT_INSTRUCTIONS:
+      return tci_fmt(arena, "more than %lld instructions %s (limit policy_instructions_max)", (long long)s->budget,
+                     when);
+    case TCI_FAULT_MEMORY:
+      return tci_fmt(arena, "more than %lld bytes %s (limit policy_memory_bytes_max)",
+                     (long long)(limits->policy_memory_bytes_max * (s->loading ? TCI_LOAD_FACTOR : 1)), when);
+    case TCI_FAULT_STRING:
+      return tci_fmt(arena, "a string of %zu bytes, over the limit policy_string_bytes_max (%lld)", s->fault_size,
+                     (long long)limits->policy_string_bytes_max);
+    case TCI_FAULT_STACK: return "too deep a recursion, or too many values at once";
+    case TCI_FAULT_TIME:
+      return tci_fmt(arena, "more than %lld ms of CPU time %s (limit policy_cpu_ms_max)",
+                     (long long)(s->cpu_us_max / 1000), when);
+    case TCI_FAULT_NONE: break;
+  }
+  return "?";
+}
+
+/* Of the error value on top of the stack; runs no code of the script. */
+static void error_text(tci_script *s, int result, char *text, size_t size) {
+  lua_State *L = s->L;
+  tci_arena arena = {0};
+  const char *what;
+  bool placed = false;
+  if (s->fault) {
+    what = fault_text(s, &arena);
+  } else if (result == LUA_ERRMEM) {
+    what = "out of memory";
+  } else if (lua_type(L, -1) == LUA_TSTRING) {
+    what = lua_tostring(L, -1);
+    placed = strstr(what, ".lua:") != NULL;
+  } else if (lua_type(L, -1) == LUA_TNUMBER) {
+    lua_pushvalue(L, -1);
+    what = tci_fmt(&arena, "%s", lua_tostring(L, -1));
+    lua_pop(L, 1);
+  } else {
+    what = tci_fmt(&arena, "an error that is no text but a %s", luaL_typename(L, -1));
+    if (lua_isnil(L, -1)) what = "an error without a text";
+  }
+  const char *whole = placed ? what : tci_fmt(&arena, "%s: %s", s->where[0] ? s->where : s->file, what);
+  tci_text_clean(tci_str_from(whole), text, size);
+  tci_arena_deinit(&arena);
+}
+
+bool tci_sandbox_call(tci_script *s, int args, int results, char *text, size_t size) {
+  lua_State *L = s->L;
+  int result = lua_pcall(L, args, results, TCI_AT_HANDLER);
+  if (result == LUA_OK && !s->fault) return true;
+  if (result == LUA_OK) lua_pop(L, results); /* its last act was too much */
+  if (result == LUA_OK) lua_pushnil(L);
+  s->building = true; /* the text is ours */
+  error_text(s, result, text, size);
+  lua_pop(L, 1);
+  return false;
+}

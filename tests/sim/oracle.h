@@ -1,0 +1,388 @@
+/* oracle: a naive second opinion on everything that happens: states, outcomes, versions, runners, deadlines, dispatches. */
+#ifndef TCI_SIM_ORACLE_H
+#define TCI_SIM_ORACLE_H
+
+#include "asked.h"
+
+/* ---- nodes ---- */
+
+static tci_node *core_node(sim *s, const sim_plan *p, int i) {
+  tci_plan *plan = tci_core_plan(s->f.core, p->id);
+  if (!plan) fx_fail("a plan is gone");
+  tci_str id = tci_str_from(p->nodes[i].id);
+  tci_node *node = p->nodes[i].is_check ? (tci_node *)tci_plan_check(plan, id) : (tci_node *)tci_plan_stage(plan, id);
+  if (!node) fx_fail("%s is gone", p->nodes[i].id);
+  return node;
+}
+
+/* What the dependencies, as written, come to: 1 satisfied, 0 unsatisfied, -1 not known yet. */
+static int truth(sim *s, const sim_plan *p, const sim_node *n) {
+  int yes = 0, no = 0;
+  for (int i = 0; i < n->deps_len; i++) {
+    const tci_node *target = core_node(s, p, n->deps[i]);
+    if (!tci_node_is_final(target)) continue;
+    bool fine = n->conditions[i] == 0 || (n->conditions[i] == 1 && target->outcome == TCI_OUTCOME_SUCCEEDED) ||
+                (n->conditions[i] == 2 && target->outcome == TCI_OUTCOME_FAILED);
+    if (fine)
+      yes++;
+    else
+      no++;
+  }
+  if (n->any && n->deps_len) return yes > 0 ? 1 : no == n->deps_len ? 0 : -1;
+  return no > 0 ? 0 : yes == n->deps_len ? 1 : -1;
+}
+
+static const tci_result *result_of(const tci_check *c, const char *stage) {
+  for (size_t i = 0; i < c->results.len; i++)
+    if (tci_str_eq(c->results.items[i].owner_type, TCI_STR("stage")) &&
+        tci_str_eq(c->results.items[i].owner_id, tci_str_from(stage)))
+      return &c->results.items[i];
+  return NULL;
+}
+
+static bool has_failed_result(const tci_check *c) {
+  for (size_t i = 0; i < c->results.len; i++)
+    if (c->results.items[i].finalized_us && c->results.items[i].failure.present) return true;
+  return false;
+}
+
+static void judge_check(sim *s, const sim_plan *p, int at, const tci_check *c) {
+  const sim_node *n = &p->nodes[at];
+  int known = truth(s, p, n), stages = 0, open = 0;
+  for (int i = 0; i < p->len; i++)
+    for (int k = 0; !p->nodes[i].is_check && k < p->nodes[i].checks_len; k++) {
+      if (p->nodes[i].checks[k] != at || !p->nodes[i].counts[k]) continue;
+      const tci_result *r = result_of(c, p->nodes[i].id);
+      stages++;
+      open += !(r && r->finalized_us) && !tci_node_is_final(core_node(s, p, i));
+    }
+  bool failed = has_failed_result(c);
+  if (!p->seen[at].just && c->state == TCI_CHECK_FINAL)
+    open = 0; /* stages may be assigned to it later: they run in vain */
+  if (c->state != TCI_CHECK_FINAL) {
+    if (stages && !open) fx_fail("oracle: check %s has all its results and is not FINAL", n->id);
+    if (known >= 0 && c->state == TCI_CHECK_PLANNED) fx_fail("oracle: check %s lags behind its dependencies", n->id);
+    if (known != 1 && c->state == TCI_CHECK_WAITING) fx_fail("oracle: check %s waits too early", n->id);
+    return;
+  }
+  bool fine = false;
+  switch (c->node.reason) {
+    case TCI_REASON_DEPENDENCIES_UNSATISFIED: fine = known == 0 && c->node.outcome == TCI_OUTCOME_SKIPPED; break;
+    case TCI_REASON_RESULTS_FINAL: fine = !failed && !open && c->node.outcome == TCI_OUTCOME_SUCCEEDED; break;
+    case TCI_REASON_RESULT_FAILED:
+    case TCI_REASON_NO_RESULT: fine = failed && !open && c->node.outcome == TCI_OUTCOME_FAILED; break;
+    case TCI_REASON_WRITTEN: fine = c->node.outcome == (failed ? TCI_OUTCOME_FAILED : TCI_OUTCOME_SUCCEEDED); break;
+    default: break;
+  }
+  if (!fine)
+    fx_fail("oracle: check %s: outcome %d reason %d with %d open results", n->id, (int)c->node.outcome,
+            (int)c->node.reason, open);
+}
+
+static bool is_delivery(const tci_attempt *a) {
+  return a->failure.kind == TCI_FAILURE_REJECTED || a->failure.kind == TCI_FAILURE_UNREACHABLE;
+}
+
+/* Were there retries left when the attempt with this index failed? */
+static bool retries_left(const sim *s, const tci_stage *stage, size_t index) {
+  const tci_attempt *last = stage->attempts.items[index - 1];
+  int64_t delivery = 0, other = 0;
+  for (size_t i = 0; i < index; i++) {
+    if (is_delivery(stage->attempts.items[i]))
+      delivery++;
+    else
+      other++;
+  }
+  int64_t own = stage->retry.max_attempts ? stage->retry.max_attempts : s->f.limits.attempts_max;
+  if (stage->retry.max_attempts || stage->retry.backoff_ms || stage->retry.backoff_ms_max)
+    return delivery + other < own;
+  if (is_delivery(last)) return delivery < s->f.limits.delivery_attempts_max;
+  return last->failure.kind != TCI_FAILURE_REPORTED && other < s->f.limits.attempts_max;
+}
+
+/* Is there another attempt after the one with this index, by what was said? */
+static bool goes_on(const sim *s, const tci_stage *stage, size_t index) {
+  const sim_asked *k = was_asked(s, stage->attempts.items[index - 1]);
+  return k && k->said[TCI_HOOK_RETRY].step && !k->said[TCI_HOOK_RETRY].fault ? k->again : retries_left(s, stage, index);
+}
+
+static void judge_retry(sim *s, const sim_node *n, const tci_stage *stage, size_t index) {
+  if (!goes_on(s, stage, index)) fx_fail("oracle: stage %s has no retry left after attempt %zu", n->id, index);
+  const tci_attempt *failed = stage->attempts.items[index - 1], *next = stage->attempts.items[index];
+  const sim_asked *k = was_asked(s, failed);
+  if (!k || !k->said[TCI_HOOK_RETRY].step || k->said[TCI_HOOK_RETRY].fault) return;
+  if (next->not_before_us != (k->after_us ? next->created_us + k->after_us : 0))
+    fx_fail("oracle: the next attempt of stage %s does not come when the policy said", n->id);
+  tci_decision_record record = {.hook = TCI_HOOKS};
+  unsigned excludes = 0;
+  if (failed->decisions.len)
+    tci_decision_decode(failed->decisions.items[failed->decisions.len - 1], &s->f.arena, &record);
+  for (size_t i = 0; i < record.exclude.len; i++) excludes |= 1u << (record.exclude.items[i].ptr[1] - '0');
+  if (record.hook != TCI_HOOK_RETRY || !record.again || record.after_us != k->after_us || excludes != k->excludes)
+    fx_fail("oracle: the retry of stage %s is not on record", n->id);
+}
+
+/* Nobody took it in time: not before its time. */
+static void judge_end(const sim *s, const sim_node *n, const tci_attempt *a) {
+  if (a->failure.kind != TCI_FAILURE_TIMEOUT || a->dispatched_us || !a->execution) return;
+  const sim_asked *k = was_asked(s, a);
+  if (!k || !k->queue_us || s->f.now.mono_us < k->queue_us)
+    fx_fail("oracle: attempt %u of stage %s did not wait as long as it may", a->index, n->id);
+}
+
+static bool failed_a_check(sim *s, const sim_plan *p, const sim_node *n) {
+  for (int i = 0; i < n->checks_len; i++) {
+    const tci_result *r = result_of((tci_check *)core_node(s, p, n->checks[i]), n->id);
+    bool missing =
+        r && r->failure.message.len > 6 && memcmp(r->failure.message.ptr, "stage ", 6) == 0; /* added by the engine */
+    if (r && r->finalized_us && r->failure.present && !missing) return true;
+  }
+  return false;
+}
+
+static void judge_stage(sim *s, sim_plan *p, int at, const tci_stage *stage) {
+  const sim_node *n = &p->nodes[at];
+  for (size_t i = p->seen[at].attempts; i > 0 && i < stage->attempts.len; i++) judge_retry(s, n, stage, i);
+  p->seen[at].attempts = stage->attempts.len;
+  for (size_t *i = &p->seen[at].ended; *i < stage->attempts.len; ++*i) {
+    if (tci_attempt_is_open(stage->attempts.items[*i])) break;
+    judge_end(s, n, stage->attempts.items[*i]);
+  }
+  int known = truth(s, p, n);
+  const tci_attempt *last = tci_stage_attempt(stage);
+  if (known >= 0 && stage->state == TCI_STAGE_PLANNED) fx_fail("oracle: stage %s lags behind its dependencies", n->id);
+  if (known != 1 && stage->attempts.len) fx_fail("oracle: stage %s ran before its time", n->id);
+  if (stage->state != TCI_STAGE_FINAL) return;
+  bool fine = false;
+  switch (stage->node.reason) {
+    case TCI_REASON_DEPENDENCIES_UNSATISFIED:
+      fine = known == 0 && !last && stage->node.outcome == TCI_OUTCOME_SKIPPED;
+      break;
+    case TCI_REASON_WRITTEN: fine = !last && stage->node.outcome == TCI_OUTCOME_SKIPPED; break;
+    case TCI_REASON_NO_RETRIES_LEFT:
+      fine = last && last->state == TCI_ATTEMPT_INCOMPLETE && last->failure.present &&
+             stage->node.outcome == TCI_OUTCOME_FAILED && (n->pulled || !goes_on(s, stage, stage->attempts.len));
+      break;
+    case TCI_REASON_ATTEMPT_COMPLETE:
+    case TCI_REASON_CHECK_FAILED: fine = last && last->state == TCI_ATTEMPT_COMPLETE; break;
+    default: break;
+  }
+  if (!fine)
+    fx_fail("oracle: stage %s: outcome %d, reason %d", n->id, (int)stage->node.outcome, (int)stage->node.reason);
+}
+
+/* At the moment it becomes FINAL: later a client may still finalise a result in the stage's name. */
+static void judge_outcome(sim *s, const sim_plan *p, int at, const tci_node *node) {
+  if (node->reason != TCI_REASON_ATTEMPT_COMPLETE && node->reason != TCI_REASON_CHECK_FAILED) return;
+  bool failed = failed_a_check(s, p, &p->nodes[at]);
+  if (failed != (node->outcome == TCI_OUTCOME_FAILED) || failed != (node->reason == TCI_REASON_CHECK_FAILED))
+    fx_fail("oracle: stage %s completed with outcome %d", p->nodes[at].id, (int)node->outcome);
+}
+
+static uint64_t quick_hash(const tci_buf *text) { /* FNV-1a, eight bytes a time */
+  uint64_t hash = 0xcbf29ce484222325u;
+  for (size_t i = 0; i < text->len; i += 8) {
+    uint64_t word = 0;
+    memcpy(&word, text->ptr + i, text->len - i < 8 ? text->len - i : 8);
+    hash = (hash ^ word) * 0x100000001b3u;
+    hash ^= hash >> 29;
+  }
+  return hash;
+}
+
+/* FINAL is for ever; a version rises by 1 exactly when something changed. */
+static bool judge_history(sim *s, sim_plan *p, int at, const tci_node *node) {
+  tci_node same = *node;
+  tci_buf *text = &s->f.other;
+  tci_buf_clear(text);
+  fx_dump_node(node, false, text);
+  uint64_t hash = quick_hash(text);
+  bool known = p->seen[at].version > 0, changed = !known || hash != p->seen[at].hash;
+  int64_t rise = same.version - p->seen[at].version;
+  if (rise < changed || rise > (changed ? p->touched : 0))
+    fx_fail("oracle: %s went from version %lld to %lld and %s", p->nodes[at].id, (long long)p->seen[at].version,
+            (long long)same.version, changed ? "changed" : "did not change");
+  if (p->seen[at].final && changed) fx_fail("oracle: %s was FINAL and changed", p->nodes[at].id);
+  if (!p->seen[at].final && tci_node_is_final(node)) judge_outcome(s, p, at, node);
+  p->seen[at].just = tci_node_is_final(node) && !p->seen[at].final;
+  p->seen[at].final = tci_node_is_final(node);
+  p->seen[at].hash = hash;
+  p->seen[at].version = node->version;
+  return changed;
+}
+
+static void judge_plan(sim *s, sim_plan *p) {
+  const tci_plan *plan = tci_core_plan(s->f.core, p->id);
+  int open = 0;
+  bool changed = false, failed = false;
+  for (int i = 0; i < p->len; i++) {
+    const tci_node *node = core_node(s, p, i);
+    p->seen[i].just = false;
+    if (p->touched || s->step % 16 == 0) changed |= judge_history(s, p, i, node);
+    open += !tci_node_is_final(node);
+    failed |= node->outcome == TCI_OUTCOME_FAILED;
+    if (p->nodes[i].is_check)
+      judge_check(s, p, i, (const tci_check *)node);
+    else
+      judge_stage(s, p, i, (const tci_stage *)node);
+  }
+  if ((int)plan->nodes.len != p->len)
+    fx_fail("oracle: the plan has %zu nodes, %d were written", plan->nodes.len, p->len);
+  bool settled = p->len && !open;
+  if (settled != (plan->state == TCI_PLAN_SETTLED))
+    fx_fail("oracle: the plan has %d open nodes and is in state %d", open, (int)plan->state);
+  if (settled && plan->outcome != (failed ? TCI_OUTCOME_FAILED : TCI_OUTCOME_SUCCEEDED))
+    fx_fail("oracle: the plan's outcome is %d", (int)plan->outcome);
+  p->settled += settled && (!p->was_settled || changed);
+  p->was_settled = settled;
+  if (p->completed != p->settled) fx_fail("oracle: settled %d times, told %d times", p->settled, p->completed);
+  if (plan->version != p->version + p->touched)
+    fx_fail("oracle: the plan went from version %lld to %lld", (long long)p->version, (long long)plan->version);
+  p->version = plan->version;
+  p->touched = 0;
+}
+
+static sim_runner *runner_of(sim *s, tci_str id) { return &s->runners[id.ptr[1] - '0']; }
+static tci_attempt *attempt_of(sim *s, const sim_execution *e);
+
+static void judge_runners(sim *s) {
+  for (int i = 0; i < RUNNERS; i++) {
+    char id[4] = {'r', (char)('0' + i), 0};
+    sim_runner *r = &s->runners[i];
+    bool here = fx_runner(&s->f, id) != NULL, due = s->f.now.mono_us >= r->heard_us + r->ttl_us;
+    if (here && !r->here) fx_fail("oracle: runner %s came from nowhere", id);
+    if (here && due && !s->f.update.more) fx_fail("oracle: runner %s should have expired", id);
+    if (!here && r->here && !due && !s->unregistering) fx_fail("oracle: runner %s expired early", id);
+    r->here = here;
+  }
+  for (size_t i = 0; i < s->executions.len; i++) {
+    sim_execution *e = s->executions.items[i];
+    const tci_attempt *a = attempt_of(s, e);
+    if (!e->async || !tci_execution_is_live(a) || tci_map_get(&s->f.core->registrations, a->registration_id)) continue;
+    e->left |= s->unregistering;
+    if (!e->left) fx_fail("oracle: a runner expired and his work did not");
+  }
+}
+
+/* ---- dispatches, and the whole ---- */
+
+static sim_execution *execution_of(sim *s, tci_str id) {
+  for (size_t i = s->executions.len; i > 0; i--)
+    if (tci_str_eq(s->executions.items[i - 1]->id, id)) return s->executions.items[i - 1];
+  return NULL;
+}
+
+static tci_attempt *attempt_of(sim *s, const sim_execution *e) {
+  tci_stage *stage = tci_plan_stage(tci_core_plan(s->f.core, s->plans[e->plan].id), e->stage);
+  for (size_t i = 0; i < stage->attempts.len; i++)
+    if (tci_str_eq(stage->attempts.items[i]->execution_id, e->id)) return stage->attempts.items[i];
+  fx_fail("an execution is gone");
+}
+
+static void see_dispatch(sim *s, const tci_effect *effect) {
+  const tci_attempt *a = effect->attempt;
+  if (execution_of(s, a->execution_id)) fx_fail("oracle: an execution is sent twice");
+  int plan = 0;
+  while (!tci_str_eq(s->plans[plan].id, a->stage->node.plan->id)) plan++;
+  const tci_runner *r = a->runner;
+  if (!r || !r->modes[a->mode] || !tci_str_eq(r->runner_type, a->stage->runner_type) ||
+      s->f.now.mono_us >= runner_of(s, r->runner_id)->heard_us + runner_of(s, r->runner_id)->ttl_us)
+    fx_fail("oracle: sent to the wrong runner");
+  int64_t load = 0;
+  for (size_t i = 0; i < s->executions.len; i++) {
+    const tci_attempt *other = attempt_of(s, s->executions.items[i]);
+    load += tci_execution_is_live(other) && tci_str_eq(other->registration_id, r->registration_id);
+    if (other->stage == a->stage && tci_execution_is_live(other)) fx_fail("oracle: two live executions of one stage");
+  }
+  if (r->max_concurrent && load >= r->max_concurrent) fx_fail("oracle: a runner gets more than it takes");
+  sim_execution *e = tci_arena_new(&s->f.arena, sim_execution);
+  *e = (sim_execution){.id = tci_str_copy(&s->f.arena, a->execution_id),
+                       .plan = plan,
+                       .stage = tci_str_copy(&s->f.arena, a->stage->node.id),
+                       .async = a->mode == TCI_MODE_ASYNC,
+                       .calling = true,
+                       .sent_us = s->f.now.mono_us};
+  tci_vec_push(&s->executions, e);
+  judge_decision(s, e, a);
+}
+
+static void see_watch(sim *s, const tci_effect *effect) {
+  sim_plan *p = &s->plans[effect->token - 1];
+  const tci_watch_event *w = &effect->watch;
+  if (w->sequence <= p->watched) fx_fail("oracle: the watch goes backwards");
+  p->watched = w->sequence;
+  p->completed += !w->check && !w->stage;
+}
+
+/* Deadlines end nobody early. */
+static void judge_timeouts(sim *s) {
+  for (size_t i = 0; i < s->executions.len; i++) {
+    sim_execution *e = s->executions.items[i];
+    if (e->over) continue;
+    const tci_attempt *a = attempt_of(s, e);
+    if (tci_execution_is_live(a)) continue;
+    e->over = true;
+    if (a->failure.kind != TCI_FAILURE_TIMEOUT || e->survived_restart) continue;
+    int64_t least = a->mode == TCI_MODE_ASYNC && !a->accepted && s->f.limits.accept_timeout_ms < a->execution_ms
+                        ? s->f.limits.accept_timeout_ms
+                        : a->execution_ms;
+    bool said_so =
+        tci_str_cmp(a->failure.message, TCI_STR("DEADLINE_EXCEEDED")) > 0 && a->failure.message.ptr[0] == 'D';
+    if (!said_so && s->f.now.mono_us - e->sent_us < least * 1000) fx_fail("oracle: an attempt timed out early");
+  }
+}
+
+/* Those that ended hold no keys any more; before anybody new gets one. */
+static void give_back(sim *s) {
+  for (size_t i = 0; i < s->executions.len; i++) {
+    sim_execution *e = s->executions.items[i];
+    if (e->gave_back || tci_execution_is_live(attempt_of(s, e))) continue;
+    e->gave_back = true;
+    for (int key = 0; key < KEYS; key++) s->live[key] -= e->keys[key];
+  }
+}
+
+static void after_step(fx *f, bool quiet, void *ctx) {
+  (void)quiet;
+  sim *s = ctx;
+  read_notes(s);
+  if (s->faults) fx_fail("oracle: a fault went unnoticed");
+  for (size_t i = 0; i < f->update.notes.len; i++) {
+    mix(s, (tci_str){(const char *)&f->update.notes.items[i].kind, sizeof(tci_note_kind)});
+    mix(s, f->update.notes.items[i].text);
+  }
+  s->notes = 0;
+  give_back(s);
+  if (!f->asleep) judge_circuits(s);
+  for (size_t i = 0; i < f->update.records.len; i++) {
+    const tci_record *record = &f->update.records.items[i];
+    mix(s, record->bytes);
+    if (record->plan_key && !record->plan_id.len) s->plans[record->plan_key - 1].touched++;
+  }
+  for (size_t i = 0; i < f->update.effects.len; i++) {
+    const tci_effect *e = &f->update.effects.items[i];
+    mix(s, (tci_str){(const char *)&e->kind, sizeof e->kind});
+    if (e->kind == TCI_EFFECT_REPLY) mix(s, tci_str_from(e->reply.status.message));
+  }
+  for (size_t i = 0; i < f->update.effects.len; i++) {
+    const tci_effect *e = &f->update.effects.items[i];
+    if (e->kind == TCI_EFFECT_DISPATCH) see_dispatch(s, e);
+    if (e->kind == TCI_EFFECT_WATCH) see_watch(s, e);
+  }
+}
+
+/* Not in after_step: a write must have been taken over into sim_plan first. */
+static void judge(sim *s) {
+  for (int i = 0; i < s->plans_len; i++) judge_plan(s, &s->plans[i]);
+  judge_runners(s);
+  judge_readiness(s);
+  judge_timeouts(s);
+  s->unregistering = false;
+  tci_buf_clear(&s->f.told);
+  for (int i = 0; i < FX_STREAMS; i++) tci_buf_clear(&s->f.streams[i]);
+}
+
+/* A step now is about its event alone: no timer is due before it. */
+static bool is_quiet(const sim *s) { return tci_core_next_due_us(s->f.core) > s->f.now.mono_us && !s->f.update.more; }
+
+#endif
