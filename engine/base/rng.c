@@ -14,7 +14,8 @@
 static uint32_t load_u32(const uint8_t *at);
 static uint64_t load_u64(const uint8_t *at, size_t bytes);
 static void block_next(tci_rng *rng);
-static void sip_round(uint64_t v[4]);
+static inline void sip_round(uint64_t v[4]);
+static inline uint64_t load_word(const uint8_t at[8]);
 
 void tci_rng_init(tci_rng *rng, const uint8_t seed[32]) {
   static const uint8_t constant[] = "expand 32-byte k";
@@ -69,7 +70,7 @@ uint64_t tci_siphash(uint64_t k0, uint64_t k1, tci_str data) {
   const uint8_t *at = (const uint8_t *)data.ptr;
   for (size_t left = data.len;; left -= 8, at += 8) {
     bool last = left < 8;
-    uint64_t word = last ? (uint64_t)(data.len & 0xff) << 56 | load_u64(at, left) : load_u64(at, 8);
+    uint64_t word = last ? (uint64_t)(data.len & 0xff) << 56 | load_u64(at, left) : load_word(at);
     v[3] ^= word;
     sip_round(v);
     sip_round(v);
@@ -82,6 +83,12 @@ uint64_t tci_siphash(uint64_t k0, uint64_t k1, tci_str data) {
 }
 
 static uint32_t load_u32(const uint8_t *at) { return (uint32_t)load_u64(at, 4); }
+
+/* Written out, it is one load: every record and every key is hashed. */
+static inline uint64_t load_word(const uint8_t at[8]) {
+  return (uint64_t)at[0] | (uint64_t)at[1] << 8 | (uint64_t)at[2] << 16 | (uint64_t)at[3] << 24 |
+         (uint64_t)at[4] << 32 | (uint64_t)at[5] << 40 | (uint64_t)at[6] << 48 | (uint64_t)at[7] << 56;
+}
 
 static uint64_t load_u64(const uint8_t *at, size_t bytes) {
   uint64_t word = 0;
@@ -116,7 +123,7 @@ static void block_next(tci_rng *rng) {
   if (++rng->state[12] == 0) rng->state[13]++;
 }
 
-static void sip_round(uint64_t v[4]) {
+static inline __attribute__((always_inline)) void sip_round(uint64_t v[4]) {
   v[0] += v[1], v[1] = rotate64(v[1], 13) ^ v[0], v[0] = rotate64(v[0], 32);
   v[2] += v[3], v[3] = rotate64(v[3], 16) ^ v[2];
   v[0] += v[3], v[3] = rotate64(v[3], 21) ^ v[0];

@@ -21,7 +21,7 @@ static tci_key *key_get(tci_core *core, tci_str name) {
 }
 
 static void key_trim(tci_core *core, tci_key *key) {
-  if (key->live || key->queues.len || key->chances || key->pinned) return;
+  if (key->live || key->queues.len || key->chances) return;
   tci_map_remove(&core->keys, key->name);
   tci_vec_free(&key->queues);
   tci_str_free(&key->name);
@@ -127,12 +127,10 @@ tci_str tci_keys_encode(tci_core *core, const tci_decision *admission) {
 
 /* There may be room: the first in each queue may try. */
 static void released(tci_core *core, tci_key *key) {
-  key->pinned = true;
   for (size_t i = key->queues.len; i > 0; i--) { /* from the end: a queue that empties goes */
     tci_attempt *a = give_chance(key->queues.items[i - 1]);
     if (a) tci_ready_return(core, a);
   }
-  key->pinned = false;
 }
 
 static void count(tci_core *core, const tci_attempt *a, int by) {

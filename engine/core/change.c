@@ -194,12 +194,16 @@ bool tci_ids_has(tci_str bytes, tci_str id) {
 
 /* ---- records ---- */
 
-enum { RECORD_FORMAT_FIELD = 1, RECORD_WALL = 2, RECORD_VERSION = 3, RECORD_CHANGE = 4 };
+enum { RECORD_FORMAT_FIELD = 1, RECORD_WALL = 2, RECORD_VERSION = 3, RECORD_CHANGE = 4, RECORD_ORDER = 5 };
 
 void tci_record_put_header(tci_buf *out, int64_t wall_us, uint64_t version) {
   tci_wire_put_uint(out, RECORD_FORMAT_FIELD, TCI_RECORD_FORMAT);
   tci_wire_put_uint(out, RECORD_WALL, (uint64_t)wall_us);
   tci_wire_put_uint(out, RECORD_VERSION, version);
+}
+
+void tci_record_put_order(tci_buf *out, uint64_t order) {
+  if (order) tci_wire_put_uint(out, RECORD_ORDER, order);
 }
 
 void tci_record_put_change(tci_buf *out, const tci_change *change, tci_buf *scratch) {
@@ -217,6 +221,7 @@ bool tci_record_open(tci_str bytes, tci_record_reader *reader) {
       case RECORD_FORMAT_FIELD: reader->format = wire.value; break;
       case RECORD_WALL: reader->wall_us = (int64_t)wire.value; break;
       case RECORD_VERSION: reader->version = wire.value; break;
+      case RECORD_ORDER: reader->order = wire.value; break;
       case RECORD_CHANGE: reader->changes++; break;
       default: break;
     }

@@ -133,11 +133,14 @@ typedef struct {
   uint64_t format;  /* 1 */
   int64_t wall_us;  /* of the step */
   uint64_t version; /* of the plan after it */
+  uint64_t order;   /* of the step among those of the same microsecond, from 0 */
   size_t changes;
   tci_wire_reader reader;
 } tci_record_reader;
 enum { TCI_RECORD_FORMAT = 1 };
 void tci_record_put_header(tci_buf *out, int64_t wall_us, uint64_t version);
+/* Also of the header, so that the order of steps is known across plans. 0 is not written. */
+void tci_record_put_order(tci_buf *out, uint64_t order);
 void tci_record_put_change(tci_buf *out, const tci_change *change, tci_buf *scratch);
 bool tci_record_open(tci_str bytes, tci_record_reader *reader);
 /* 1: *out is the next change; 0: the end; -1: malformed. */

@@ -96,6 +96,7 @@ static tci_buf *record_buffer(tci_core *core, tci_plan *plan) {
   }
   tci_vec_push(&core->update->records, record); /* record i belongs to buffer i */
   tci_record_put_header(buf, core->now.wall_us, plan ? (uint64_t)plan->version : 0);
+  tci_record_put_order(buf, core->order);
   return buf;
 }
 
@@ -270,6 +271,8 @@ void tci_core_step(tci_core *core, const tci_event *event, tci_update *update) {
   update->more = false;
   core->update = update;
   core->now = event->now;
+  core->order = core->now.wall_us == core->order_wall_us ? core->order + 1 : 0;
+  core->order_wall_us = core->now.wall_us;
   tci_rng_init(&core->rng, event->random);
   core->step_no++;
   core->buffers_len = core->record = 0;

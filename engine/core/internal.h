@@ -46,7 +46,6 @@ typedef struct tci_key {
   int64_t live; /* executions that hold it */
   TCI_VEC(tci_key_queue *) queues;
   size_t chances; /* executions whose `chance` it is */
-  bool pinned;
 } tci_key;
 
 /* What the journal says of a policy. */
@@ -110,6 +109,8 @@ struct tci_core {
   uint64_t sequence; /* of plan 0 */
   uint64_t mark;     /* of the last cycle search */
   uint64_t step_no, use_order;
+  uint64_t order; /* of this step among those of order_wall_us */
+  int64_t order_wall_us;
   size_t sync_live;
   bool held; /* nothing is dispatched any more */
   /* of the step under way */

@@ -178,9 +178,13 @@ static bool has_chance(const tci_pool *pool, tci_mode mode, const tci_key *key) 
 static const char *check_parked(const tci_pool *pool, size_t at, size_t *len, tci_arena *arena) {
   const tci_key_queue *queue = pool->parked.items[at];
   tci_str name = queue->key->name;
-  bool known = false;
-  for (size_t i = 0; i < queue->key->queues.len; i++) known |= queue->key->queues.items[i] == queue;
-  if (!known || queue->pool != pool || queue->position != at || tci_list_empty(&queue->list))
+  size_t known = 0, same = 0;
+  for (size_t i = 0; i < queue->key->queues.len; i++) {
+    const tci_key_queue *other = queue->key->queues.items[i];
+    known += other == queue;
+    same += other->pool == pool && other->mode == queue->mode;
+  }
+  if (known != 1 || same != 1 || queue->pool != pool || queue->position != at || tci_list_empty(&queue->list))
     BROKEN("11: those who wait for key '%.*s' are lost", TCI_STR_ARG(name));
   const char *fault = check_list(&queue->list, pool, queue->mode, PARKED, queue, len, arena);
   if (fault) return fault;
@@ -209,6 +213,8 @@ static const char *check_pool(const tci_core *core, const tci_pool *pool, size_t
   for (size_t i = 0; i < core->awake.len; i++) listed += core->awake.items[i] == pool;
   if (listed != pool->listed || (awake && !listed))
     BROKEN("11: '%.*s' is listed %zu times to be looked at", TCI_STR_ARG(pool->type), listed);
+  if (!pool->runners.len && !listed && !len[TCI_MODE_SYNC] && !len[TCI_MODE_ASYNC])
+    BROKEN("25: the pool of '%.*s' is kept for nobody", TCI_STR_ARG(pool->type));
   for (int mode = 0; mode < TCI_MODES; mode++) {
     if (len[mode] != pool->ready[mode].len) BROKEN("11: the queue of '%.*s' is miscounted", TCI_STR_ARG(pool->type));
     *queued += len[mode];

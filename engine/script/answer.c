@@ -1,5 +1,5 @@
-/* answer: what a hook returned, as a decision. Nobody's word is taken: types, ranges and keys are checked, tables are read as they
- * are (no script code runs), and what is wrong is told in one line.
+/* answer: what a hook returned, as a decision. Nobody's word is taken: types, ranges and keys are checked, tables are
+ * read as they are (no script code runs), and what is wrong is told in one line.
  *
  * Called by script.c, after the call, with the two results on top of the stack.
  */
@@ -176,7 +176,7 @@ static bool read_select(const answer *a, int at) {
   int kind = tci_view_kind(L, at);
   if (!kind) return read_wait(a, at);
   if (kind != TCI_VIEW_RUNNER) return wrong(a, "expected %s, got another view", expected(a->hook));
-  a->out->runner = tci_view_candidate(L, at, a->q);
+  a->out->runner = tci_view_candidate(L, at);
   return a->out->runner || wrong(a, "expected one of ctx.runners, got a runner of another call");
 }
 

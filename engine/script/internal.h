@@ -1,11 +1,13 @@
 /* internal: what the files of engine/script share. The door is script.h.
  *
- *     sandbox.c  the state: allocator, count hook, faults          library.c, text.c, prelude.c  what a policy may call
- *     load.c     files, require, version, the policy's table        view.c, runners.c, args.c     what a hook is shown
- *     answer.c   what it answered                                   sample.c                      the views it is tried on
+ *     sandbox.c                   the state: allocator, count hook, faults
+ *     library.c, walk.c, text.c   what a policy may call; prelude.c: the part of it in Lua; nearest.c: "did you mean"
+ *     load.c                      files, require, version, the policy's table
+ *     view.c, runners.c, args.c   what a hook is shown; sample.c: the views it is tried on
+ *     answer.c                    what it answered
  *
- * 1. A call begins with tci_sandbox_begin and ends with tci_sandbox_end; in between the collector stands still, so that what a
- *    call may take does not depend on when it last ran.
+ * 1. A call begins with tci_sandbox_begin and ends with tci_sandbox_end; in between the collector stands still, so that
+ *    what a call may take does not depend on when it last ran.
  * 2. `fault` is sticky: once set, no further instruction of the script runs in this call, and no pcall keeps it.
  * 3. Views are built with `building` set: what the engine makes is not counted against the script, and cannot fail.
  */
@@ -56,13 +58,14 @@ enum {
   TCI_AT_RUNNERS_DATA, /* the list behind it */
   TCI_AT_RUNNER_VIEWS, /* by slot + 1 */
   TCI_AT_RUNNER_DATAS,
-  TCI_AT_PLAN, /* the views of which there is one, each with its data behind it */
+  TCI_AT_RUNNER_META, /* the metatable of those */
+  TCI_AT_PLAN,        /* the views of which there is one, each with its data behind it */
   TCI_AT_PLAN_DATA,
   TCI_AT_STAGE,
   TCI_AT_STAGE_DATA,
   TCI_AT_ATTEMPT,
   TCI_AT_ATTEMPT_DATA,
-  TCI_AT_EMPTY_LIST,     /* ctx.attempts when there are none */
+  TCI_AT_EMPTY_LIST, /* ctx.attempts when there are none */
   TCI_AT_EMPTY_METADATA,
   TCI_AT_PLAN_METADATA,
   TCI_AT_LOADED, /* file name -> what it returned */
@@ -75,15 +78,18 @@ typedef struct {
   uint64_t serial, revision; /* serial 0: no view */
   uint64_t call;             /* the last one in which it was a candidate, */
   size_t index;              /* and which */
-  int64_t load, capacity, last_used_us, registered_us;
+  tci_buf name;              /* id, 0, type */
+  int64_t load, capacity, last_used_us, registered_us, heartbeat_us;
   uint64_t last_used;
   uint32_t recent, recent_len;
-  tci_buf metadata; /* as the view has it, see tci_metadata_differs */
+  bool has_metadata;        /* it has been read */
+  tci_buf metadata;         /* as the view has it, see tci_metadata_differs */
+  size_t bytes, more_bytes; /* of the view; of its metadata */
 } tci_shown;
 
 typedef struct {
-  char *path;
-  uint8_t digest[32]; /* SHA-256 */
+  char *name, *path;
+  tci_buf bytes;
 } tci_script_file;
 
 enum { TCI_WHERE_BYTES = 96, TCI_FAULT_BYTES = 600, TCI_LOAD_FACTOR = 10, TCI_BUCKETS = 400 };
@@ -97,6 +103,7 @@ struct tci_script {
 
   /* the allocator */
   size_t used_bytes, live_bytes; /* now; after the last collection */
+  size_t opened_bytes;           /* when no call had been made yet */
   size_t ceiling_bytes;          /* of this call; 0: nothing is counted */
   size_t string_header_bytes;    /* of a string's block beside its bytes */
   void *stack, *texts;           /* the blocks of the state's stack and of its table of short texts */
@@ -110,15 +117,17 @@ struct tci_script {
   int64_t view_cost;     /* of building views: told, not counted */
   int period;            /* of the count hook */
   tci_fault fault;
-  size_t fault_size;           /* STRING: of the string */
-  char where[TCI_WHERE_BYTES]; /* of the fault: "least_loaded.lua:12", or "" */
+  size_t fault_size;                         /* STRING: of the string */
+  char where[TCI_WHERE_BYTES];               /* of the fault: "least_loaded.lua:12", or "" */
   int64_t begun_ns, cpu_from_us, cpu_us_max; /* cpu_from_us: 0 until it is looked at */
   const tci_question *question;
   tci_hook hook;
-  uint64_t call;     /* its number */
-  unsigned built;    /* which parts of ctx have been read */
-  bool loading;      /* require finds files */
-  tci_buf scratch;   /* of C functions that make a string */
+  uint64_t call;   /* its number */
+  unsigned built;  /* which parts of ctx have been read */
+  bool loading;    /* require finds files, */
+  bool is_whole;   /* the files were loaded into this state */
+  bool again;      /* and they are those of the first time */
+  tci_buf scratch; /* of C functions that make a string */
 
   /* runners */
   tci_shown *shown; /* by slot */
@@ -132,7 +141,6 @@ struct tci_script {
   size_t folders_len;
   TCI_VEC(tci_script_file) files; /* in order of the first require */
   TCI_VEC(const char *) opening;  /* being loaded, outermost first */
-  tci_buf source, bytes;          /* while it is opened: the file being read, and all of them */
   char version[17];
 
   int64_t calls, faults, instructions;
@@ -147,8 +155,8 @@ static inline tci_script *tci_script_of(lua_State *L) { return *(tci_script **)l
 void tci_sandbox_open(tci_script *s);
 void tci_sandbox_close(tci_script *s);
 void tci_sandbox_begin(tci_script *s, int64_t instructions, size_t bytes, int64_t cpu_us);
-/* `faulted`: gives its memory back at once. */
-void tci_sandbox_end(tci_script *s, bool faulted);
+/* `faulted`: gives its memory back at once. True when it has collected. */
+bool tci_sandbox_end(tci_script *s, bool faulted);
 /* lua_pcall with our handler. False: it failed, and `text` (size bytes) says where and how. */
 bool tci_sandbox_call(tci_script *s, int args, int results, char *text, size_t size);
 /* C functions that work as much as some instructions say so; does not return when the budget is gone. */
@@ -161,14 +169,15 @@ static inline void tci_sandbox_string(lua_State *L, size_t bytes) {
   tci_sandbox_charge(L, bytes / 128);
 }
 int tci_sandbox_handler(lua_State *L);
-/* Copies `text`, cut to size - 1 bytes at a character, with '?' for what is not UTF-8 and blanks for control characters. They may
- * begin at the same place. */
+/* Copies `text`, cut to size - 1 bytes at a character, with '?' for what is not UTF-8 and blanks for control
+ * characters. They may begin at the same place. */
 void tci_text_clean(tci_str text, char *out, size_t size);
 
 /* ---- library.c, text.c, prelude.c ---- */
 
-void tci_library_open(lua_State *L);     /* pushes the environment of all files of a policy */
-void tci_library_text(lua_State *L);     /* adds the C functions of `string` to the table on top */
+void tci_library_open(lua_State *L);             /* pushes the environment of all files of a policy */
+void tci_library_table(lua_State *L);            /* adds the C functions of `table` to the one on top */
+void tci_library_text(lua_State *L);             /* adds the C functions of `string` to the table on top */
 void tci_library_tostring(lua_State *L, int at); /* pushes */
 extern const char tci_prelude[];
 /* An integer, and no text that looks like one: reading those is not counted. */
@@ -176,6 +185,8 @@ lua_Integer tci_check_integer(lua_State *L, int at);
 /* The nearest of the names (NULL ends them), or NULL when none is near. */
 const char *tci_nearest(const char *name, const char *const *names);
 int tci_require(lua_State *L);
+int tci_library_ipairs(lua_State *L);
+int tci_library_pairs(lua_State *L);
 
 /* ---- view.c, runners.c, args.c ---- */
 
@@ -185,26 +196,28 @@ void tci_view_new(lua_State *L, tci_view kind, int list, int fields);
 int tci_view_kind(lua_State *L, int at);
 /* Pushes the table behind the view at `at`, all of it built; of anything else the value itself. */
 void tci_view_data(lua_State *L, int at);
-void tci_view_open(tci_script *s); /* fills the fixed places */
-/* Fixed places, from inside a C function. */
-void tci_push_environment(lua_State *L);
-void tci_push_loaded(lua_State *L);
+void tci_view_open(tci_script *s);         /* fills the fixed places */
+void tci_push_fixed(lua_State *L, int at); /* what is in a fixed place, from inside a C function */
+int tci_view_read_runner(lua_State *L);    /* __index of the data of runners */
 void tci_view_begin(tci_script *s, const tci_question *q, tci_hook hook);
 void tci_view_runners(tci_script *s, const tci_question *q);
-void tci_view_args(lua_State *L, tci_str encoded);       /* pushes a view */
+size_t tci_view_bytes(const tci_script *s);               /* of all runners' views, about */
+void tci_view_forget(tci_script *s);                      /* of a state that is gone */
+void tci_view_args(lua_State *L, tci_str encoded);        /* pushes a view */
 void tci_view_metadata(lua_State *L, tci_pairs metadata); /* pushes a view */
 /* False when `seen` holds the same pairs; else it does from now on. */
 bool tci_metadata_differs(tci_buf *seen, tci_pairs metadata);
 /* Pushes text that came from outside: without zero bytes. */
 void tci_push_text(lua_State *L, tci_str text);
 /* The candidate whose view is at `at`, or NULL. */
-tci_runner *tci_view_candidate(lua_State *L, int at, const tci_question *q);
+tci_runner *tci_view_candidate(lua_State *L, int at);
 /* Of a view of a runner or an ended attempt: pushes the runner's id (nil: none) and returns true. */
 bool tci_view_runner_id(lua_State *L, int at);
 
 /* ---- load.c, answer.c, sample.c ---- */
 
-/* Reads and runs the policy's file; fills name, hooks and version. */
+/* Reads and runs the policy's file; fills name, hooks and version. A second time, in a fresh state: from the bytes it
+ * read. */
 tci_status tci_load(tci_script *s, char *message, size_t size);
 /* Whether a file has other bytes than when it was read. */
 bool tci_file_changed(const tci_script_file *file, int64_t bytes_max);

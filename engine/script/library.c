@@ -1,7 +1,7 @@
-/* library: what the files of a policy can call: the globals, table, math. Strings are in text.c.
+/* library: what the files of a policy can call: the globals and math. Strings are in text.c, tables in walk.c.
  *
- * 1. An allow-list: what is not named here is not there. Nothing loads, prints, reads a clock, starts a coroutine or tells an
- *    address.
+ * 1. An allow-list: what is not named here is not there. Nothing loads, prints, reads a clock, starts a coroutine or
+ *    tells an address.
  * 2. What can be written in Lua is (prelude.c); C functions charge what they do, and run script code only where told.
  * 3. A metatable is read when it is set: __index and __newindex that are tables become functions, all others must be
  *    functions, so that no single instruction walks a chain.
@@ -12,7 +12,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { VALUES_MAX = 250, NUMBER_BYTES_MAX = 200 };
+enum { NUMBER_BYTES_MAX = 200 };
 
 static int read_only(lua_State *L, int at) { return tci_view_kind(L, at) != 0; }
 
@@ -167,9 +167,10 @@ static int call_getmetatable(lua_State *L) {
 /* Upvalues: what makes a function of an __index and of a __newindex that is a table. */
 static int call_setmetatable(lua_State *L) {
   static const char *const refused[] = {"__gc", "__close", "__len", "__mode", "__metatable"};
-  static const char *const taken[] = {"__index", "__newindex", "__call", "__eq",  "__lt",   "__le",  "__concat", "__unm",
-                                      "__add",   "__sub",      "__mul",  "__div", "__mod",  "__pow", "__idiv",   "__band",
-                                      "__bor",   "__bxor",     "__shl",  "__shr", "__bnot", "__tostring"};
+  static const char *const taken[] = {"__index",  "__newindex", "__call", "__eq",      "__lt",  "__le",
+                                      "__concat", "__unm",      "__add",  "__sub",     "__mul", "__div",
+                                      "__mod",    "__pow",      "__idiv", "__band",    "__bor", "__bxor",
+                                      "__shl",    "__shr",      "__bnot", "__tostring"};
   luaL_checktype(L, 1, LUA_TTABLE);
   if (read_only(L, 1)) return luaL_error(L, "setmetatable: a view is read-only");
   if (lua_isnil(L, 2)) {
@@ -213,186 +214,6 @@ static int call_setmetatable(lua_State *L) {
   return 1;
 }
 
-/* ---- walking ---- */
-
-static int next_index(lua_State *L) {
-  lua_Integer i = tci_check_integer(L, 2) + 1;
-  lua_pushinteger(L, i);
-  return lua_geti(L, 1, i) == LUA_TNIL ? 1 : 2;
-}
-
-static int call_ipairs(lua_State *L) {
-  luaL_checktype(L, 1, LUA_TTABLE);
-  lua_settop(L, 1);
-  lua_pushcfunction(L, next_index);
-  lua_insert(L, 1);
-  lua_pushinteger(L, 0);
-  return 3;
-}
-
-typedef struct {
-  int type; /* sorted: numbers, strings, booleans */
-  bool is_float;
-  double number;
-  int64_t integer;
-  tci_str text;
-} sort_key;
-
-static int by_key(const void *a, const void *b) {
-  const sort_key *x = a, *y = b;
-  if (x->type != y->type) return x->type < y->type ? -1 : 1;
-  if (x->type == 1) return tci_str_cmp(x->text, y->text);
-  if (x->number != y->number) return x->number < y->number ? -1 : 1;
-  if (x->is_float != y->is_float) return x->is_float ? 1 : -1; /* 2^63 is behind the last integer, which rounds to it */
-  return (x->integer > y->integer) - (x->integer < y->integer);
-}
-
-static sort_key key_at(lua_State *L, int at) {
-  sort_key key = {0};
-  switch (lua_type(L, at)) {
-    case LUA_TNUMBER: /* a float that is a key has no integer value, or is beyond them all */
-      key.number = lua_tonumber(L, at);
-      key.is_float = !lua_isinteger(L, at);
-      key.integer = key.is_float ? INT64_MAX : lua_tointeger(L, at);
-      break;
-    case LUA_TSTRING:
-      key.type = 1;
-      key.text.ptr = lua_tolstring(L, at, &key.text.len);
-      break;
-    case LUA_TBOOLEAN:
-      key.type = 2;
-      key.integer = lua_toboolean(L, at);
-      break;
-    default: luaL_error(L, "pairs: a key is a %s; only numbers, strings and booleans can be sorted", luaL_typename(L, at));
-  }
-  return key;
-}
-
-/* Upvalues: the table, its keys in order (nil: 1..n), how many, how many came already. */
-static int next_pair(lua_State *L) {
-  lua_Integer n = lua_tointeger(L, lua_upvalueindex(3)), i = lua_tointeger(L, lua_upvalueindex(4));
-  bool keys = !lua_isnil(L, lua_upvalueindex(2));
-  while (i < n) {
-    i++;
-    if (keys)
-      lua_rawgeti(L, lua_upvalueindex(2), i);
-    else
-      lua_pushinteger(L, i);
-    lua_pushvalue(L, -1);
-    if (lua_rawget(L, lua_upvalueindex(1)) != LUA_TNIL) {
-      lua_pushinteger(L, i);
-      lua_replace(L, lua_upvalueindex(4));
-      return 2;
-    }
-    lua_pop(L, 2); /* it went away on the walk */
-    tci_sandbox_charge(L, 1);
-  }
-  lua_pushinteger(L, n);
-  lua_replace(L, lua_upvalueindex(4));
-  lua_pushnil(L);
-  return 1;
-}
-
-static int call_pairs(lua_State *L) {
-  luaL_checktype(L, 1, LUA_TTABLE);
-  lua_settop(L, 1);
-  tci_sandbox_charge(L, 32);
-  tci_view_data(L, 1);
-  lua_Integer n = 0;
-  bool is_list = true;
-  for (lua_pushnil(L); lua_next(L, 2); lua_pop(L, 1)) {
-    n++;
-    is_list = is_list && lua_isinteger(L, -2) && lua_tointeger(L, -2) == n;
-  }
-  tci_sandbox_charge(L, (size_t)n);
-  lua_pushvalue(L, 2);
-  if (is_list) {
-    lua_pushnil(L);
-  } else {
-    tci_sandbox_charge(L, (size_t)n * 8);
-    sort_key *keys = lua_newuserdatauv(L, (size_t)n * sizeof *keys, 0);
-    size_t i = 0;
-    for (lua_pushnil(L); lua_next(L, 2); lua_pop(L, 1)) keys[i++] = key_at(L, -2);
-    qsort(keys, i, sizeof *keys, by_key);
-    lua_createtable(L, (int)n, 0);
-    for (i = 0; i < (size_t)n; i++) {
-      if (keys[i].type == 1)
-        lua_pushlstring(L, keys[i].text.ptr, keys[i].text.len);
-      else if (keys[i].type == 2)
-        lua_pushboolean(L, (int)keys[i].integer);
-      else if (keys[i].is_float)
-        lua_pushnumber(L, keys[i].number);
-      else
-        lua_pushinteger(L, keys[i].integer);
-      lua_rawseti(L, -2, (lua_Integer)i + 1);
-    }
-    lua_remove(L, -2);
-  }
-  lua_pushinteger(L, n);
-  lua_pushinteger(L, 0);
-  lua_pushcclosure(L, next_pair, 4);
-  lua_pushvalue(L, 1);
-  return 2;
-}
-
-/* ---- table ---- */
-
-/* Elements are read as they are: no script code runs. */
-static int call_concat(lua_State *L) {
-  tci_script *s = tci_script_of(L);
-  luaL_checktype(L, 1, LUA_TTABLE);
-  size_t separator_len;
-  const char *separator = luaL_optlstring(L, 2, "", &separator_len);
-  lua_Integer i = lua_isnoneornil(L, 3) ? 1 : tci_check_integer(L, 3);
-  lua_settop(L, 4);
-  tci_view_data(L, 1);
-  lua_Integer last = lua_isnil(L, 4) ? (lua_Integer)lua_rawlen(L, 5) : tci_check_integer(L, 4);
-  tci_buf_clear(&s->scratch);
-  for (; i <= last; i++) {
-    int type = lua_rawgeti(L, 5, i);
-    if (type != LUA_TSTRING && type != LUA_TNUMBER)
-      return luaL_error(L, "invalid value (at index %I) in table for 'concat': a %s", (LUAI_UACINT)i,
-                        lua_typename(L, type));
-    tci_str piece;
-    piece.ptr = lua_tolstring(L, -1, &piece.len);
-    tci_buf_add(&s->scratch, piece);
-    if (i < last) tci_buf_add(&s->scratch, (tci_str){separator, separator_len});
-    lua_pop(L, 1);
-    tci_sandbox_charge(L, 2);
-    if (s->scratch.len > (size_t)s->limits.policy_string_bytes_max) tci_sandbox_string(L, s->scratch.len);
-    if (i == LUA_MAXINTEGER) break;
-  }
-  tci_sandbox_string(L, s->scratch.len);
-  lua_pushlstring(L, s->scratch.ptr, s->scratch.len);
-  return 1;
-}
-
-static int call_unpack(lua_State *L) {
-  luaL_checktype(L, 1, LUA_TTABLE);
-  lua_Integer i = lua_isnoneornil(L, 2) ? 1 : tci_check_integer(L, 2);
-  lua_settop(L, 3);
-  tci_view_data(L, 1);
-  lua_Integer last = lua_isnil(L, 3) ? (lua_Integer)lua_rawlen(L, 4) : tci_check_integer(L, 3);
-  if (i > last) return 0;
-  lua_Unsigned n = (lua_Unsigned)last - (lua_Unsigned)i;
-  if (n >= VALUES_MAX) return luaL_error(L, "too many results to unpack: at most %d", VALUES_MAX);
-  tci_sandbox_charge(L, n / 8);
-  luaL_checkstack(L, (int)n + 1, NULL);
-  for (lua_Unsigned j = 0; j <= n; j++) lua_rawgeti(L, 4, i + (lua_Integer)j);
-  return (int)n + 1;
-}
-
-static int call_pack(lua_State *L) {
-  int n = lua_gettop(L);
-  tci_sandbox_charge(L, (size_t)n / 8);
-  lua_createtable(L, n, 1);
-  lua_insert(L, 1);
-  for (int i = n; i >= 1; i--) lua_rawseti(L, 1, i);
-  lua_pushinteger(L, n);
-  lua_setfield(L, 1, "n");
-  return 1;
-}
-
 /* ---- math: Lua's own, for numbers only. Texts of 8,000 digits are numbers to it, too. ---- */
 
 static int call_math(lua_State *L) {
@@ -414,8 +235,8 @@ static int call_tointeger(lua_State *L) {
 }
 
 static void open_math(lua_State *L) { /* adds to the table on top */
-  static const char *const wrapped[] = {"abs",  "acos", "asin", "atan", "ceil", "cos", "deg",  "exp", "floor", "fmod",
-                                        "log",  "max",  "min",  "modf", "rad",  "sin", "sqrt", "tan", "ult"};
+  static const char *const wrapped[] = {"abs", "acos", "asin", "atan", "ceil", "cos", "deg",  "exp", "floor", "fmod",
+                                        "log", "max",  "min",  "modf", "rad",  "sin", "sqrt", "tan", "ult"};
   static const char *const plain[] = {"huge", "maxinteger", "mininteger", "pi", "type"};
   int to = lua_gettop(L);
   lua_pushcfunction(L, luaopen_math);
@@ -437,16 +258,24 @@ static void open_math(lua_State *L) { /* adds to the table on top */
 /* ---- the environment ---- */
 
 static const luaL_Reg globals[] = {
-    {"assert", call_assert}, {"error", call_error},   {"getmetatable", call_getmetatable},
-    {"ipairs", call_ipairs}, {"pairs", call_pairs},   {"pcall", call_pcall},
-    {"select", call_select}, {"require", tci_require}, {"tonumber", call_tonumber},
-    {"type", call_type},     {"tostring", call_tostring}, {NULL, NULL},
+    {"assert", call_assert},
+    {"error", call_error},
+    {"getmetatable", call_getmetatable},
+    {"ipairs", tci_library_ipairs},
+    {"pairs", tci_library_pairs},
+    {"pcall", call_pcall},
+    {"select", call_select},
+    {"require", tci_require},
+    {"tonumber", call_tonumber},
+    {"type", call_type},
+    {"tostring", call_tostring},
+    {NULL, NULL},
 };
 
 static int unknown_global(lua_State *L) {
-  static const char *const names[] = {"assert", "error",  "getmetatable", "ipairs",       "math",  "pairs",
-                                      "pcall",  "select", "require",      "setmetatable", "string", "table",
-                                      "tonumber", "type", "tostring",     NULL};
+  static const char *const names[] = {"assert",   "error",   "getmetatable", "ipairs", "math",  "pairs",    "pcall",
+                                      "select",   "require", "setmetatable", "string", "table", "tonumber", "type",
+                                      "tostring", NULL};
   if (lua_type(L, 2) != LUA_TSTRING) return luaL_error(L, "there is no such global");
   const char *name = lua_tostring(L, 2), *near = tci_nearest(name, names);
   if (near) return luaL_error(L, "global '%s' is not defined; did you mean '%s'?", name, near);
@@ -474,10 +303,8 @@ void tci_library_open(lua_State *L) {
   lua_pop(L, 1);
   lua_setfield(L, env, "math");
 
-  static const luaL_Reg table[] = {
-      {"concat", call_concat}, {"unpack", call_unpack}, {"pack", call_pack}, {NULL, NULL}};
   tci_view_new(L, TCI_VIEW_LIBRARY, 0, 8);
-  luaL_setfuncs(L, table, 0);
+  tci_library_table(L);
   if (luaL_loadbufferx(L, tci_prelude, strlen(tci_prelude), "=library", "t") != LUA_OK) lua_error(L);
   lua_pushvalue(L, -2);
   lua_pushcfunction(L, call_error);
@@ -495,42 +322,4 @@ void tci_library_open(lua_State *L) {
   lua_setfield(L, -2, "__index");
   lua_setmetatable(L, env);
   lua_pop(L, 1);
-}
-
-/* ---- suggestions ---- */
-
-static size_t smallest(size_t a, size_t b, size_t c) {
-  size_t least = a < b ? a : b;
-  return least < c ? least : c;
-}
-
-/* Edits from one to the other; a swap of neighbours is one. */
-static size_t distance(const char *a, const char *b) {
-  enum { LONG = 24 };
-  size_t n = strlen(a), m = strlen(b), rows[3][LONG + 1];
-  if (n > LONG || m > LONG) return LONG;
-  for (size_t j = 0; j <= m; j++) rows[0][j] = j;
-  for (size_t i = 1; i <= n; i++) {
-    size_t *row = rows[i % 3], *above = rows[(i - 1) % 3], *before = rows[(i + 1) % 3];
-    row[0] = i;
-    for (size_t j = 1; j <= m; j++) {
-      row[j] = smallest(above[j] + 1, row[j - 1] + 1, above[j - 1] + (a[i - 1] != b[j - 1]));
-      bool swapped = i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1];
-      if (swapped && before[j - 2] + 1 < row[j]) row[j] = before[j - 2] + 1;
-    }
-  }
-  return rows[n % 3][m];
-}
-
-const char *tci_nearest(const char *name, const char *const *names) {
-  const char *best = NULL;
-  size_t least = strlen(name) / 2 + 1;
-  if (least > 4) least = 4;
-  for (size_t i = 0; names[i]; i++) {
-    size_t d = distance(name, names[i]);
-    if (d >= least) continue;
-    least = d;
-    best = names[i];
-  }
-  return best;
 }

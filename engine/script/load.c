@@ -2,8 +2,8 @@
  *
  * 1. Text only, never bytecode; no zero bytes, not even as an escape (text.c says why).
  * 2. All files run in one call with TCI_LOAD_FACTOR times the bounds of a call of a hook.
- * 3. The version is the SHA-256 of the bytes of the policy's file and of those it required, in order of the first require: what
- *    `cat FILE... | sha256sum` says.
+ * 3. The version is the SHA-256 of the bytes of the policy's file and of those it required, in order of the first
+ *    require: what `cat FILE... | sha256sum` says.
  *
  * Called by script.c.
  */
@@ -21,7 +21,7 @@
 
 #include "base/assert.h"
 
-enum { FILES_MAX = 32, NAME_BYTES_MAX = 100 };
+enum { FILES_MAX = 32, NAME_BYTES_MAX = 100, JUMPS_MAX = 500 };
 
 /* ---- files ---- */
 
@@ -55,19 +55,12 @@ static const char *why_unread(tci_code code) {
   }
 }
 
-static void digest_of(tci_str bytes, uint8_t out[32]) {
-  unsigned len = 0;
-  int good = EVP_Digest(bytes.len ? bytes.ptr : "", bytes.len, out, &len, EVP_sha256(), NULL);
-  tci_assert(good && len == 32);
-}
-
 bool tci_file_changed(const tci_script_file *file, int64_t bytes_max) {
   tci_buf bytes = {0};
-  uint8_t digest[32];
   tci_code code = read_file(file->path, (size_t)bytes_max, &bytes);
-  digest_of(tci_buf_str(&bytes), digest);
+  bool same = code == TCI_OK && tci_str_eq(tci_buf_str(&bytes), tci_buf_str(&file->bytes));
   tci_buf_deinit(&bytes);
-  return code != TCI_OK || memcmp(digest, file->digest, sizeof digest) != 0;
+  return !same;
 }
 
 static bool is_name(const char *name) {
@@ -77,8 +70,9 @@ static bool is_name(const char *name) {
 
 /* ---- compiling ---- */
 
-/* The line of the first zero byte, or of the first escape that makes one; 0: none. A run of backslashes never spans a string and what
- * is around it, so that no other parsing is needed; in comments and long strings such an escape is refused, too. */
+/* The line of the first zero byte, or of the first escape that makes one; 0: none. A run of backslashes never spans a
+ * string and what is around it, so that no other parsing is needed; in comments and long strings such an escape is
+ * refused, too. */
 static int line_of_zero(tci_str source) {
   int line = 1;
   for (size_t i = 0; i < source.len; i++) {
@@ -102,11 +96,23 @@ static int line_of_zero(tci_str source) {
   return 0;
 }
 
-/* Pushes the function of a file, in our environment. Raises. */
+static size_t occurrences(tci_str source, const char *word) {
+  size_t n = 0, len = strlen(word);
+  const char *at = source.ptr, *end = at + source.len;
+  for (; source.len && (at = memmem(at, (size_t)(end - at), word, len)); at += len) n++;
+  return n;
+}
+
+/* Pushes the function of a file. Raises. The compiler is not counted, and its work grows with the square of these
+ * two. */
 static void compile(lua_State *L, tci_str source, const char *file) {
   int line = line_of_zero(source);
   if (line) {
     lua_pushfstring(L, "%s:%d: zero bytes are not for policies, nor escapes that make one", file, line);
+    lua_error(L);
+  }
+  if (occurrences(source, "goto") > JUMPS_MAX || occurrences(source, "::") > JUMPS_MAX) {
+    lua_pushfstring(L, "%s: more than %d times 'goto' or '::'", file, JUMPS_MAX);
     lua_error(L);
   }
   const char *chunk = lua_pushfstring(L, "@%s", file);
@@ -114,41 +120,45 @@ static void compile(lua_State *L, tci_str source, const char *file) {
   lua_remove(L, -2);
 }
 
-/* Reads, compiles and runs a file; leaves its result. Raises. `name` stays valid meanwhile. */
-static void run(lua_State *L, tci_str source, const char *name, const char *path) {
+/* Compiles and runs a file; leaves its result. Raises. */
+static void run(lua_State *L, const tci_script_file *file) {
   tci_script *s = tci_script_of(L);
-  tci_script_file record = {.path = strdup(path)};
-  digest_of(source, record.digest);
-  tci_vec_push(&s->files, record);
-  tci_buf_add(&s->bytes, source);
-  tci_vec_push(&s->opening, name);
-  const char *file = lua_pushfstring(L, "%s.lua", name);
-  compile(L, source, file);
-  tci_push_environment(L);
+  tci_str source = tci_buf_str(&file->bytes);
+  tci_vec_push(&s->opening, file->name);
+  const char *name = lua_pushfstring(L, "%s.lua", file->name);
+  compile(L, source, name);
+  tci_push_fixed(L, TCI_AT_ENVIRONMENT);
   lua_setupvalue(L, -2, 1);
   lua_call(L, 0, 1);
   lua_remove(L, -2);
   s->opening.len--;
 }
 
+/* Keeps a file that was read; takes `bytes` over. Not valid for longer than to the next one. */
+static const tci_script_file *add_file(tci_script *s, const char *name, const char *path, tci_buf *bytes) {
+  tci_script_file file = {strdup(name), strdup(path), *bytes};
+  *bytes = (tci_buf){0};
+  tci_vec_push(&s->files, file);
+  return &s->files.items[s->files.len - 1];
+}
+
 /* ---- require ---- */
 
-/* Tries each folder; true when one has it. Raises when a file is there and cannot be read. */
-static bool find(lua_State *L, const char *name, tci_buf *source, char **path) {
+/* The file from the first folder that has it; NULL: none. Raises when a file is there and cannot be read. */
+static const tci_script_file *find(lua_State *L, const char *name) {
   tci_script *s = tci_script_of(L);
-  for (size_t i = 0; i < s->folders_len; i++) {
-    const char *at = lua_pushfstring(L, "%s/%s.lua", s->folders[i], name);
-    source->len = 0;
-    tci_code code = read_file(at, (size_t)s->limits.policy_source_bytes_max, source);
-    if (code == TCI_NOT_FOUND) {
-      lua_pop(L, 1);
-      continue;
-    }
-    if (code != TCI_OK) luaL_error(L, "require '%s': %s: %s", name, at, why_unread(code));
-    *path = (char *)at; /* stays on the stack */
-    return true;
+  for (size_t i = 0; s->again && i < s->files.len; i++)
+    if (strcmp(s->files.items[i].name, name) == 0) return &s->files.items[i];
+  for (size_t i = 0; i < s->folders_len && !s->again; i++) {
+    const char *path = lua_pushfstring(L, "%s/%s.lua", s->folders[i], name);
+    tci_buf bytes = {0};
+    tci_code code = read_file(path, (size_t)s->limits.policy_source_bytes_max, &bytes);
+    if (code == TCI_OK) return add_file(s, name, path, &bytes);
+    tci_buf_deinit(&bytes);
+    if (code != TCI_NOT_FOUND) luaL_error(L, "require '%s': %s: %s", name, path, why_unread(code));
+    lua_pop(L, 1);
   }
-  return false;
+  return NULL;
 }
 
 int tci_require(lua_State *L) {
@@ -158,23 +168,22 @@ int tci_require(lua_State *L) {
   tci_sandbox_charge(L, 4);
   if (!is_name(name))
     return luaL_error(L, "require '%s': a name is letters, digits, '_' and '-', without folder or '.lua'", name);
-  tci_push_loaded(L);
+  tci_push_fixed(L, TCI_AT_LOADED);
   lua_pushvalue(L, 1);
   if (lua_rawget(L, 2) != LUA_TNIL) return 1;
   if (!s->loading) return luaL_error(L, "require '%s': only while the file is loaded; put it at the top", name);
   for (size_t i = 0; i < s->opening.len; i++)
     if (strcmp(s->opening.items[i], name) == 0)
       return luaL_error(L, "require '%s': in a circle: it is being loaded, and what it requires requires it", name);
-  if (s->files.len >= FILES_MAX) return luaL_error(L, "require '%s': more than %d files", name, FILES_MAX);
-  char *path = NULL;
-  tci_buf *source = &s->source; /* ours until it is compiled */
-  if (!find(L, name, source, &path)) {
-    lua_pushfstring(L, "require '%s': there is no %s.lua in %s", name, name, s->folders_len ? s->folders[0] : ".");
+  if (s->files.len >= FILES_MAX && !s->again) return luaL_error(L, "require '%s': more than %d files", name, FILES_MAX);
+  const tci_script_file *file = find(L, name);
+  if (!file) {
+    lua_pushfstring(L, "require '%s': there is no %s.lua in %s", name, name, s->folders[0]);
     for (size_t i = 1; i < s->folders_len; i++) lua_pushfstring(L, " or %s", s->folders[i]);
-    if (s->folders_len > 1) lua_concat(L, (int)s->folders_len);
+    lua_concat(L, (int)s->folders_len);
     return luaL_error(L, "%s", lua_tostring(L, -1));
   }
-  run(L, tci_buf_str(source), name, path);
+  run(L, file);
   if (lua_isnil(L, -1)) lua_pushboolean(L, true);
   lua_pushvalue(L, 1);
   lua_pushvalue(L, -2);
@@ -233,22 +242,30 @@ static bool take_policy(tci_script *s, char *message, size_t size) {
     lua_pop(L, 1);
   }
   if (s->policy.hooks) return true;
-  snprintf(message, size, "%s: a policy has at least one of the hooks select, retry, timeout, priority, admit", s->file);
+  snprintf(message, size, "%s: a policy has at least one of the hooks select, retry, timeout, priority, admit",
+           s->file);
   return false;
 }
 
 static int run_main(lua_State *L) {
-  tci_script *s = tci_script_of(L);
-  run(L, tci_buf_str(&s->source), s->name, s->path);
+  run(L, &tci_script_of(L)->files.items[0]);
   return 1;
 }
 
 static void take_version(tci_script *s) {
   uint8_t digest[32];
-  digest_of(tci_buf_str(&s->bytes), digest);
+  unsigned len = 0;
+  EVP_MD_CTX *sum = EVP_MD_CTX_new();
+  tci_assert(sum && EVP_DigestInit_ex(sum, EVP_sha256(), NULL));
+  for (size_t i = 0; i < s->files.len; i++) {
+    tci_str bytes = tci_buf_str(&s->files.items[i].bytes);
+    int added = EVP_DigestUpdate(sum, bytes.len ? bytes.ptr : "", bytes.len);
+    tci_assert(added);
+  }
+  int done = EVP_DigestFinal_ex(sum, digest, &len);
+  tci_assert(done && len == sizeof digest);
+  EVP_MD_CTX_free(sum);
   for (int i = 0; i < 8; i++) snprintf(s->version + 2 * i, 3, "%02x", digest[i]);
-  tci_buf_deinit(&s->bytes);
-  tci_buf_deinit(&s->source);
 }
 
 /* "p/least_loaded.lua" -> "least_loaded"; NULL: no policy can be called so. */
@@ -270,14 +287,25 @@ static bool take_name(tci_script *s, char *message, size_t size) {
   return !what;
 }
 
-tci_status tci_load(tci_script *s, char *message, size_t size) {
+/* Reads the policy's own file. */
+static tci_status read_main(tci_script *s, char *message, size_t size) {
   if (!take_name(s, message, size)) return (tci_status){TCI_INVALID_ARGUMENT, message};
-  tci_code code = read_file(s->path, (size_t)s->limits.policy_source_bytes_max, &s->source);
-  if (code != TCI_OK) {
-    snprintf(message, size, "%s: %s", code == TCI_NOT_FOUND ? s->path : s->file, why_unread(code));
-    bool kept = code == TCI_NOT_FOUND || code == TCI_RESOURCE_EXHAUSTED;
-    return (tci_status){kept ? code : TCI_INVALID_ARGUMENT, message};
+  tci_buf bytes = {0};
+  tci_code code = read_file(s->path, (size_t)s->limits.policy_source_bytes_max, &bytes);
+  if (code == TCI_OK) {
+    add_file(s, s->name, s->path, &bytes);
+    return TCI_STATUS_OK;
   }
+  tci_buf_deinit(&bytes);
+  snprintf(message, size, "%s: %s", code == TCI_NOT_FOUND ? s->path : s->file, why_unread(code));
+  bool kept = code == TCI_NOT_FOUND || code == TCI_RESOURCE_EXHAUSTED;
+  return (tci_status){kept ? code : TCI_INVALID_ARGUMENT, message};
+}
+
+tci_status tci_load(tci_script *s, char *message, size_t size) {
+  s->again = s->files.len > 0;
+  s->opening.len = 0;
+  if (!s->again) TCI_TRY(read_main(s, message, size));
   tci_sandbox_begin(s, s->limits.policy_instructions_max * TCI_LOAD_FACTOR,
                     (size_t)s->limits.policy_memory_bytes_max * TCI_LOAD_FACTOR,
                     s->limits.policy_cpu_ms_max * 1000 * TCI_LOAD_FACTOR / 2);
@@ -286,7 +314,8 @@ tci_status tci_load(tci_script *s, char *message, size_t size) {
   bool good = tci_sandbox_call(s, 0, 1, message, size) && take_policy(s, message, size);
   s->loading = false;
   lua_settop(s->L, TCI_AT_KEYS - 1);
-  tci_sandbox_end(s, !good);
-  take_version(s);
+  tci_sandbox_end(s, true);
+  s->opened_bytes = s->live_bytes;
+  if (!s->again) take_version(s);
   return good ? TCI_STATUS_OK : (tci_status){TCI_INVALID_ARGUMENT, message};
 }

@@ -1,7 +1,8 @@
-/* prelude: the part of the library that is written in Lua, so that the instructions it takes are counted like the script's own.
+/* prelude: the part of the library that is written in Lua, so that the instructions it takes are counted like the
+ * script's own.
  *
- * Chunk name "library": errors in here are told at the line that called (sandbox.c). It gets its needs as arguments and knows
- * no globals. `#`, reading and writing go through views, so that a view is refused where it would be written to.
+ * Chunk name "library": errors in here are told at the line that called (sandbox.c). It gets its needs as arguments and
+ * knows no globals. `#`, reading and writing go through views, so that a view is refused where it would be written to.
  */
 #include "script/internal.h"
 
@@ -15,7 +16,8 @@ const char tci_prelude[] =
     "local function whole(i, position, name)\n"
     "  local n = integer(i)\n"
     "  if not n then\n"
-    "    error('bad argument #' .. position .. ' to \\'' .. name .. '\\' (an integer expected, got ' .. type(i) .. ')', 3)\n"
+    "    error('bad argument #' .. position .. ' to \\'' .. name .. '\\' (an integer expected, got ' .. type(i) .. "
+    "')', 3)\n"
     "  end\n"
     "  return n\n"
     "end\n"

@@ -1,14 +1,17 @@
 /* runners: the candidates of a select, as views that are kept from call to call and refreshed where they changed.
  *
- * 1. A view belongs to one runner for ever (its serial). When another runner takes over its slot, it gets views of its own; the old
- *    ones, should a script have kept them, show what they last showed.
- * 2. `revision` says that something may have changed; then each field is compared with what the view shows and only the
- *    changed ones are set. An unchanged candidate costs two comparisons.
+ * 1. A view belongs to one runner for ever (its serial, its id and type). When another runner takes over its slot, it
+ *    gets views of its own; the old ones, should a script have kept them, show what they last showed.
+ * 2. The metadata of a runner is made when it is read. Its data holds the slot, under a key that scripts do not see.
+ * 3. What changed is set and nothing else. Numbers are compared each time, since a core that was loaded afresh counts
+ *    its serials and revisions anew; metadata when the runner has called since, or its revision is another.
  */
 #include "script/internal.h"
 
 #include <math.h>
 #include <string.h>
+
+static const char slot_key; /* by its address */
 
 static void set_value(lua_State *L, int data, const char *name) { lua_setfield(L, data, name); } /* the one on top */
 
@@ -49,12 +52,18 @@ static void set_recent(lua_State *L, int data, const tci_runner *r) {
   set_value(L, data, "last_failed");
 }
 
-static void set_metadata(lua_State *L, int data, const tci_runner *r) {
-  if (r->metadata.len)
-    tci_view_metadata(L, r->metadata);
-  else
-    lua_pushvalue(L, TCI_AT_EMPTY_METADATA);
-  set_value(L, data, "metadata");
+static bool is_as_shown(const tci_shown *shown, const tci_runner *r) {
+  return shown->revision == r->revision && shown->load == r->load && shown->capacity == r->max_concurrent &&
+         shown->last_used == r->last_used && shown->last_used_us == r->last_used_us && shown->recent == r->recent &&
+         shown->recent_len == r->recent_len && shown->registered_us == r->registered_us &&
+         shown->heartbeat_us == r->heartbeat_us;
+}
+
+static bool is_shown(const tci_shown *shown, const tci_runner *r) {
+  size_t id_len = r->runner_id.len, type_len = r->runner_type.len;
+  return shown->serial == r->serial && shown->name.len == id_len + 1 + type_len &&
+         memcmp(shown->name.ptr, r->runner_id.ptr, id_len) == 0 && shown->name.ptr[id_len] == '\0' &&
+         memcmp(shown->name.ptr + id_len + 1, r->runner_type.ptr, type_len) == 0;
 }
 
 /* Brings the view up to date; its data is on top. `all`: it is new. */
@@ -63,7 +72,11 @@ static void refresh(lua_State *L, tci_shown *shown, const tci_runner *r, bool al
   if (all || shown->load != r->load || shown->capacity != r->max_concurrent) set_load(L, data, r);
   if (all || shown->last_used != r->last_used || shown->last_used_us != r->last_used_us) set_used(L, data, r);
   if (all || shown->recent != r->recent || shown->recent_len != r->recent_len) set_recent(L, data, r);
-  if (tci_metadata_differs(&shown->metadata, r->metadata) || all) set_metadata(L, data, r);
+  if (shown->has_metadata && tci_metadata_differs(&shown->metadata, r->metadata)) {
+    shown->has_metadata = false;
+    lua_pushnil(L);
+    set_value(L, data, "metadata");
+  }
   if (all || shown->registered_us != r->registered_us) {
     lua_pushnumber(L, (lua_Number)r->registered_us / 1e6);
     set_value(L, data, "registered");
@@ -76,25 +89,47 @@ static void refresh(lua_State *L, tci_shown *shown, const tci_runner *r, bool al
   shown->recent = r->recent;
   shown->recent_len = r->recent_len;
   shown->registered_us = r->registered_us;
+  shown->heartbeat_us = r->heartbeat_us;
 }
 
 static void make(tci_script *s, tci_shown *shown, const tci_runner *r) {
   lua_State *L = s->L;
-  tci_view_new(L, TCI_VIEW_RUNNER, 0, 12);
+  size_t before = s->used_bytes;
+  shown->more_bytes = 0;
+  shown->has_metadata = false;
+  tci_view_new(L, TCI_VIEW_RUNNER, 0, 13);
   int data = lua_gettop(L);
-  lua_getmetatable(L, data - 1);
+  lua_pushvalue(L, TCI_AT_RUNNER_META);
+  lua_setmetatable(L, data);
   lua_pushinteger(L, r->slot);
-  lua_rawseti(L, -2, 2);
-  lua_pop(L, 1);
+  lua_rawsetp(L, data, &slot_key);
   lua_pushlstring(L, r->runner_id.ptr, r->runner_id.len);
   set_value(L, data, "id");
   lua_pushlstring(L, r->runner_type.ptr, r->runner_type.len);
   set_value(L, data, "type");
   refresh(L, shown, r, true);
   shown->serial = r->serial;
+  tci_buf_clear(&shown->name);
+  tci_buf_add(&shown->name, r->runner_id);
+  tci_buf_byte(&shown->name, '\0');
+  tci_buf_add(&shown->name, r->runner_type);
   lua_rawseti(L, TCI_AT_RUNNER_DATAS, (lua_Integer)r->slot + 1);
   lua_rawseti(L, TCI_AT_RUNNER_VIEWS, (lua_Integer)r->slot + 1);
   s->view_cost += 300;
+  shown->bytes = s->used_bytes - before;
+}
+
+size_t tci_view_bytes(const tci_script *s) {
+  size_t bytes = 128 * s->shown_len; /* the lists */
+  for (size_t i = 0; i < s->shown_len; i++) bytes += s->shown[i].bytes + s->shown[i].more_bytes;
+  return bytes;
+}
+
+void tci_view_forget(tci_script *s) {
+  for (size_t i = 0; i < s->shown_len; i++) s->shown[i].serial = 0;
+  s->listed_len = 0;
+  s->plan_metadata.len = 0;
+  s->built = 0;
 }
 
 static tci_shown *shown_at(tci_script *s, uint32_t slot) {
@@ -114,9 +149,10 @@ void tci_view_runners(tci_script *s, const tci_question *q) {
   for (size_t i = 0; i < n; i++) {
     const tci_runner *r = q->candidates[i];
     tci_shown *shown = shown_at(s, r->slot);
-    if (shown->serial != r->serial) {
+    bool is_new = !is_shown(shown, r);
+    if (is_new) {
       make(s, shown, r);
-    } else if (shown->revision != r->revision) {
+    } else if (!is_as_shown(shown, r)) {
       lua_rawgeti(L, TCI_AT_RUNNER_DATAS, (lua_Integer)r->slot + 1);
       refresh(L, shown, r, false);
       lua_pop(L, 1);
@@ -124,7 +160,7 @@ void tci_view_runners(tci_script *s, const tci_question *q) {
     }
     shown->call = s->call;
     shown->index = i;
-    if (i < s->listed_len && s->listed[i] == r->serial) continue;
+    if (!is_new && i < s->listed_len && s->listed[i] == r->serial) continue;
     lua_rawgeti(L, TCI_AT_RUNNER_VIEWS, (lua_Integer)r->slot + 1);
     lua_rawseti(L, TCI_AT_RUNNERS_DATA, (lua_Integer)i + 1);
     s->listed[i] = r->serial;
@@ -138,20 +174,59 @@ void tci_view_runners(tci_script *s, const tci_question *q) {
   s->view_cost += (int64_t)n;
 }
 
-tci_runner *tci_view_candidate(lua_State *L, int at, const tci_question *q) {
+/* The candidate whose data is on top; NULL: it is of another call, or its runner is gone. */
+static tci_runner *candidate_of(lua_State *L) {
   tci_script *s = tci_script_of(L);
-  at = lua_absindex(L, at);
+  const tci_question *q = s->question;
+  lua_rawgetp(L, -1, &slot_key);
+  size_t slot = (size_t)lua_tointeger(L, -1);
+  lua_pop(L, 1);
+  const tci_shown *shown = slot < s->shown_len ? &s->shown[slot] : NULL;
+  if (!q || !shown || shown->call != s->call || shown->index >= q->candidates_len) return NULL;
+  tci_push_fixed(L, TCI_AT_RUNNER_DATAS);
+  lua_rawgeti(L, -1, (lua_Integer)slot + 1);
+  bool same = lua_rawequal(L, -1, -3);
+  lua_pop(L, 2);
+  return same ? q->candidates[shown->index] : NULL;
+}
+
+tci_runner *tci_view_candidate(lua_State *L, int at) {
   if (tci_view_kind(L, at) != TCI_VIEW_RUNNER) return NULL;
   lua_getmetatable(L, at);
-  lua_rawgeti(L, -1, 2);
-  size_t slot = (size_t)lua_tointeger(L, -1);
+  lua_pushliteral(L, "__index");
+  lua_rawget(L, -2);
+  tci_runner *r = candidate_of(L);
   lua_pop(L, 2);
-  const tci_shown *shown = slot < s->shown_len ? &s->shown[slot] : NULL;
-  if (!shown || shown->call != s->call || shown->index >= q->candidates_len) return NULL;
-  lua_rawgeti(L, TCI_AT_RUNNER_VIEWS, (lua_Integer)slot + 1);
-  bool same = lua_rawequal(L, -1, at);
-  lua_pop(L, 1);
-  return same ? q->candidates[shown->index] : NULL;
+  return r;
+}
+
+int tci_view_read_runner(lua_State *L) {
+  tci_script *s = tci_script_of(L);
+  bool is_metadata = lua_type(L, 2) == LUA_TSTRING && strcmp(lua_tostring(L, 2), "metadata") == 0;
+  if (!is_metadata) return 0;
+  lua_settop(L, 2);
+  lua_pushvalue(L, 1);
+  const tci_runner *r = candidate_of(L);
+  if (!r) { /* kept from another call */
+    tci_push_fixed(L, TCI_AT_EMPTY_METADATA);
+    return 1;
+  }
+  tci_shown *shown = &s->shown[r->slot];
+  size_t before = s->used_bytes;
+  s->building = true;
+  s->view_cost += 20 + 10 * (int64_t)r->metadata.len;
+  tci_metadata_differs(&shown->metadata, r->metadata); /* from now on it is known */
+  if (r->metadata.len)
+    tci_view_metadata(L, r->metadata);
+  else
+    tci_push_fixed(L, TCI_AT_EMPTY_METADATA);
+  lua_pushvalue(L, 2);
+  lua_pushvalue(L, -2);
+  lua_rawset(L, 1);
+  shown->has_metadata = true;
+  shown->more_bytes = s->used_bytes - before;
+  s->building = false;
+  return 1;
 }
 
 bool tci_view_runner_id(lua_State *L, int at) {

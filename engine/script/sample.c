@@ -1,8 +1,8 @@
-/* sample: the views that a policy is tried on before it is used. Each hook is asked twice about each, with the same seed; both
- * answers must be sound and the same.
+/* sample: the views that a policy is tried on before it is used. Each hook is asked twice about each, with the same
+ * seed; both answers must be sound and the same.
  *
- * The plan of a sample has the id "sample", in case a policy must know. The stages are of different kinds: with and without args,
- * metadata, retry and timeouts of their own; fresh, and failed in several ways.
+ * The plan of a sample has the id "sample", in case a policy must know. The stages are of different kinds: with and
+ * without args, metadata, retry and timeouts of their own; fresh, and failed in several ways.
  *
  * Called by script.c.
  */
@@ -188,8 +188,8 @@ static void write_text(tci_buf *out, tci_str text) {
 static void write_decision(const tci_decision *d, tci_buf *out) {
   write_text(out, d->reason);
   write_text(out, d->runner ? d->runner->runner_id : TCI_STR(""));
-  const int64_t numbers[] = {d->wait,     d->wait_us,  d->again,    d->after_us, d->execution_ms,
-                             d->stale_ms, d->queue_ms, d->says,     d->priority};
+  const int64_t numbers[] = {d->wait,     d->wait_us,  d->again, d->after_us, d->execution_ms,
+                             d->stale_ms, d->queue_ms, d->says,  d->priority};
   for (size_t i = 0; i < sizeof numbers / sizeof *numbers; i++) write_int(out, numbers[i]);
   for (size_t i = 0; i < d->exclude.len; i++) write_text(out, d->exclude.items[i]);
   for (size_t i = 0; i < d->keys_len; i++) {

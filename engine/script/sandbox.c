@@ -1,9 +1,10 @@
 /* sandbox: the state of a policy, and the bounds of a call.
  *
- * 1. Instructions are counted by a hook every `period` of them; C functions and large blocks are charged as if they were
- *    instructions. When the budget is gone the hook comes at every instruction and raises, so that no pcall goes on.
- * 2. The allocator never refuses what a script can ask for in one instruction: it grants it, notes the fault and arms the
- *    hook. Refusing would make Lua collect everything first, again at each try.
+ * 1. Instructions are counted by a hook every `period` of them; C functions and large blocks are charged as if they
+ *    were instructions. When the budget is gone the hook comes at every instruction and raises, so that no pcall goes
+ *    on.
+ * 2. The allocator never refuses what a script can ask for in one instruction: it grants it, notes the fault and arms
+ *    the hook. Refusing would make Lua collect everything first, again at each try.
  * 3. Nothing here reads the order of hashes or addresses; the clocks only when `fuse` is set.
  *
  * Callers: load.c and script.c; the charges, library.c and text.c.
@@ -18,9 +19,9 @@
 
 enum {
   PERIOD = 100,
-  PERIOD_SLOW = 10,          /* when a period took longer than SLOW_NS */
+  PERIOD_SLOW = 10, /* when a period took longer than SLOW_NS */
   SLOW_NS = 100000,
-  CHARGED_FROM = 1024,       /* bytes of a block */
+  CHARGED_FROM = 1024, /* bytes of a block */
   BYTES_PER_UNIT = 128,
   STACK_BYTES_MAX = 65536,   /* 4,096 values */
   SLACK_BYTES = 8 << 20,     /* over the ceiling: here the allocator does refuse */
@@ -80,7 +81,8 @@ void tci_sandbox_charge(lua_State *L, size_t units) {
   if (s->spent > s->budget) tci_sandbox_stop(L, TCI_FAULT_INSTRUCTIONS, 0);
 }
 
-/* CPU time, but the cheap clock first: the other one is looked at only when time has passed at all, and counts from there. */
+/* CPU time, but the cheap clock first: the other one is looked at only when time has passed at all, and counts from
+ * there. */
 static bool is_too_long(tci_script *s) {
   int64_t passed_ns = tci_clock_mono_ns() - s->begun_ns;
   if (!s->cpu_from_us) {
@@ -108,7 +110,8 @@ static void on_count(lua_State *L, lua_Debug *ar) {
 /* ---- memory ---- */
 
 static void count_growth(tci_script *s, const void *block, size_t tag, size_t old_bytes, size_t bytes, bool ours) {
-  if (ours || (block && block == s->texts)) { /* invariant 3 of internal.h; and how large it is depends on earlier calls */
+  bool is_texts = block && block == s->texts; /* how large that is depends on earlier calls */
+  if (ours || is_texts) {
     s->ceiling_bytes += bytes - old_bytes;
     return;
   }
@@ -128,8 +131,8 @@ static void moved_stack(tci_script *s, void *stack, size_t old_bytes, size_t byt
   if (bytes > STACK_BYTES_MAX && bytes > old_bytes && !s->building) arm(s, TCI_FAULT_STACK, 0);
 }
 
-/* Lua makes a larger stack beside the old one and then frees that: a new vector is counted at the next look, when it is known not to
- * be the stack. */
+/* Lua makes a larger stack beside the old one and then frees that: a new vector is counted at the next look, when it is
+ * known not to be the stack. */
 static void count_pending(tci_script *s) {
   size_t bytes = s->pending_bytes;
   if (!bytes) return;
@@ -139,13 +142,14 @@ static void count_pending(tci_script *s) {
 
 static void forget(tci_script *s, void *block, size_t bytes) {
   s->used_bytes -= bytes;
-  if (block && (block == s->stack || s->find == &s->stack) && s->pending_bytes) {
+  if (block && s->pending_bytes && (block == s->stack || s->find == &s->stack)) {
     size_t new_bytes = s->pending_bytes;
     s->pending_bytes = 0;
     moved_stack(s, s->pending, bytes, new_bytes);
+  } else if (s->ceiling_bytes && s->building) {
+    s->ceiling_bytes -= bytes;
   }
   free(block);
-  if (s->ceiling_bytes && s->building) s->ceiling_bytes -= bytes;
 }
 
 /* Lua's allocator. For a new block old_bytes is the kind of object it is for. */
@@ -158,7 +162,10 @@ static void *allocate(void *self, void *block, size_t old_bytes, size_t bytes) {
     return NULL;
   }
   count_pending(s);
-  if (s->ceiling_bytes && !s->building && s->used_bytes + bytes > s->ceiling_bytes + old_bytes + SLACK_BYTES) return NULL;
+  if (s->ceiling_bytes && !s->building && s->used_bytes + bytes > s->ceiling_bytes + old_bytes + SLACK_BYTES) {
+    arm(s, TCI_FAULT_MEMORY, 0);
+    return NULL;
+  }
   void *new = tci_realloc(block, bytes);
   s->used_bytes += bytes - old_bytes;
   if (block && s->find) *s->find = new;
@@ -208,6 +215,8 @@ void tci_sandbox_open(tci_script *s) {
 void tci_sandbox_close(tci_script *s) {
   if (s->L) lua_close(s->L);
   s->L = NULL;
+  s->stack = s->texts = NULL;
+  s->live_bytes = 0;
 }
 
 /* ---- a call ---- */
@@ -228,15 +237,16 @@ void tci_sandbox_begin(tci_script *s, int64_t instructions, size_t bytes, int64_
   lua_sethook(s->L, on_count, LUA_MASKCOUNT, PERIOD);
 }
 
-void tci_sandbox_end(tci_script *s, bool faulted) {
+bool tci_sandbox_end(tci_script *s, bool faulted) {
   s->pending_bytes = 0;
   lua_sethook(s->L, NULL, 0, 0);
   s->ceiling_bytes = 0;
   s->building = false;
   size_t garbage = s->used_bytes > s->live_bytes ? s->used_bytes - s->live_bytes : 0;
-  if (!faulted && (garbage <= COLLECT_BYTES || garbage <= s->live_bytes)) return;
+  if (!faulted && (garbage <= COLLECT_BYTES || garbage <= s->live_bytes)) return false;
   lua_gc(s->L, LUA_GCCOLLECT);
   s->live_bytes = s->used_bytes;
+  return true;
 }
 
 /* ---- what is said of an error ---- */

@@ -11,7 +11,7 @@
 
 #include "base/clock.h"
 
-/* ---- asking ---- */
+/* ---- counting ---- */
 
 /* Buckets of an eighth of a power of two. */
 static int bucket_of(int64_t ns) {
@@ -37,6 +37,49 @@ static void count(tci_script *s, const tci_decision *d) {
   snprintf(s->last_fault, sizeof s->last_fault, "%s", d->fault);
 }
 
+/* ---- opening ---- */
+
+/* The folder of `path`, then the given ones. */
+static void take_folders(tci_script *s, const tci_script_options *options) {
+  const char *slash = strrchr(s->path, '/');
+  s->folders = tci_calloc(options->folders.len + 1, sizeof *s->folders);
+  s->folders[s->folders_len++] =
+      slash ? strndup(s->path, slash == s->path ? 1 : (size_t)(slash - s->path)) : strdup(".");
+  for (size_t i = 0; i < options->folders.len; i++)
+    s->folders[s->folders_len++] = strndup(options->folders.items[i].ptr, options->folders.items[i].len);
+}
+
+static void open_state(tci_script *s) {
+  tci_sandbox_open(s);
+  lua_State *L = s->L;
+  lua_checkstack(L, 100);
+  lua_settop(L, TCI_AT_KEYS - 1);
+  lua_pushcfunction(L, tci_sandbox_handler);
+  lua_replace(L, TCI_AT_HANDLER);
+  tci_library_open(L);
+  lua_replace(L, TCI_AT_ENVIRONMENT);
+  lua_createtable(L, 0, 4);
+  lua_replace(L, TCI_AT_LOADED);
+  tci_view_open(s);
+}
+
+/* What a policy keeps from call to call is no state of ours, and is bounded as a call is. */
+static bool keeps_too_much(const tci_script *s) {
+  return s->live_bytes > s->opened_bytes + tci_view_bytes(s) + (size_t)s->limits.policy_memory_bytes_max;
+}
+
+/* A fresh state, from the same bytes: what was kept is gone. Should they not load this time (the fuse), the hooks are
+ * not there: the next question is a fault, which ends here again. */
+static void renew(tci_script *s) {
+  char message[TCI_FAULT_BYTES];
+  tci_sandbox_close(s);
+  tci_view_forget(s);
+  open_state(s);
+  s->is_whole = tci_load(s, message, sizeof message).code == TCI_OK;
+}
+
+/* ---- asking ---- */
+
 static void ask(void *self, tci_hook hook, const tci_question *q, tci_decision *out) {
   tci_script *s = self;
   if ((unsigned)hook >= TCI_HOOKS || !(s->policy.hooks >> hook & 1)) {
@@ -57,33 +100,10 @@ static void ask(void *self, tci_hook hook, const tci_question *q, tci_decision *
   lua_settop(s->L, TCI_AT_KEYS - 1);
   s->question = NULL;
   count(s, out);
-  tci_sandbox_end(s, !good);
+  if (tci_sandbox_end(s, !good) && (keeps_too_much(s) || !s->is_whole)) renew(s);
 }
 
-/* ---- opening ---- */
-
-/* The folder of `path`, then the given ones. */
-static void take_folders(tci_script *s, const tci_script_options *options) {
-  const char *slash = strrchr(s->path, '/');
-  s->folders = tci_calloc(options->folders.len + 1, sizeof *s->folders);
-  s->folders[s->folders_len++] = slash ? strndup(s->path, slash == s->path ? 1 : (size_t)(slash - s->path)) : strdup(".");
-  for (size_t i = 0; i < options->folders.len; i++)
-    s->folders[s->folders_len++] = strndup(options->folders.items[i].ptr, options->folders.items[i].len);
-}
-
-static void open_state(tci_script *s) {
-  tci_sandbox_open(s);
-  lua_State *L = s->L;
-  lua_checkstack(L, 100);
-  lua_settop(L, TCI_AT_KEYS - 1);
-  lua_pushcfunction(L, tci_sandbox_handler);
-  lua_replace(L, TCI_AT_HANDLER);
-  tci_library_open(L);
-  lua_replace(L, TCI_AT_ENVIRONMENT);
-  lua_createtable(L, 0, 4);
-  lua_replace(L, TCI_AT_LOADED);
-  tci_view_open(s);
-}
+/* ---- the life of a script ---- */
 
 tci_status tci_script_open(const tci_script_options *options, const char *path, tci_script **out, char *message,
                            size_t size) {
@@ -95,6 +115,7 @@ tci_status tci_script_open(const tci_script_options *options, const char *path, 
   take_folders(s, options);
   open_state(s);
   tci_status status = tci_load(s, message, size);
+  s->is_whole = true;
   s->policy.name = tci_str_from(s->name);
   s->policy.version = tci_str_from(s->version);
   s->policy.self = s;
@@ -116,16 +137,21 @@ tci_status tci_script_open(const tci_script_options *options, const char *path, 
 void tci_script_close(tci_script *s) {
   if (!s) return;
   tci_sandbox_close(s);
-  for (size_t i = 0; i < s->shown_len; i++) tci_buf_deinit(&s->shown[i].metadata);
+  for (size_t i = 0; i < s->shown_len; i++) {
+    tci_buf_deinit(&s->shown[i].metadata);
+    tci_buf_deinit(&s->shown[i].name);
+  }
   free(s->shown);
   free(s->listed);
   tci_buf_deinit(&s->plan_metadata);
   tci_buf_deinit(&s->scratch);
-  tci_buf_deinit(&s->source);
-  tci_buf_deinit(&s->bytes);
   for (size_t i = 0; i < s->folders_len; i++) free(s->folders[i]);
   free(s->folders);
-  for (size_t i = 0; i < s->files.len; i++) free(s->files.items[i].path);
+  for (size_t i = 0; i < s->files.len; i++) {
+    free(s->files.items[i].name);
+    free(s->files.items[i].path);
+    tci_buf_deinit(&s->files.items[i].bytes);
+  }
   tci_vec_free(&s->files);
   tci_vec_free(&s->opening);
   free(s->path);

@@ -1,9 +1,9 @@
 /* text: the C functions of `string`.
  *
- * 1. No string that a policy makes is longer than policy_string_bytes_max or holds a zero byte: comparing those takes Lua a
- *    library call for each of them.
- * 2. No patterns: `find` looks for plain text. The result is made in the script's scratch buffer; nothing here runs script
- *    code while it is in use.
+ * 1. No string that a policy makes is longer than policy_string_bytes_max or holds a zero byte: comparing those takes
+ *    Lua a library call for each of them.
+ * 2. No patterns: `find` looks for plain text. The result is made in the script's scratch buffer; nothing here runs
+ *    script code while it is in use.
  */
 #define _GNU_SOURCE 1
 #include "script/internal.h"
@@ -138,7 +138,8 @@ static int text_rep(lua_State *L) {
 
 /* ---- format ---- */
 
-/* "%-08.3" and a conversion; *at is behind the '%'. Returns the conversion; `spec` gets the text, with `length` before it. */
+/* "%-08.3" and a conversion; *at is behind the '%'. Returns the conversion; `spec` gets the text, with `length` before
+ * it. */
 static char read_spec(lua_State *L, const char **at, const char *end, char spec[24]) {
   const char *from = *at, *p = from;
   while (p < end && *p && strchr("-+ #0", *p)) p++;

@@ -1,11 +1,13 @@
 /* view: what a hook is shown. A view is an empty table whose metatable leads to the data behind it and refuses writing.
  *
- * 1. The metatable of a view begins with its kind; [2] is the slot of a runner, [3] the data. Scripts cannot reach it.
- * 2. Views of which there is one (the plan, the stage, ...) are tables of the policy that are filled anew in each call in which
- *    they are read; a script that keeps one sees later data, never memory that is gone.
- * 3. What costs is built when it is read: the parts of ctx, the args of the stage. `built` remembers which, for the next call.
+ * 1. The metatable of a view begins with its kind; its __index is the data. Scripts cannot reach it.
+ * 2. Views of which there is one (the plan, the stage, ...) are tables of the policy that are filled anew in each call
+ *    in which they are read; a script that keeps one sees later data, never memory that is gone.
+ * 3. What costs is built when it is read: the parts of ctx, the args of the stage, the metadata of a runner. `built`
+ *    remembers which parts, for the next call.
  *
- * Callers: script.c (tci_view_begin), library.c and answer.c (kinds and data). Runners are in runners.c, args in args.c.
+ * Callers: script.c (tci_view_begin), library.c and answer.c (kinds and data). Runners are in runners.c, args in
+ * args.c.
  */
 #include "script/internal.h"
 
@@ -20,10 +22,22 @@ static const char *const part_names[PARTS] = {"plan", "stage", "attempt", "attem
 
 static int refuse_write(lua_State *L) {
   static const char *const names[] = {
-      "?",        "?",           "ctx",          "ctx.defaults",          "ctx.plan",         "ctx.stage",
-      "ctx.stage.retry",         "ctx.stage.timeouts",                    "ctx.stage.args",   "ctx.attempt",
-      "ctx.attempts",            "an entry of ctx.attempts",              "a failure",        "ctx.runners",
-      "a runner of ctx.runners", "metadata",
+      "?",
+      "?",
+      "ctx",
+      "ctx.defaults",
+      "ctx.plan",
+      "ctx.stage",
+      "ctx.stage.retry",
+      "ctx.stage.timeouts",
+      "ctx.stage.args",
+      "ctx.attempt",
+      "ctx.attempts",
+      "an entry of ctx.attempts",
+      "a failure",
+      "ctx.runners",
+      "a runner of ctx.runners",
+      "metadata",
   };
   int kind = tci_view_kind(L, 1);
   if (kind != TCI_VIEW_LIBRARY) return luaL_error(L, "%s is read-only", names[kind]);
@@ -31,30 +45,40 @@ static int refuse_write(lua_State *L) {
   return luaL_error(L, "cannot set '%s': globals and libraries are read-only; use a local", key);
 }
 
+/* Pushes the data of the view at `at`. */
+static void push_data(lua_State *L, int at) {
+  lua_getmetatable(L, at);
+  lua_pushliteral(L, "__index");
+  lua_rawget(L, -2);
+  lua_remove(L, -2);
+}
+
 static int view_len(lua_State *L) {
-  if (!lua_getmetatable(L, 1)) return luaL_error(L, "not a view");
-  lua_rawgeti(L, -1, 3);
+  if (!tci_view_kind(L, 1)) return luaL_error(L, "not a view");
+  push_data(L, 1);
   lua_pushinteger(L, (lua_Integer)lua_rawlen(L, -1));
   return 1;
+}
+
+static bool is_list(tci_view kind) {
+  return kind == TCI_VIEW_RUNNERS || kind == TCI_VIEW_ATTEMPTS || kind == TCI_VIEW_ARGS;
 }
 
 void tci_view_new(lua_State *L, tci_view kind, int list, int fields) {
   luaL_checkstack(L, 10, NULL);
   lua_createtable(L, 0, 0);
   lua_createtable(L, list, fields);
-  lua_createtable(L, 3, 3);
+  lua_createtable(L, 1, is_list(kind) ? 3 : 2);
   lua_pushinteger(L, kind);
   lua_rawseti(L, -2, 1);
-  lua_pushinteger(L, 0);
-  lua_rawseti(L, -2, 2);
-  lua_pushvalue(L, -2);
-  lua_rawseti(L, -2, 3);
   lua_pushvalue(L, -2);
   lua_setfield(L, -2, "__index");
   lua_pushcfunction(L, refuse_write);
   lua_setfield(L, -2, "__newindex");
-  lua_pushcfunction(L, view_len);
-  lua_setfield(L, -2, "__len");
+  if (is_list(kind)) {
+    lua_pushcfunction(L, view_len);
+    lua_setfield(L, -2, "__len");
+  }
   lua_setmetatable(L, -3);
 }
 
@@ -72,15 +96,13 @@ void tci_view_data(lua_State *L, int at) {
     lua_pushvalue(L, at);
     return;
   }
-  lua_getmetatable(L, at);
-  lua_rawgeti(L, -1, 3);
-  lua_remove(L, -2);
+  push_data(L, at);
   for (int part = 0; kind == TCI_VIEW_CTX && part < PARTS; part++) { /* invariant 3: reading is building */
     lua_getfield(L, -1, part_names[part]);
     lua_pop(L, 1);
   }
-  if (kind == TCI_VIEW_STAGE) {
-    lua_getfield(L, -1, "args");
+  if (kind == TCI_VIEW_STAGE || kind == TCI_VIEW_RUNNER) {
+    lua_getfield(L, -1, kind == TCI_VIEW_STAGE ? "args" : "metadata");
     lua_pop(L, 1);
   }
 }
@@ -107,11 +129,7 @@ static void set_nil(lua_State *L, const char *name) {
   lua_setfield(L, -2, name);
 }
 
-static void fixed(lua_State *L, int at) { lua_rawgeti(L, LUA_REGISTRYINDEX, FIXED + at); }
-
-void tci_push_environment(lua_State *L) { fixed(L, TCI_AT_ENVIRONMENT); }
-
-void tci_push_loaded(lua_State *L) { fixed(L, TCI_AT_LOADED); }
+void tci_push_fixed(lua_State *L, int at) { lua_rawgeti(L, LUA_REGISTRYINDEX, FIXED + at); }
 
 static int64_t ready_us(const tci_attempt *a) {
   return a->not_before_us > a->created_us ? a->not_before_us : a->created_us;
@@ -127,8 +145,8 @@ static int64_t ended_us(const tci_question *q, const tci_attempt *a) {
 
 static void push_plan(tci_script *s, lua_State *L) {
   const tci_plan *plan = s->question->stage->node.plan;
-  fixed(L, TCI_AT_PLAN);
-  fixed(L, TCI_AT_PLAN_DATA);
+  tci_push_fixed(L, TCI_AT_PLAN);
+  tci_push_fixed(L, TCI_AT_PLAN_DATA);
   set_text(L, "id", plan->id);
   set_seconds(L, "created", plan->created_us);
   if (plan->policy.len)
@@ -174,8 +192,8 @@ static bool args_are_shown(const tci_script *s) {
 
 static void push_stage(tci_script *s, lua_State *L) {
   const tci_stage *stage = s->question->stage;
-  fixed(L, TCI_AT_STAGE);
-  fixed(L, TCI_AT_STAGE_DATA);
+  tci_push_fixed(L, TCI_AT_STAGE);
+  tci_push_fixed(L, TCI_AT_STAGE_DATA);
   set_text(L, "id", stage->node.id);
   set_text(L, "runner_type", stage->runner_type);
   set_text(L, "mode", stage->mode == TCI_MODE_ASYNC ? TCI_STR("ASYNC") : TCI_STR("SYNC"));
@@ -198,17 +216,25 @@ static void push_attempt(tci_script *s, lua_State *L) {
   const tci_attempt *a = q->attempt;
   int64_t waited_us = q->now.mono_us - a->ready_mono_us;
   if (s->hook == TCI_HOOK_RETRY) waited_us = (a->dispatched_us ? a->dispatched_us : ended_us(q, a)) - ready_us(a);
-  fixed(L, TCI_AT_ATTEMPT);
-  fixed(L, TCI_AT_ATTEMPT_DATA);
+  tci_push_fixed(L, TCI_AT_ATTEMPT);
+  tci_push_fixed(L, TCI_AT_ATTEMPT_DATA);
   set_integer(L, "index", a->index);
   set_seconds(L, "waited", not_negative(waited_us));
   lua_pop(L, 1);
 }
 
+/* A message may be long (a log); in scripts texts may not, so that they can do with it what they like. */
+static tci_str start_of(lua_State *L, tci_str text) {
+  size_t most = (size_t)tci_script_of(L)->limits.policy_string_bytes_max / 2;
+  if (text.len <= most) return text;
+  while (most > 0 && ((uint8_t)text.ptr[most] & 0xc0) == 0x80) most--;
+  return (tci_str){text.ptr, most};
+}
+
 static void push_failure(lua_State *L, const tci_failure *failure) {
   tci_view_new(L, TCI_VIEW_FAILURE, 0, 2);
   set_text(L, "kind", tci_str_from(tci_failure_kind_name(failure->kind)));
-  tci_push_text(L, failure->message);
+  tci_push_text(L, start_of(L, failure->message));
   lua_setfield(L, -2, "message");
   lua_pop(L, 1);
 }
@@ -244,7 +270,7 @@ static void push_attempts(tci_script *s, lua_State *L) {
   if (n)
     lua_pop(L, 1);
   else
-    fixed(L, TCI_AT_EMPTY_LIST);
+    tci_push_fixed(L, TCI_AT_EMPTY_LIST);
 }
 
 static void push_defaults(tci_script *s, lua_State *L) {
@@ -337,9 +363,12 @@ void tci_view_open(tci_script *s) {
     tci_view kind;
     bool has_data; /* in the place behind it */
   } views[] = {
-      {TCI_AT_CTX, TCI_VIEW_CTX, true},          {TCI_AT_RUNNERS, TCI_VIEW_RUNNERS, true},
-      {TCI_AT_PLAN, TCI_VIEW_PLAN, true},        {TCI_AT_STAGE, TCI_VIEW_STAGE, true},
-      {TCI_AT_ATTEMPT, TCI_VIEW_ATTEMPT, true},  {TCI_AT_EMPTY_LIST, TCI_VIEW_ATTEMPTS, false},
+      {TCI_AT_CTX, TCI_VIEW_CTX, true},
+      {TCI_AT_RUNNERS, TCI_VIEW_RUNNERS, true},
+      {TCI_AT_PLAN, TCI_VIEW_PLAN, true},
+      {TCI_AT_STAGE, TCI_VIEW_STAGE, true},
+      {TCI_AT_ATTEMPT, TCI_VIEW_ATTEMPT, true},
+      {TCI_AT_EMPTY_LIST, TCI_VIEW_ATTEMPTS, false},
       {TCI_AT_EMPTY_METADATA, TCI_VIEW_METADATA, false},
   };
   lua_State *L = s->L;
@@ -351,10 +380,12 @@ void tci_view_open(tci_script *s) {
       lua_pop(L, 1);
     lua_replace(L, views[i].at);
   }
-  for (int at = TCI_AT_RUNNER_VIEWS; at <= TCI_AT_RUNNER_DATAS; at++) {
-    lua_createtable(L, 0, 0);
+  for (int at = TCI_AT_RUNNER_VIEWS; at <= TCI_AT_RUNNER_META; at++) {
+    lua_createtable(L, 0, 1);
     lua_replace(L, at);
   }
+  lua_pushcfunction(L, tci_view_read_runner);
+  lua_setfield(L, TCI_AT_RUNNER_META, "__index");
   lua_pushvalue(L, TCI_AT_CTX_DATA);
   set_reader(L, read_ctx);
   lua_pushcfunction(L, call_random);

@@ -4,8 +4,8 @@
  *    changed: not the database, not the WAL, not the watermark. One transaction sees one moment of it.
  * 2. A file without WAL and shared memory is at rest and read as it lies (SQLite would create both). A WAL without
  *    shared memory, of a copy, gets SQLite's scratch file -shm beside it: its index has to live somewhere.
- * 3. Records come in order of time; of equal times plan 0 (the runners) first, then by plan. A clock that jumped back
- *    never puts a record before an earlier one of its plan.
+ * 3. Records come in order of time, and of the steps within a microsecond; of one step plan 0 (the runners) first. A
+ *    clock that jumped back never puts a record before an earlier one of its plan.
  * 4. Everything that is visited was checked: rows by their checksum, records by their form, plans for gaps.
  *
  * Callers: engine/lua, for `turboci policy replay`.
@@ -29,8 +29,8 @@ enum { READ_BUSY_TIMEOUT_MS = 5000, URI_BYTES = 3 * PATH_MAX + 32 };
 /* Where a record is, and when it happened. */
 typedef struct {
   int64_t at_us;
-  uint64_t plan_key, sequence;
-  bool first; /* of its plan */
+  uint64_t order, plan_key, sequence; /* order: of its step among those of at_us */
+  bool first;                         /* of its plan */
 } place;
 
 typedef TCI_VEC(place) places;
@@ -163,6 +163,7 @@ static tci_status prepare(tci_store *store, tci_sql slot, const char *sql) {
 static int compare(const void *x, const void *y) {
   const place *a = x, *b = y;
   if (a->at_us != b->at_us) return a->at_us < b->at_us ? -1 : 1;
+  if (a->order != b->order) return a->order < b->order ? -1 : 1;
   if (a->plan_key != b->plan_key) return a->plan_key < b->plan_key ? -1 : 1;
   return a->sequence < b->sequence ? -1 : a->sequence > b->sequence;
 }
@@ -191,8 +192,9 @@ static tci_status add_place(journal *j, places *out, uint64_t plan_key, uint64_t
   if (fault)
     return tci_sqlite_fail(&j->store, TCI_DATA_LOSS, "plan %llu, sequence %llu: %s: restore the journal from a backup",
                            (unsigned long long)plan_key, (unsigned long long)sequence, fault);
-  place p = {.at_us = reader.wall_us, .plan_key = plan_key, .sequence = sequence, .first = last == NULL};
+  place p = {reader.wall_us, reader.order, plan_key, sequence, last == NULL};
   if (last && last->at_us > p.at_us) p.at_us = last->at_us; /* invariant 3 */
+  if (last && last->at_us == p.at_us && last->order > p.order) p.order = last->order;
   tci_vec_push(out, p);
   return TCI_STATUS_OK;
 }

@@ -49,8 +49,8 @@ TCI_MUST_USE tci_status tci_store_load(tci_store *store, uint64_t plan_key, tci_
 /* Keys of all plans that are not settled, ascending, into a heap array (free it). */
 TCI_MUST_USE tci_status tci_store_open_plans(tci_store *store, uint64_t **out_keys, size_t *out_len);
 
-/* Visits every record of a journal file, in order of time (of equal times plan 0 first, then by plan), without holding
- * or changing it: it may be a live server's, or a copy. A plan's first record carries plan_id. OK also when the visitor
+/* Visits every record of a journal file, in order of time (of one step plan 0 first, then by plan), without holding or
+ * changing it: it may be a live server's, or a copy. A plan's first record carries plan_id. OK also when the visitor
  * stops. NOT_FOUND, PERMISSION_DENIED; FAILED_PRECONDITION: another program's, a newer schema, no journal; DATA_LOSS:
  * corrupt; UNAVAILABLE: try again. The text lives in `message` (size bytes). */
 TCI_MUST_USE tci_status tci_store_read(const char *path, tci_store_visitor visit, void *ctx, char *message,

@@ -86,11 +86,9 @@ function M.run(options)
   if options.plan and not has_plan(history, options.plan) then
     return refused(("%s: there is no plan '%s' in it"):format(options.db, options.plan), "plan")
   end
-  local names = {}
-  for _, name in ipairs(policies.names(found.policies)) do names[name] = true end
   local replay
   replay, err = require("turboci.replay.world").run(history, {
-    policies = found.policies, policy = found.policy, policy_for = found.policy_for, names = names, all = options.all,
+    policies = found.policies, policy = found.policy, policy_for = found.policy_for, all = options.all,
     limits = options.limits, progress = function(done, of) progress("replay", done, of) end,
   })
   if not replay then return refused(err, "policy") end

@@ -1,5 +1,6 @@
-/* bench_policy: what asking a policy in Lua costs, in one thread, with the sandbox as a real server has it (count hook, fuse). Between
- * two questions the load of one runner changes, as a dispatch does it. Medians of single calls; the built-in beside them.
+/* bench_policy: what asking a policy in Lua costs, in one thread, with the sandbox as a real server has it (count hook,
+ * fuse). Between two questions the load of one runner changes, as a dispatch does it. Medians of single calls; the
+ * built-in beside them.
  *
  *     bench_policy [calls per row [folder of policies]]
  */

@@ -24,6 +24,8 @@ static sim_asked *asked_of(sim *s, const tci_attempt *a) {
     k->id = tci_str_copy(&s->f.arena, a->execution_id);
     k->ready_us = s->f.now.mono_us + wait;
     k->epoch = s->epoch;
+    k->seen_step = s->f.steps;
+    k->seen_us = s->f.now.mono_us;
     if (k->id.len) tci_map_put(&s->asked, k->id, k);
   } else if (k->epoch != s->epoch) { /* since the restart: time is what the wall clock says */
     int64_t most = a->not_before_us ? a->not_before_us - a->created_us : 0;
@@ -31,6 +33,7 @@ static sim_asked *asked_of(sim *s, const tci_attempt *a) {
     if (wait > most) wait = most;
     k->ready_us = s->f.now.mono_us + (wait > 0 ? wait : since > 0 ? -since : 0);
     k->epoch = s->epoch;
+    k->seen_us = s->f.now.mono_us;
     k->hold_us = k->queue_us = k->execution_ms = k->stale_ms = 0;
   }
   return k;
@@ -70,6 +73,7 @@ static void hear_fault(sim *s, int number) {
   c->until_wall_us = s->f.now.wall_us + us;
   c->changed = s->may_void = s->f.steps;
   c->word = s->words;
+  s->opened++;
   if (s->f.steps - 1 > s->must_void) s->must_void = s->f.steps - 1;
 }
 
@@ -77,6 +81,8 @@ static void hear_fault(sim *s, int number) {
 static void read_notes(sim *s) {
   for (; s->notes < s->f.update.notes.len; s->notes++) {
     const tci_note *note = &s->f.update.notes.items[s->notes];
+    s->opened -= note->kind == TCI_NOTE_CIRCUIT_OPEN;
+    s->closed -= note->kind == TCI_NOTE_CIRCUIT_CLOSED;
     if (note->kind != TCI_NOTE_FAULT) continue;
     if (tci_str_eq(note->text, TCI_STR("no idea"))) {
       if (s->faults-- == 0) fx_fail("oracle: a fault that nobody made");
@@ -98,8 +104,25 @@ static bool is_excluded(const sim *s, const tci_attempt *a, tci_str runner) {
   return excluded_from(s, a) >> (runner.ptr[1] - '0') & 1;
 }
 
-static void hear_admit(sim *s, sim_asked *k, const tci_decision *d) {
-  if (++s->admits > s->f.limits.policy_asks_per_turn) fx_fail("oracle: too many questions in a turn");
+static bool has_room(const sim *s, const tci_runner *r, const tci_attempt *a) {
+  return tci_str_eq(r->runner_type, a->stage->runner_type) && r->modes[a->mode] &&
+         (!r->max_concurrent || r->load < r->max_concurrent) && r->passed_over_until_us <= s->f.now.mono_us;
+}
+
+/* About one execution, all that is asked in a row counts as one question. */
+static void count_question(sim *s, tci_hook hook, const sim_asked *k) {
+  bool first = hook == TCI_HOOK_ADMIT || hook == TCI_HOOK_PRIORITY ||
+               (hook == TCI_HOOK_SELECT && k->said[TCI_HOOK_ADMIT].step != s->f.steps) ||
+               (hook == TCI_HOOK_TIMEOUT && k->said[TCI_HOOK_PRIORITY].step != s->f.steps);
+  s->questions += first;
+  if (s->questions > s->f.limits.policy_asks_per_turn) fx_fail("oracle: too many questions in a turn");
+}
+
+static void hear_admit(sim *s, sim_asked *k, const tci_question *q, const tci_decision *d) {
+  bool room = false;
+  for (size_t i = 0; i < s->f.core->runner_list.len; i++)
+    room |= has_room(s, s->f.core->runner_list.items[i], q->attempt);
+  if (!room) fx_fail("oracle: admit is asked and nobody has room");
   k->keys_len = (int)d->keys_len;
   for (size_t i = 0; i < d->keys_len; i++) {
     k->keys[i] = d->keys[i].key.ptr[1] - '0';
@@ -108,7 +131,6 @@ static void hear_admit(sim *s, sim_asked *k, const tci_decision *d) {
 }
 
 static void hear_select(sim *s, sim_asked *k, const tci_question *q, const tci_decision *d) {
-  if (++s->selects > s->f.limits.policy_asks_per_turn) fx_fail("oracle: too many questions in a turn");
   if (!q->candidates_len) fx_fail("oracle: nobody to choose from");
   for (size_t i = 0; i < q->candidates_len; i++) {
     const tci_runner *r = q->candidates[i];
@@ -138,6 +160,7 @@ static void hear_hook(sim *s, tci_hook hook, const tci_question *q, const tci_de
   if (waits && k->hold_us > s->f.now.mono_us && k->hold_step > s->may_void)
     fx_fail("oracle: asked again before the wait was over");
   if (!waits && k->once[hook] == s->epoch + 1) fx_fail("oracle: %s is asked twice", tci_hook_name(hook));
+  count_question(s, hook, k);
   k->once[hook] = s->epoch + 1;
   k->said[hook].step = s->f.steps;
   k->said[hook].word = ++s->words;
@@ -149,18 +172,19 @@ static void hear_hook(sim *s, tci_hook hook, const tci_question *q, const tci_de
   }
   if (d->fault) return;
   switch (hook) {
-    case TCI_HOOK_ADMIT: hear_admit(s, k, d); break;
+    case TCI_HOOK_ADMIT: hear_admit(s, k, q, d); break;
     case TCI_HOOK_SELECT: hear_select(s, k, q, d); break;
     case TCI_HOOK_RETRY: hear_retry(k, d); break;
     case TCI_HOOK_TIMEOUT: hear_timeout(k, d); break;
-    default: break;
+    case TCI_HOOK_PRIORITY: k->priority = d->says ? d->priority : INT64_MAX; break;
+    case TCI_HOOKS: break;
   }
 }
 
 static void hear(const sim_policy *p, tci_hook hook, const tci_question *q, const tci_decision *d) {
   sim *s = &world;
   read_notes(s);
-  if (s->turn != s->f.turns) s->spent = s->selects = s->admits = 0;
+  if (s->turn != s->f.turns) s->spent = s->questions = 0;
   s->turn = s->f.turns;
   /* Whoever is asked whether it may run is asked where, too. */
   if (s->spent >= s->f.limits.policy_instructions_per_turn && hook != TCI_HOOK_SELECT && hook != TCI_HOOK_TIMEOUT)
@@ -179,6 +203,7 @@ static void hear(const sim_policy *p, tci_hook hook, const tci_question *q, cons
   }
   c->row = 0;
   if (c->open) c->changed = s->f.steps;
+  s->closed += c->open;
   c->open = false;
 }
 
@@ -222,6 +247,20 @@ static void judge_record(sim *s, const tci_attempt *a) {
       record.candidates_total < (int64_t)record.candidates_len || !tci_str_eq(record.policy, name) ||
       (p && name.len && !tci_str_eq(record.version, p->policy.version)))
     fx_fail("oracle: the decision is not on record");
+  bool faulty = false, named = record.candidates_total > (int64_t)record.candidates_len;
+  for (size_t i = 0; i < record.candidates_len; i++) {
+    const tci_runner *r = tci_map_get(&s->f.core->runners, record.candidates[i].runner_id);
+    if (!r || record.candidates[i].load > r->load) fx_fail("oracle: a candidate that is none is on record");
+    named |= tci_str_eq(r->runner_id, a->runner_id);
+  }
+  if (!named) fx_fail("oracle: the runner is not among the candidates on record");
+  const sim_asked *k = was_asked(s, a);
+  for (int hook = 0; hook < TCI_HOOKS; hook++) {
+    bool counts = hook == TCI_HOOK_PRIORITY || hook == TCI_HOOK_TIMEOUT ? k->once[hook] == s->epoch + 1
+                                                                        : k->said[hook].step == s->f.steps;
+    faulty |= hook != TCI_HOOK_RETRY && counts && k->said[hook].fault;
+  }
+  if (faulty && !record.fault.len) fx_fail("oracle: a fault is not on record");
 }
 
 /* It was sent just now: by the last word of its policy. */
@@ -252,11 +291,6 @@ static void judge_decision(sim *s, sim_execution *e, const tci_attempt *a) {
 }
 
 /* ---- who waits, and why ---- */
-
-static bool has_room(const sim *s, const tci_runner *r, const tci_attempt *a) {
-  return tci_str_eq(r->runner_type, a->stage->runner_type) && r->modes[a->mode] &&
-         (!r->max_concurrent || r->load < r->max_concurrent) && r->passed_over_until_us <= s->f.now.mono_us;
-}
 
 /* Asks the policy, when it would be asked. False: a fault. */
 static bool ask_again(sim *s, const sim_policy *p, tci_hook hook, const tci_attempt *a, tci_runner **runners,
@@ -293,6 +327,21 @@ static void judge_idle(sim *s, const tci_attempt *a, tci_runner **runners, size_
           TCI_STR_ARG(runners[0]->runner_id));
 }
 
+/* What is asked once was asked, since nothing kept anybody from it; and it counts. */
+static void judge_intake(const sim *s, const tci_attempt *a, const sim_asked *k) {
+  const sim_policy *p = attached(s, a->stage);
+  for (tci_hook hook = TCI_HOOK_TIMEOUT; hook <= TCI_HOOK_PRIORITY; hook++) {
+    bool should = p && p->policy.hooks >> hook & 1 && k->seen_step > s->must_void;
+    should = should && s->circuits[p->number].until_us <= k->seen_us; /* its circuit was not open */
+    if (should && k->once[hook] != s->epoch + 1)
+      fx_fail("oracle: %s of stage %.*s is not asked", tci_hook_name(hook), TCI_STR_ARG(a->stage->node.id));
+  }
+  bool said = k->once[TCI_HOOK_PRIORITY] == s->epoch + 1 && !k->said[TCI_HOOK_PRIORITY].fault;
+  int64_t most = s->f.limits.priority_max, want = k->priority > most ? most : k->priority < -most ? -most : k->priority;
+  if (said && k->priority != INT64_MAX && a->priority != want)
+    fx_fail("oracle: stage %.*s has another priority", TCI_STR_ARG(a->stage->node.id));
+}
+
 static void judge_pending(sim *s, const tci_attempt *a) {
   const sim_asked *k = asked_of(s, a);
   if (s->f.update.more || k->ready_us > s->f.now.mono_us) return;
@@ -300,6 +349,7 @@ static void judge_pending(sim *s, const tci_attempt *a) {
   if (k->queue_us && k->queue_us <= s->f.now.mono_us && k->said[TCI_HOOK_TIMEOUT].step < s->f.steps &&
       k->once[TCI_HOOK_TIMEOUT] == s->epoch + 1)
     fx_fail("oracle: %.*s has waited for too long", TCI_STR_ARG(a->stage->node.id));
+  judge_intake(s, a, k);
   tci_runner *runners[RUNNERS];
   size_t len = 0;
   bool room = false;

@@ -346,7 +346,7 @@ static void after_step(fx *f, bool quiet, void *ctx) {
   (void)quiet;
   sim *s = ctx;
   read_notes(s);
-  if (s->faults) fx_fail("oracle: a fault went unnoticed");
+  if (s->faults || s->opened || s->closed) fx_fail("oracle: a fault or a circuit went unnoticed");
   for (size_t i = 0; i < f->update.notes.len; i++) {
     mix(s, (tci_str){(const char *)&f->update.notes.items[i].kind, sizeof(tci_note_kind)});
     mix(s, f->update.notes.items[i].text);

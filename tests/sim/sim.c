@@ -336,7 +336,10 @@ static void roll_set(sim *s, bool good) {
 }
 
 static void swap_policies(sim *s, bool good) {
-  while (tci_core_next_due_us(s->f.core) <= s->f.now.mono_us) fx_tick(&s->f); /* what is due asks those of before */
+  while (tci_core_next_due_us(s->f.core) <= s->f.now.mono_us) { /* what is due asks those of before */
+    fx_tick(&s->f);
+    judge(s);
+  }
   roll_set(s, good);
   fx_step(&s->f, &(tci_event){.kind = TCI_EVENT_POLICIES, .policies = s->f.policies});
 }

@@ -65,7 +65,9 @@ typedef struct {
     bool fault, wait;
   } said[TCI_HOOKS];
   uint64_t hold_step; /* when it was told to wait until hold_us */
-  int64_t hold_us, queue_us, execution_ms, stale_ms, after_us;
+  uint64_t seen_step;
+  int64_t seen_us; /* monotonic; first, or since the restart */
+  int64_t hold_us, queue_us, execution_ms, stale_ms, after_us, priority;
   int once[TCI_HOOKS]; /* the epoch in which it was asked this */
   int keys[KEYS_HELD], keys_len;
   int64_t limits[KEYS_HELD];
@@ -116,8 +118,9 @@ typedef struct {
   uint64_t may_void, must_void;
   /* of the turn, of the step */
   uint64_t turn;
-  int64_t spent, selects, admits;
+  int64_t spent, questions;
   size_t notes, faults;
+  int opened, closed; /* circuits, not told yet */
   uint64_t words;
   char text[TEXT];
 } sim;

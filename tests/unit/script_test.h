@@ -1,5 +1,5 @@
-/* script_test: what the unit tests of engine/script start with: cmocka, a folder of its own for each test, policies written into it, and
- * a small world to ask them about: one plan, one stage, a few runners. */
+/* script_test: what the unit tests of engine/script start with: cmocka, a folder of its own for each test, policies
+ * written into it, and a small world to ask them about: one plan, one stage, a few runners. */
 #ifndef TCI_TEST_SCRIPT_TEST_H
 #define TCI_TEST_SCRIPT_TEST_H
 

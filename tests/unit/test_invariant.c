@@ -174,6 +174,10 @@ static void queues(void **state) {
   BREAKS(f, ready->awake, true, "11: 'go' is listed 0 times to be looked at");
   BREAKS(f, pool->listed, true, "11: 'go' is listed 0 times to be looked at");
   BREAKS(f, f->core->pool_list.len, 1, "are queued"); /* a pool that is lost */
+  tci_pool *empty = tci_pool_get(f->core, TCI_STR("rust"));
+  fx_contains(tci_core_check(f->core, &f->arena), "25: the pool of 'rust' is kept for nobody");
+  tci_pool_trim(f->core, empty);
+  assert_null(tci_core_check(f->core, &f->arena));
   /* One that nobody has looked at. */
   tci_link *idle = &fx_attempt(f, "idle")->queued;
   tci_link_remove(idle);
@@ -199,6 +203,9 @@ static void keys(void **state) {
   BREAKS(f, f->core->keys.len, 2, "6: 2 admission keys are known, 1 are in use");
   BREAKS(f, queue->position, 1, "11: those who wait for key 'k' are lost");
   BREAKS(f, queue->pool, NULL, "11: those who wait for key 'k' are lost");
+  tci_vec_push(&key->queues, queue); /* twice */
+  fx_contains(tci_core_check(f->core, &f->arena), "11: those who wait for key 'k' are lost");
+  key->queues.len--;
   BREAKS(f, key->queues.len, 0, "11: those who wait for key 'k' are lost");
   BREAKS(f, fx_attempt(f, "k3")->key_limit, 2, "11: key 'k' has room and nobody tries");
   idle->chance = key; /* now somebody does */

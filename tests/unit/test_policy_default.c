@@ -1,5 +1,5 @@
-/* policies/default.lua is the built-in default, decision for decision: both are asked the same random questions, with the same seed, in
- * all hooks. `SEED=n` repeats one run. */
+/* policies/default.lua is the built-in default, decision for decision: both are asked the same random questions, with
+ * the same seed, in all hooks. `SEED=n` repeats one run. */
 #define _GNU_SOURCE 1
 #include "script_test.h"
 
@@ -53,7 +53,8 @@ static void random_stage(sx *x, bool waits) {
   x->stage.retry = (tci_retry){0};
   x->stage.timeouts = (tci_timeouts){0};
   if (chance(2))
-    x->stage.retry = (tci_retry){chance(3) ? 0 : 1 + (int64_t)random_below(8), random_ms(&x->limits), random_ms(&x->limits)};
+    x->stage.retry =
+        (tci_retry){chance(3) ? 0 : 1 + (int64_t)random_below(8), random_ms(&x->limits), random_ms(&x->limits)};
   if (chance(2)) x->stage.timeouts = (tci_timeouts){random_ms(&x->limits), random_ms(&x->limits)};
 }
 
@@ -107,7 +108,8 @@ static void is_the_built_in(void **state) {
                 a.stale_ms == b.stale_ms && a.queue_ms == b.queue_ms && a.says == b.says && a.priority == b.priority &&
                 a.keys_len == b.keys_len;
     if (!same) {
-      tci_str none = TCI_STR("none"), a_id = a.runner ? a.runner->runner_id : none, b_id = b.runner ? b.runner->runner_id : none;
+      tci_str none = TCI_STR("none"), a_id = a.runner ? a.runner->runner_id : none,
+              b_id = b.runner ? b.runner->runner_id : none;
       fail_msg("SEED=%llu: question %d, %s: built-in %.*s, again %d after %lld; default.lua %.*s, again %d after %lld",
                (unsigned long long)seed, i, tci_hook_name(hook), TCI_STR_ARG(a_id), a.again, (long long)a.after_us,
                TCI_STR_ARG(b_id), b.again, (long long)b.after_us);

@@ -21,6 +21,7 @@
 #include "store/store.h"
 
 static char folder[64], db[128], message[1024];
+static uint64_t step_order; /* of the next records */
 
 /* ---- helpers ---- */
 
@@ -30,6 +31,7 @@ static int make_folder(void **state) {
   if (!mkdtemp(folder)) return -1;
   snprintf(db, sizeof db, "%s/c i?#%%.db", folder); /* nothing in a path means anything */
   message[0] = '\0';
+  step_order = 0;
   return 0;
 }
 
@@ -86,6 +88,7 @@ static void append(tci_store *store, uint64_t plan, uint64_t sequence, int64_t w
                    const char *plan_id) {
   tci_buf bytes = {0}, scratch = {0};
   tci_record_put_header(&bytes, wall_us, 1);
+  tci_record_put_order(&bytes, step_order);
   for (int i = 0; i < changes; i++)
     tci_record_put_change(&bytes, &(tci_change){.type = TCI_CHANGE_PROGRESS, .message = tci_str_from(text)}, &scratch);
   tci_store_record record = {plan, sequence, tci_buf_str(&bytes), tci_str_from(plan_id), false};
@@ -166,6 +169,21 @@ static void records_come_in_order_of_time_then_of_plans(void **state) {
   append(store, 2, 4, 300, 3, "last", "");
   tci_store_close(store);
   reads(db, "1/2 [a] early | 0/1 runner | 1/3 also | 2/1 [b] late | 2/4 last | ");
+}
+
+static void steps_of_one_microsecond_come_in_their_order(void **state) {
+  (void)state;
+  tci_store *store = open_store();
+  append(store, 2, 1, 100, 1, "first", "b");
+  step_order = 1;
+  append(store, 1, 1, 100, 1, "second", "a");
+  append(store, 0, 1, 100, 1, "of the same step", "");
+  step_order = 2;
+  append(store, 2, 2, 100, 1, "third", "");
+  step_order = 0; /* a restart, and a clock that stood still: never before what the plan had */
+  append(store, 2, 3, 100, 1, "fourth", "");
+  tci_store_close(store);
+  reads(db, "2/1 [b] first | 0/1 of the same step | 1/1 [a] second | 2/2 third | 2/3 fourth | ");
 }
 
 static void a_clock_that_jumped_back_never_turns_a_plan_around(void **state) {
@@ -347,6 +365,7 @@ int main(void) {
 #define CLAIM(f) cmocka_unit_test_setup_teardown(f, make_folder, remove_folder)
   const struct CMUnitTest tests[] = {
       CLAIM(records_come_in_order_of_time_then_of_plans),
+      CLAIM(steps_of_one_microsecond_come_in_their_order),
       CLAIM(a_clock_that_jumped_back_never_turns_a_plan_around),
       CLAIM(an_empty_journal_has_no_records_and_a_visitor_may_stop),
       CLAIM(a_journal_at_rest_is_left_as_it_is),

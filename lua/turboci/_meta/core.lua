@@ -185,12 +185,11 @@ function Virtual:close() end
 ---@field type "PLAN_CREATED"|"PLAN_STATE"|"CHECK_CREATED"|"CHECK_UPDATED"|"CHECK_STATE"|"CHECK_RESULT"|
 ---"STAGE_CREATED"|"STAGE_UPDATED"|"STAGE_STATE"|"EDGES"|"ATTEMPT"|"PROGRESS"|"RUNNER"|"RUNNER_GONE"|"POLICY"
 ---@field node integer? place among the plan's nodes, from 1
----@field decision {hook: string, policy: string?, version: string?, reason: string?, fault: string?, runner_id: string?,
----candidates: {runner_id: string, load: integer}[], candidates_total: integer?, again: boolean, after_us: integer?,
----exclude: string[], at_us: integer?}?
+---@field decision {hook: string, policy: string?, version: string?, reason: string?, fault: string?,
+---runner_id: string?, candidates: {runner_id: string, load: integer}[], candidates_total: integer?, again: boolean,
+---after_us: integer?, exclude: string[], at_us: integer?}?
 
----Visits every record of a journal file in order of time; of equal times those of no plan come first, then by plan. The
----file is only read: it may be a live server's, or a copy. What the visitor raises is raised.
+---Visits every record of a journal file in the order in which it was written, across plans. The file is only read: it may be a live server's, or a copy. What the visitor raises is raised.
 ---@param path string
 ---@param visit fun(record: turboci.core.Record)
 ---@return boolean? ok

@@ -97,10 +97,16 @@ local function side(attempts, index)
     policy = decision.policy, reason = decision.reason, fault = decision.fault, estimate = attempt.estimate or nil }
 end
 
-local function wait_differs(was, now)
-  if not was.waited or not now.waited then return was.waited ~= now.waited end
-  local difference = math.abs(was.waited - now.waited)
-  return difference * 1000000 >= WAIT_US and difference >= WAIT_SHARE * math.max(was.waited, now.waited)
+local function times_differ(was, now)
+  if not was or not now then return was ~= now end
+  local difference = math.abs(was - now)
+  return difference * 1000000 >= WAIT_US and difference >= WAIT_SHARE * math.max(was, now)
+end
+
+-- It ends otherwise; or the engine's patience, which is a decision, ends sooner or later.
+local function end_differs(was, now)
+  if was.ended ~= now.ended then return true end
+  return (was.ended == "TIMEOUT" or was.ended == "STALE") and times_differ(was.ran, now.ran)
 end
 
 local function retry_differs(was, now)
@@ -116,8 +122,8 @@ local function kinds_of(was, now, index)
   if not was or not now then return index == 1 and { "run" } or {} end
   local kinds = {}
   if was.runner ~= now.runner then kinds[#kinds + 1] = "runner" end
-  if wait_differs(was, now) then kinds[#kinds + 1] = "wait" end
-  if was.ended ~= now.ended then kinds[#kinds + 1] = "end" end
+  if times_differ(was.waited, now.waited) then kinds[#kinds + 1] = "wait" end
+  if end_differs(was, now) then kinds[#kinds + 1] = "end" end
   if retry_differs(was, now) then kinds[#kinds + 1] = "retry" end
   return kinds
 end

@@ -19,6 +19,10 @@ local LIMITS = {
   runner_ttl_ms_max = 1000000000000,
   reply_bytes_max = 1000000000,
   message_bytes_max = 1000000000,
+  message_arena_bytes_max = 1000000000000,
+  nodes_per_plan_max = 1000000000,
+  runners_max = 1000000000,
+  watchers_max = 1000000000,
 }
 local IDLE_US = 7 * 24 * 3600 * 1000000 -- of waiting after the last thing that happened: it is over
 local IDLE_TURNS = 100000
@@ -104,12 +108,12 @@ local on = {}
 
 function on.plan(self, event)
   local plan = event.plan
-  local policy = plan.policy
-  if policy and (self.all or not self.policies[policy]) then
-    if not self.all then self.missing[policy] = (self.missing[policy] or 0) + 1 end
-    policy = nil
+  local policy, response = not self.all and plan.policy or nil, nil
+  if policy then
+    response = self:call("CreateWorkPlan", { metadata = plan.metadata, policy = policy })
+    if not response then self.missing[policy] = (self.missing[policy] or 0) + 1 end
   end
-  local response = assert(self:call("CreateWorkPlan", { metadata = plan.metadata, policy = policy }))
+  response = response or assert(self:call("CreateWorkPlan", { metadata = plan.metadata }))
   plan.now_id, plan.now_nodes, plan.now_created_us = response.work_plan.id, {}, self:now_us()
   self.plans[plan.now_id] = plan
   local pulled = {}
@@ -194,13 +198,17 @@ end
 
 local early = { unreachable = true, rejected = true, late = true, protocol = true }
 
--- Signs of life, so that nobody is called silent who was not.
-function World:keep_alive(id, at_us, until_us, every_us)
-  if at_us + every_us >= until_us then return end
-  self:later(at_us + every_us, nil, function()
+-- Signs of life until then, so that nobody is called silent who was not; `falls_silent`: the last one just then.
+function World:keep_alive(id, at_us, until_us, every_us, falls_silent)
+  local next_us = at_us + every_us
+  if next_us >= until_us then
+    if not falls_silent or until_us <= at_us then return end
+    next_us = until_us
+  end
+  self:later(next_us, nil, function()
     if not self.calls[id] then return end
     self:call("UpdateStageExecution", { execution_id = id })
-    self:keep_alive(id, at_us + every_us, until_us, every_us)
+    self:keep_alive(id, next_us, until_us, every_us, falls_silent)
   end)
 end
 
@@ -223,7 +231,8 @@ function World:run_async(id, answer, now_us, stale_ms)
     if not self.calls[id] then return end
     self:answer(id, 0, nil, assert(core.encode("RunAsyncResponse", { accepted = true })))
     local silent_us = answer.silent_us and now_us + answer.silent_us or end_us
-    self:keep_alive(id, now_us + answer.accept_us, silent_us, math.max(1000, stale_ms * 500))
+    self:keep_alive(id, now_us + answer.accept_us, silent_us, math.max(1000, stale_ms * 500),
+      answer.silent_us ~= nil)
   end)
   if answer.how == "never" then return end
   self:later(end_us, answer.order, function()
@@ -398,7 +407,6 @@ end
 ---@field policies string[]? folders
 ---@field policy string? name of the server's default
 ---@field policy_for table<string, string>?
----@field names table<string, boolean> the policies there are
 ---@field all boolean? the default decides for plans with a policy of their own, too
 ---@field limits table<string, integer>?
 ---@field progress fun(plans: integer, of: integer)?
@@ -423,7 +431,7 @@ function M.run(history, options)
     policy = options.policy, policy_for = options.policy_for }
   if not engine then return nil, err end
   local world = setmetatable({
-    history = history, engine = engine, answers = answers.new(history), all = options.all, policies = options.names,
+    history = history, engine = engine, answers = answers.new(history), all = options.all,
     progress = options.progress, total = #history.plans, left = #history.plans, heap = {}, number = 0, replies = {},
     plans = {}, calls = {}, watches = {}, settled = {}, registrations = {}, addresses = {}, hosts = 0, refused = 0,
     missing = {}, happened_us = history.end_us, idle_turns = 0,

@@ -197,7 +197,10 @@ local function side(decision)
     parts[1] = decision.ended and "no runner" or "waits for ever"
   end
   if decision.waited then parts[#parts + 1] = "waited " .. duration(decision.waited) end
-  if decision.ended and decision.ended ~= "COMPLETE" then parts[#parts + 1] = "failed " .. decision.ended end
+  if decision.ended and decision.ended ~= "COMPLETE" then
+    local after = decision.ran and " after " .. duration(decision.ran) or ""
+    parts[#parts + 1] = ("failed %s%s"):format(decision.ended, after)
+  end
   if decision.again then
     parts[#parts + 1] = "again after " .. duration(decision.after)
   elseif decision.again == false then
