@@ -150,9 +150,9 @@ function Virtual:next_due() end
 ---@return boolean? ok
 ---@return string? err
 function Virtual:restart() end
----As GetServerInfo has them: turns, events, commits, records, journal_bytes, longest_turn_us and longest_turn_cpu_us (0:
----nobody measures here), policy_asks, policy_faults, policy_instructions, policy_circuits_opened, policy_reloads, shadow_asks,
----shadow_differs.
+---As GetServerInfo has them: turns, events, commits, records, journal_bytes, longest_turn_us and longest_turn_cpu_us
+---(0: nobody measures here), policy_asks, policy_faults, policy_instructions, policy_circuits_opened, policy_reloads,
+---shadow_asks, shadow_differs.
 ---@return table<string, integer>
 function Virtual:counters() end
 ---What became of an attempt so far; nil: there is none.
@@ -189,7 +189,8 @@ function Virtual:close() end
 ---runner_id: string?, candidates: {runner_id: string, load: integer}[], candidates_total: integer?, again: boolean,
 ---after_us: integer?, exclude: string[], at_us: integer?}?
 
----Visits every record of a journal file in the order in which it was written, across plans. The file is only read: it may be a live server's, or a copy. What the visitor raises is raised.
+---Visits every record of a journal file in the order in which it was written, across plans. The file is only read: it
+---may be a live server's, or a copy. What the visitor raises is raised.
 ---@param path string
 ---@param visit fun(record: turboci.core.Record)
 ---@return boolean? ok
