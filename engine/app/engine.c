@@ -244,9 +244,9 @@ static void collect_records(tci_engine *e, const tci_update *update) {
 /* ---- what happened to policies, for people ---- */
 
 static void log_note(tci_engine *e, const tci_note *n) {
-  static const char *const events[] = {"policy_fault", "policy_circuit_open", "policy_circuit_closed",
-                                       "policy_live",  "policy_gone",         "shadow_differs"};
-  tci_log_level level = TCI_LOG_INFO;
+  static const char *const events[] = {"policy_fault", "policy_circuit_open", "policy_circuit_closed", "policy_live",
+                                       "policy_gone",  "shadow_differs",      "policy_unasked"};
+  tci_log_level level = n->kind == TCI_NOTE_UNASKED ? TCI_LOG_DEBUG : TCI_LOG_INFO;
   if (n->kind == TCI_NOTE_CIRCUIT_OPEN || n->kind == TCI_NOTE_CIRCUIT_CLOSED) level = TCI_LOG_WARN;
   if (n->kind == TCI_NOTE_FAULT) /* a policy that fails, fails often: people are told once */
     level = tci_policies_first_fault(e->policies, n->policy, n->version) ? TCI_LOG_WARN : TCI_LOG_DEBUG;
@@ -255,7 +255,7 @@ static void log_note(tci_engine *e, const tci_note *n) {
   tci_arena *arena = &e->arena;
   tci_buf_add(line,
               tci_str_from(tci_fmt(arena, "name=%.*s version=%.*s", TCI_STR_ARG(n->policy), TCI_STR_ARG(n->version))));
-  if (n->kind == TCI_NOTE_FAULT || n->kind == TCI_NOTE_SHADOW)
+  if (n->kind == TCI_NOTE_FAULT || n->kind == TCI_NOTE_SHADOW || n->kind == TCI_NOTE_UNASKED)
     tci_buf_add(line, tci_str_from(tci_fmt(arena, " hook=%s", tci_hook_name(n->hook))));
   if (n->stage)
     tci_buf_add(line, tci_str_from(tci_fmt(arena, " plan=%.*s stage=%.*s", TCI_STR_ARG(n->stage->node.plan->id),

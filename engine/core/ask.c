@@ -179,15 +179,17 @@ void tci_ask(tci_core *core, tci_hook hook, const tci_attempt *attempt, tci_runn
   tci_rng before;
   if (shadowed) before = core->rng;
   record->fault = excuse(core, at, hook);
-  bool asks = !record->fault.len && at->policy && at->policy->hooks >> hook & 1;
+  bool has = at->policy && at->policy->hooks >> hook & 1, asks = has && !record->fault.len;
+  if (asks && hook == TCI_HOOK_RETRY && core->instructions_left <= 0) {
+    /* A retry cannot wait for the next turn, and this is nobody's fault. Of the others none begins without instructions
+     * (dispatch.c), and who is asked is asked all. */
+    record->fault = TCI_STR("the turn has used up its instructions (limit policy_instructions_per_turn)");
+    note(core, TCI_NOTE_UNASKED, at->policy, hook, record->fault, attempt->stage);
+    asks = false;
+  }
   if (asks) {
     core->update->policy.asks++;
-    /* A retry cannot wait for the next turn; of the others none begins without (dispatch.c), and who is asked is asked all. */
-    if (core->instructions_left > 0 || hook != TCI_HOOK_RETRY)
-      ask(core, at->policy, hook, &q, out);
-    else
-      *out =
-          (tci_decision){.fault = "the policy calls of this turn have used up the limit policy_instructions_per_turn"};
+    ask(core, at->policy, hook, &q, out);
     if (out->fault) {
       record->fault = tci_str_from(out->fault);
       fault(core, at, hook, record->fault, attempt->stage);

@@ -160,6 +160,7 @@ static void fire_timers(tci_core *core) {
   for (int64_t n = 0; n < core->limits.turn_timers_max; n++) {
     tci_timer *timer = tci_heap_first(&core->timers);
     if (!timer || timer->due_us > core->now.mono_us) return;
+    if (core->instructions_left <= 0) break; /* what fails now could not be asked about any more */
     tci_heap_clear(&core->timers, timer);
     if (timer->kind == TCI_TIMER_ATTEMPT)
       tci_attempt_timer(core, tci_container(timer, tci_attempt, timer));

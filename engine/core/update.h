@@ -111,7 +111,8 @@ typedef enum {
   TCI_NOTE_CIRCUIT_CLOSED, /* it answers again */
   TCI_NOTE_LIVE,           /* a version was taken over */
   TCI_NOTE_GONE,
-  TCI_NOTE_SHADOW, /* hook, text: it would have decided otherwise */
+  TCI_NOTE_SHADOW,  /* hook, text: it would have decided otherwise */
+  TCI_NOTE_UNASKED, /* hook, text: a retry of a turn that had used up its instructions: the built-in default decided */
 } tci_note_kind;
 
 typedef struct {

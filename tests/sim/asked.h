@@ -77,20 +77,16 @@ static void hear_fault(sim *s, int number) {
   if (s->f.steps - 1 > s->must_void) s->must_void = s->f.steps - 1;
 }
 
-/* Faults without a question leave nothing but a note. */
+/* What nobody was asked leaves nothing but a note. */
 static void read_notes(sim *s) {
   for (; s->notes < s->f.update.notes.len; s->notes++) {
     const tci_note *note = &s->f.update.notes.items[s->notes];
     s->opened -= note->kind == TCI_NOTE_CIRCUIT_OPEN;
     s->closed -= note->kind == TCI_NOTE_CIRCUIT_CLOSED;
-    if (note->kind != TCI_NOTE_FAULT) continue;
-    if (tci_str_eq(note->text, TCI_STR("no idea"))) {
-      if (s->faults-- == 0) fx_fail("oracle: a fault that nobody made");
-      continue;
-    }
+    if (note->kind == TCI_NOTE_FAULT && s->faults-- == 0) fx_fail("oracle: a fault that nobody made");
+    if (note->kind != TCI_NOTE_UNASKED) continue;
     if (note->hook != TCI_HOOK_RETRY || s->turn != s->f.turns || s->spent < s->f.limits.policy_instructions_per_turn)
       fx_fail("oracle: a policy was not asked: %.*s", TCI_STR_ARG(note->text));
-    hear_fault(s, policy_number(note->policy));
     asked_of(s, tci_stage_attempt(note->stage))->said[note->hook].excused = s->f.steps;
   }
 }
