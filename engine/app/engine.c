@@ -247,9 +247,10 @@ static void log_note(tci_engine *e, const tci_note *n) {
   static const char *const events[] = {"policy_fault", "policy_circuit_open", "policy_circuit_closed", "policy_live",
                                        "policy_gone",  "shadow_differs",      "policy_unasked"};
   tci_log_level level = n->kind == TCI_NOTE_UNASKED ? TCI_LOG_DEBUG : TCI_LOG_INFO;
-  if (n->kind == TCI_NOTE_CIRCUIT_OPEN || n->kind == TCI_NOTE_CIRCUIT_CLOSED) level = TCI_LOG_WARN;
+  if (n->kind == TCI_NOTE_CIRCUIT_OPEN || n->kind == TCI_NOTE_CIRCUIT_CLOSED || n->kind == TCI_NOTE_GONE)
+    level = TCI_LOG_WARN;
   if (n->kind == TCI_NOTE_FAULT) /* a policy that fails, fails often: people are told once */
-    level = tci_policies_first_fault(e->policies, n->policy, n->version) ? TCI_LOG_WARN : TCI_LOG_DEBUG;
+    level = tci_policies_first_fault(e->policies, n->policy, n->version, n->hook) ? TCI_LOG_WARN : TCI_LOG_DEBUG;
   tci_buf *line = &e->scratch;
   tci_buf_clear(line);
   tci_arena *arena = &e->arena;

@@ -21,7 +21,7 @@ typedef struct {
   tci_str name, path, error; /* heap; error: why the file as it is was not taken over */
   tci_script *script;        /* NULL: never loaded */
   bool found;                /* by the present search */
-  bool fault_told;           /* of this version */
+  unsigned faults_told;      /* of this version: 1u << tci_hook */
 } entry;
 
 typedef struct {
@@ -134,7 +134,7 @@ static bool take_over(tci_policies *p, entry *e, const char *path, bool *is_new_
   }
   tci_str version = tci_script_policy(script)->version;
   *is_new_version = !e->script || !tci_str_eq(tci_script_policy(e->script)->version, version);
-  if (*is_new_version) e->fault_told = false;
+  if (*is_new_version) e->faults_told = 0;
   retire(p, e);
   e->script = script;
   tci_str_free(&e->error);
@@ -463,10 +463,11 @@ void tci_policies_info(const tci_policies *p, const tci_core *core, tci_arena *a
   *out_len = len;
 }
 
-bool tci_policies_first_fault(tci_policies *p, tci_str name, tci_str version) {
+bool tci_policies_first_fault(tci_policies *p, tci_str name, tci_str version, tci_hook hook) {
   entry *e = entry_find(p, name);
   if (!e || !e->script || !tci_str_eq(tci_script_policy(e->script)->version, version)) e = &p->shadow;
-  if (!e->script || !tci_str_eq(tci_script_policy(e->script)->version, version) || e->fault_told) return false;
-  e->fault_told = true;
-  return true;
+  if (!e->script || !tci_str_eq(tci_script_policy(e->script)->version, version)) return false;
+  bool first = !(e->faults_told >> hook & 1);
+  e->faults_told |= 1u << hook;
+  return first;
 }

@@ -43,7 +43,7 @@ void tci_policies_forget(tci_policies *policies);
  * (`error` says why, the version is empty). Strings live in the arena, in `policies` until its next reload, or are static. */
 void tci_policies_info(const tci_policies *policies, const tci_core *core, tci_arena *arena, tci_policy_info **out,
                        size_t *out_len);
-/* True once for every version of a policy: its first fault. */
-bool tci_policies_first_fault(tci_policies *policies, tci_str name, tci_str version);
+/* True once for every hook of a version of a policy: its first fault. */
+bool tci_policies_first_fault(tci_policies *policies, tci_str name, tci_str version, tci_hook hook);
 
 #endif

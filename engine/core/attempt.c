@@ -115,22 +115,36 @@ void tci_stage_finish(tci_core *core, tci_stage *stage, tci_outcome outcome, tci
                          .reason = reason});
 }
 
+void tci_attempt_decided(tci_core *core, tci_attempt *a, const tci_decision_record *record) {
+  tci_buf_clear(&core->decision);
+  tci_decision_encode(record, &core->decision);
+  tci_change c = change_of(a, TCI_CHANGE_ATTEMPT);
+  c.decision = tci_buf_str(&core->decision);
+  tci_emit(core, a->stage->node.plan, &c);
+}
+
+void tci_attempt_leaves_queue(tci_core *core, tci_attempt *a) {
+  for (size_t i = 0; i < a->undecided.len; i++) {
+    tci_change c = change_of(a, TCI_CHANGE_ATTEMPT);
+    c.decision = a->undecided.items[i];
+    tci_emit(core, a->stage->node.plan, &c);
+    tci_str_free(&a->undecided.items[i]);
+  }
+  tci_vec_free(&a->undecided);
+}
+
 /* A script's word on it is kept; what the built-in says follows from the failure. */
 static void note_retry(tci_core *core, tci_attempt *a, const tci_decision *d, tci_decision_record *record) {
   record->again = d->again;
   record->after_us = d->after_us;
   record->exclude = d->exclude;
-  tci_buf bytes = {0};
-  tci_decision_encode(record, &bytes);
-  tci_change c = change_of(a, TCI_CHANGE_ATTEMPT);
-  c.decision = tci_buf_str(&bytes);
-  tci_emit(core, a->stage->node.plan, &c);
-  tci_buf_deinit(&bytes);
+  tci_attempt_decided(core, a, record);
 }
 
 void tci_attempt_fail(tci_core *core, tci_attempt *a, tci_failure_kind kind, tci_str message,
                       const tci_completion *completion) {
   tci_stage *stage = a->stage;
+  tci_attempt_leaves_queue(core, a);
   tci_change c = change_of(a, TCI_CHANGE_ATTEMPT);
   c.state = TCI_ATTEMPT_INCOMPLETE;
   c.execution = TCI_EXECUTION_FAILED;
@@ -277,7 +291,6 @@ void tci_attempt_place(tci_core *core, tci_attempt *a) {
     join_runner(core, a);
     tci_keys_take(core, a);
     tci_str_free(&a->hold_text);
-    tci_str_free(&a->hook_fault);
     a->deadline_mono_us = core->now.mono_us + a->execution_ms * 1000;
     a->accept_mono_us = core->now.mono_us + core->limits.accept_timeout_ms * 1000;
     a->calling = a->mode == TCI_MODE_SYNC;

@@ -225,7 +225,7 @@ static uint64_t bounded(const tci_core *core, int64_t ms) {
 }
 
 /* Puts the decision on record: who could have had it, and why it went where it goes. */
-static tci_str on_record(tci_core *core, const tci_attempt *a, const tci_runner *r, tci_runner **options, size_t len,
+static tci_str on_record(tci_core *core, const tci_runner *r, tci_runner **options, size_t len,
                          tci_decision_record *record) {
   size_t most = (size_t)core->limits.decision_candidates_max;
   record->runner_id = r->runner_id;
@@ -234,7 +234,6 @@ static tci_str on_record(tci_core *core, const tci_attempt *a, const tci_runner 
   record->candidates = tci_arena_array(&core->update->arena, tci_candidate, record->candidates_len);
   for (size_t i = 0; i < record->candidates_len; i++)
     record->candidates[i] = (tci_candidate){options[i]->runner_id, options[i]->load};
-  if (!record->fault.len) record->fault = a->hook_fault;
   tci_buf_clear(&core->decision);
   tci_decision_encode(record, &core->decision);
   return tci_buf_str(&core->decision);
@@ -267,12 +266,13 @@ static void send(tci_core *core, tci_attempt *a, tci_runner *r, tci_str decision
 }
 
 /* May it run now? False: it waits, in the list where it belongs. */
-static bool admitted(tci_core *core, tci_pool *pool, tci_attempt *a, tci_decision *d) {
-  tci_decision_record record;
+static bool admitted(tci_core *core, tci_pool *pool, tci_attempt *a, tci_decision *d, tci_decision_record *record) {
   *d = (tci_decision){0};
+  *record = (tci_decision_record){0};
   if (!tci_asks_script(core, a->stage, TCI_HOOK_ADMIT) && !tci_asks_shadow(core, TCI_HOOK_ADMIT)) return true;
-  tci_ask(core, TCI_HOOK_ADMIT, a, NULL, 0, d, &record);
-  if (record.fault.len) tci_str_assign(&a->hook_fault, record.fault);
+  tci_ask(core, TCI_HOOK_ADMIT, a, NULL, 0, d, record);
+  record->keys = d->keys;
+  record->keys_len = d->keys_len;
   if (d->wait) {
     told_to_wait(core, pool, a, TCI_HOLD_ADMISSION, d);
     return false;
@@ -290,18 +290,21 @@ static bool admitted(tci_core *core, tci_pool *pool, tci_attempt *a, tci_decisio
 /* Asks about one execution and sends it, or leaves it where it waits. */
 static void ask_about(tci_core *core, tci_pool *pool, tci_attempt *a, tci_runner **options, size_t len) {
   tci_decision admission, d;
-  tci_decision_record record;
-  if (!admitted(core, pool, a, &admission)) return;
+  tci_decision_record admit, select;
+  if (!admitted(core, pool, a, &admission, &admit)) return;
   if (a->exclude.len) len = not_excluded(a, options, len);
   if (!len) {
     hold(a, TCI_HOLD_NONE, (tci_str){0});
     return;
   }
-  tci_ask(core, TCI_HOOK_SELECT, a, options, len, &d, &record);
-  if (d.wait)
+  tci_ask(core, TCI_HOOK_SELECT, a, options, len, &d, &select);
+  if (d.wait) {
     told_to_wait(core, pool, a, TCI_HOLD_POLICY, &d);
-  else
-    send(core, a, d.runner, on_record(core, a, d.runner, options, len, &record), tci_keys_encode(core, &admission));
+    return;
+  }
+  tci_attempt_leaves_queue(core, a);
+  if (admit.policy.len) tci_attempt_decided(core, a, &admit);
+  send(core, a, d.runner, on_record(core, d.runner, options, len, &select), tci_keys_encode(core, &admission));
 }
 
 /* Returns another one that is to be asked about now: it was parked for a key that has room still. */
@@ -316,11 +319,22 @@ static tci_attempt *consider(tci_core *core, tci_pool *pool, tci_attempt *a, tci
 
 /* ---- arriving ---- */
 
+/* What the built-in says follows from the stage; a script's word is kept until it goes on record with the dispatch. */
+static void keep(tci_attempt *a, const tci_decision_record *record) {
+  if (!record->policy.len) return;
+  tci_buf bytes = {0};
+  tci_decision_encode(record, &bytes);
+  tci_vec_push(&a->undecided, tci_buf_str(&bytes));
+}
+
 static void ask_timeouts(tci_core *core, tci_attempt *a) {
   tci_decision d;
   tci_decision_record record;
   tci_ask(core, TCI_HOOK_TIMEOUT, a, NULL, 0, &d, &record);
-  if (record.fault.len) tci_str_assign(&a->hook_fault, record.fault);
+  record.execution_ms = d.execution_ms;
+  record.stale_ms = d.stale_ms;
+  record.queue_ms = d.queue_ms;
+  keep(a, &record);
   a->asked_execution_ms = d.execution_ms;
   a->asked_stale_ms = d.stale_ms;
   a->queue_ms = d.queue_ms < core->limits.duration_ms_max ? d.queue_ms : core->limits.duration_ms_max;
@@ -331,7 +345,8 @@ static void ask_priority(tci_core *core, tci_attempt *a) {
   tci_decision d;
   tci_decision_record record;
   tci_ask(core, TCI_HOOK_PRIORITY, a, NULL, 0, &d, &record);
-  if (record.fault.len) tci_str_assign(&a->hook_fault, record.fault);
+  record.priority = d.priority;
+  keep(a, &record);
   int64_t most = core->limits.priority_max;
   a->priority = d.priority > most ? most : d.priority < -most ? -most : d.priority;
 }

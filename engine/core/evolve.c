@@ -56,9 +56,11 @@ static void attempt_free(tci_core *core, tci_attempt *a) {
   tci_vec_free(&a->progress);
   for (size_t i = 0; i < a->decisions.len; i++) tci_str_free(&a->decisions.items[i]);
   tci_vec_free(&a->decisions);
+  for (size_t i = 0; i < a->undecided.len; i++) tci_str_free(&a->undecided.items[i]);
+  tci_vec_free(&a->undecided);
   tci_str *strings[] = {&a->process_uid, &a->details,         &a->failure.message,     &a->execution_id,
                         &a->runner_id,   &a->registration_id, &a->runner_execution_id, &a->exclude,
-                        &a->keys,        &a->hold_text,       &a->hook_fault};
+                        &a->keys,        &a->hold_text};
   for (size_t i = 0; i < sizeof strings / sizeof strings[0]; i++) tci_str_free(strings[i]);
   free(a);
 }

@@ -192,6 +192,15 @@ static void pending(explaining *e, const tci_attempt *a) {
 
 /* ---- attempts ---- */
 
+static void admission(explaining *e, const tci_attempt *a, const tci_decision_record *r, const char *by) {
+  const char *keys = "";
+  for (size_t i = 0; i < r->keys_len; i++)
+    keys = tci_fmt(e->arena, "%s%s'%.*s' (at most %lld)", keys, i ? ", " : " with key ", TCI_STR_ARG(r->keys[i].key),
+                   (long long)r->keys[i].limit);
+  say(e, TCI_EXPLAINS_DECISION, r->policy, a->index, "attempt %u: %s admitted it%s%s", a->index, by, keys,
+      colon(e, r->reason));
+}
+
 static void decision(explaining *e, const tci_attempt *a, tci_str bytes) {
   tci_decision_record r;
   if (!tci_decision_decode(bytes, e->arena, &r)) return;
@@ -212,6 +221,15 @@ static void decision(explaining *e, const tci_attempt *a, tci_str bytes) {
         length(e, r.after_us), r.exclude.len ? ", not on the runners it excludes" : "", colon(e, r.reason));
   else if (r.hook == TCI_HOOK_RETRY)
     say(e, TCI_EXPLAINS_DECISION, r.policy, a->index, "attempt %u: %s gave up%s", a->index, by, colon(e, r.reason));
+  else if (r.hook == TCI_HOOK_TIMEOUT)
+    say(e, TCI_EXPLAINS_DECISION, r.policy, a->index, "attempt %u: %s gives it %s%s%s%s", a->index, by,
+        length(e, r.execution_ms * 1000), r.queue_ms ? ", and to wait for a runner " : "",
+        r.queue_ms ? length(e, r.queue_ms * 1000) : "", colon(e, r.reason));
+  else if (r.hook == TCI_HOOK_PRIORITY)
+    say(e, TCI_EXPLAINS_DECISION, r.policy, a->index, "attempt %u: %s gives it priority %lld%s", a->index, by,
+        (long long)r.priority, colon(e, r.reason));
+  else
+    admission(e, a, &r, by);
 }
 
 static void ended(explaining *e, const tci_attempt *a) {

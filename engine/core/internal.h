@@ -166,6 +166,9 @@ void tci_attempt_fail(tci_core *core, tci_attempt *attempt, tci_failure_kind kin
                       const tci_completion *completion);
 /* The same for a call that may still be in flight: it is cancelled. */
 void tci_attempt_abort(tci_core *core, tci_attempt *attempt, tci_failure_kind kind, tci_str message);
+/* Puts a decision on record; and all that scripts said while it was queued, when it goes live or fails there. */
+void tci_attempt_decided(tci_core *core, tci_attempt *attempt, const tci_decision_record *record);
+void tci_attempt_leaves_queue(tci_core *core, tci_attempt *attempt);
 void tci_stage_finish(tci_core *core, tci_stage *stage, tci_outcome outcome, tci_reason reason);
 void tci_attempt_timer(tci_core *core, tci_attempt *attempt);      /* it fired */
 void tci_attempt_arm_queued(tci_core *core, tci_attempt *attempt); /* the next of: policy's wait over, queue timeout */

@@ -137,7 +137,7 @@ struct tci_attempt {
   int64_t priority, queue_ms, asked_execution_ms,
       asked_stale_ms;           /* what priority and timeout said when it was queued */
   uint64_t order;               /* of its arrival in the queues */
-  tci_str hook_fault;           /* heap: a fault of priority, timeout or admit, until its decision is on record */
+  TCI_VEC(tci_str) undecided;   /* heap, encoded: what scripts said when it was queued, on record when it leaves */
   struct tci_key_queue *parked; /* `queued` is in this one's list */
   int64_t key_limit;            /* parked: as admit said */
   struct tci_key *chance;       /* it was parked for this key, there is room, and it has not been asked since */

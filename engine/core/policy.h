@@ -120,6 +120,13 @@ typedef struct {
   bool again;
   int64_t after_us;
   tci_ids exclude;
+  /* TIMEOUT; queue_ms 0: for ever */
+  int64_t execution_ms, stale_ms, queue_ms;
+  /* PRIORITY */
+  int64_t priority;
+  /* ADMIT */
+  tci_admission *keys;
+  size_t keys_len;
 } tci_decision_record;
 
 void tci_decision_encode(const tci_decision_record *record, tci_buf *out);

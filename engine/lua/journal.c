@@ -161,10 +161,22 @@ static void push_decision(visit *v, tci_str bytes) {
   set_integer(L, "at_us", d.at_us);
   set_integer(L, "after_us", d.after_us);
   set_integer(L, "candidates_total", d.candidates_total);
+  set_integer(L, "execution_ms", d.execution_ms);
+  set_integer(L, "stale_ms", d.stale_ms);
+  set_integer(L, "queue_ms", d.queue_ms);
+  set_integer(L, "priority", d.priority);
   lua_pushboolean(L, d.again);
   lua_setfield(L, -2, "again");
   push_ids(L, d.exclude);
   lua_setfield(L, -2, "exclude");
+  lua_createtable(L, (int)d.keys_len, 0);
+  for (size_t i = 0; i < d.keys_len; i++) {
+    lua_createtable(L, 0, 2);
+    set_str(L, "key", d.keys[i].key);
+    set_integer(L, "limit", d.keys[i].limit);
+    lua_rawseti(L, -2, (lua_Integer)i + 1);
+  }
+  lua_setfield(L, -2, "keys");
   lua_createtable(L, (int)d.candidates_len, 0);
   for (size_t i = 0; i < d.candidates_len; i++) {
     lua_createtable(L, 0, 2);

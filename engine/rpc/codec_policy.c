@@ -76,6 +76,14 @@ static Tci__Wire__V1__PolicyCandidate *candidate(tci_arena *arena, const tci_can
   return m;
 }
 
+static Tci__Wire__V1__AdmissionKey *admission_key(tci_arena *arena, const tci_admission *from) {
+  Tci__Wire__V1__AdmissionKey *m = tci_arena_new(arena, Tci__Wire__V1__AdmissionKey);
+  tci__wire__v1__admission_key__init(m);
+  m->key = words(arena, from->key);
+  m->limit = from->limit;
+  return m;
+}
+
 static Tci__Wire__V1__PolicyDecision *decision(tci_arena *arena, const tci_decision_record *from) {
   Tci__Wire__V1__PolicyDecision *m = tci_arena_new(arena, Tci__Wire__V1__PolicyDecision);
   tci__wire__v1__policy_decision__init(m);
@@ -93,6 +101,13 @@ static Tci__Wire__V1__PolicyDecision *decision(tci_arena *arena, const tci_decis
   m->again = from->again;
   m->after_ms = from->after_us / US_PER_MS;
   m->n_excluded_runners = tci_codec_names(arena, from->exclude, &m->excluded_runners);
+  m->execution_ms = from->execution_ms;
+  m->stale_ms = from->stale_ms;
+  m->queue_ms = from->queue_ms;
+  m->priority = from->priority;
+  m->n_admission_keys = from->keys_len;
+  m->admission_keys = tci_arena_array(arena, Tci__Wire__V1__AdmissionKey *, from->keys_len);
+  for (size_t i = 0; i < from->keys_len; i++) m->admission_keys[i] = admission_key(arena, &from->keys[i]);
   return m;
 }
 

@@ -233,9 +233,12 @@ static bool decided(const sim *s, const sim_asked *k, const tci_stage *stage, tc
 }
 
 static void judge_record(sim *s, const tci_attempt *a) {
-  tci_decision_record record = {.hook = TCI_HOOKS};
-  for (size_t i = 0; i < a->decisions.len; i++)
+  tci_decision_record record = {.hook = TCI_HOOKS}; /* the last one */
+  bool told[TCI_HOOKS] = {false};
+  for (size_t i = 0; i < a->decisions.len; i++) {
     if (!tci_decision_decode(a->decisions.items[i], &s->f.arena, &record)) fx_fail("oracle: a record is broken");
+    told[record.hook] |= record.fault.len > 0;
+  }
   const sim_policy *p = attached(s, a->stage);
   tci_str name = attached_name(s, a->stage);
   if (p && !(p->policy.hooks >> TCI_HOOK_SELECT & 1)) name = (tci_str){0};
@@ -243,7 +246,7 @@ static void judge_record(sim *s, const tci_attempt *a) {
       record.candidates_total < (int64_t)record.candidates_len || !tci_str_eq(record.policy, name) ||
       (p && name.len && !tci_str_eq(record.version, p->policy.version)))
     fx_fail("oracle: the decision is not on record");
-  bool faulty = false, named = record.candidates_total > (int64_t)record.candidates_len;
+  bool named = record.candidates_total > (int64_t)record.candidates_len;
   for (size_t i = 0; i < record.candidates_len; i++) {
     const tci_runner *r = tci_map_get(&s->f.core->runners, record.candidates[i].runner_id);
     if (!r || record.candidates[i].load > r->load) fx_fail("oracle: a candidate that is none is on record");
@@ -254,9 +257,9 @@ static void judge_record(sim *s, const tci_attempt *a) {
   for (int hook = 0; hook < TCI_HOOKS; hook++) {
     bool counts = hook == TCI_HOOK_PRIORITY || hook == TCI_HOOK_TIMEOUT ? k->once[hook] == s->epoch + 1
                                                                         : k->said[hook].step == s->f.steps;
-    faulty |= hook != TCI_HOOK_RETRY && counts && k->said[hook].fault;
+    if (hook != TCI_HOOK_RETRY && counts && k->said[hook].fault && !told[hook])
+      fx_fail("oracle: a fault of %s is not on record", tci_hook_name((tci_hook)hook));
   }
-  if (faulty && !record.fault.len) fx_fail("oracle: a fault is not on record");
 }
 
 /* It was sent just now: by the last word of its policy. */

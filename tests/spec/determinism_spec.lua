@@ -1,4 +1,5 @@
--- world: virtual
+-- world: grpc
+-- (it needs the program)
 -- Same events, same policies, same seed: the same journal, byte for byte, in two processes (each has a hash seed, a
 -- heap and addresses of its own). The history is determinism/history.lua.
 

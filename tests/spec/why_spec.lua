@@ -189,7 +189,8 @@ describe("why:", function()
     assert.same({ "b", "gate", env:policy("gate").version, "the last one fits", 2, "" }, {
       decision.runner_id, decision.policy, decision.version, decision.reason, decision.candidates_total, decision.fault,
     })
-    assert.same(decision, env:execution(plan, "s").decisions[1])
+    local recorded = env:execution(plan, "s").decisions -- what was said in the queue first, then who got it
+    assert.same(decision, recorded[#recorded])
   end)
 
   it("a policy that could not answer: why, and that the built-in default decided", function()

@@ -97,7 +97,8 @@ static void a_policy_that_is_not_there_is_refused_by_name(void **state) {
   tci_command c = {.kind = TCI_COMMAND_CREATE_PLAN, .create_plan = {.policy = TCI_STR("specal")}};
   fx_refuses_command(f, TCI_INVALID_ARGUMENT, "no policy 'specal'; it has: none", c);
   policies_init(f, SELECT);
-  fx_refuses_command(f, TCI_INVALID_ARGUMENT, "no policy 'specal'; it has: default, special", c);
+  fx_refuses_command(f, TCI_INVALID_ARGUMENT, "no policy 'specal'; did you mean 'special'? it has: default, special",
+                     c);
 }
 
 static void a_hook_that_a_policy_lacks_is_the_built_ins(void **state) {
@@ -247,6 +248,61 @@ static void a_retry_says_when_and_where_not_and_it_is_on_record(void **state) {
   fx_restart(f, TCI_EVENT_RESTARTED);
   fx_register(f, "c", "go", "sync", 0, 0);
   fx_told(f, "s->a s->c ");
+}
+
+static void what_scripts_say_in_the_queue_goes_on_record_with_the_dispatch(void **state) {
+  fx *f = *state;
+  policies_init(f, ALL & ~SELECT);
+  fx_create(f);
+  static tci_admission keys[] = {{{"deploy", 6}, 2}, {{"web", 3}, 9}};
+  server.answer = (tci_decision){.says = true, .priority = -7, .execution_ms = 5000, .queue_ms = 60000};
+  server.answer.reason = TCI_STR("so");
+  server.answer.keys = keys;
+  server.answer.keys_len = 2;
+  fx_write(f, "s runner=go stale=70");
+  assert_int_equal(fx_attempt(f, "s")->decisions.len, 0); /* it may be asked again after a restart */
+  fx_register(f, "a", "go", "sync", 0, 0);
+  assert_int_equal(fx_attempt(f, "s")->decisions.len, 4);
+  assert_int_equal(decision_of(f, "s", 0).hook, TCI_HOOK_PRIORITY);
+  assert_int_equal(decision_of(f, "s", 0).priority, -7);
+  assert_true(tci_str_eq(decision_of(f, "s", 0).reason, TCI_STR("so")));
+  tci_decision_record r = decision_of(f, "s", 1);
+  assert_int_equal(r.hook, TCI_HOOK_TIMEOUT);
+  assert_int_equal(r.execution_ms, 5000);
+  assert_int_equal(r.stale_ms, 70); /* completed by the built-in */
+  assert_int_equal(r.queue_ms, 60000);
+  r = decision_of(f, "s", 2);
+  assert_int_equal(r.hook, TCI_HOOK_ADMIT);
+  assert_int_equal(r.keys_len, 2);
+  assert_true(tci_str_eq(r.keys[1].key, TCI_STR("web")));
+  assert_int_equal(r.keys[0].limit, 2);
+  assert_int_equal(decision_of(f, "s", 3).hook, TCI_HOOK_SELECT);
+}
+
+static void a_fault_is_on_record_under_the_hook_that_failed(void **state) {
+  fx *f = *state;
+  policies_init(f, 1u << TCI_HOOK_PRIORITY);
+  fx_create(f);
+  server.fault = "x.lua:1: no";
+  fx_register(f, "a", "go", "sync", 0, 0);
+  fx_write(f, "s runner=go priority=3");
+  tci_decision_record r = decision_of(f, "s", 0);
+  assert_int_equal(r.hook, TCI_HOOK_PRIORITY);
+  assert_true(tci_str_eq(r.policy, TCI_STR("default")));
+  assert_true(tci_str_eq(r.fault, TCI_STR("x.lua:1: no")));
+  assert_int_equal(r.priority, 3);
+  assert_int_equal(decision_of(f, "s", 1).fault.len, 0);
+}
+
+static void who_fails_in_the_queue_leaves_what_was_said_there(void **state) {
+  fx *f = *state;
+  policies_init(f, 1u << TCI_HOOK_TIMEOUT);
+  fx_create(f);
+  server.answer.queue_ms = 1000;
+  fx_write(f, "s runner=go attempts=1");
+  fx_advance(f, 1000);
+  assert_int_equal(decision_of(f, "s", 0).hook, TCI_HOOK_TIMEOUT);
+  assert_int_equal(decision_of(f, "s", 0).queue_ms, 1000);
 }
 
 static void a_decision_names_the_first_candidates_and_counts_them_all(void **state) {
@@ -521,6 +577,9 @@ int main(void) {
       CLAIM(a_wait_without_seconds_is_asked_at_every_change),
       CLAIM(other_policies_ask_everybody_again),
       CLAIM(a_retry_says_when_and_where_not_and_it_is_on_record),
+      CLAIM(what_scripts_say_in_the_queue_goes_on_record_with_the_dispatch),
+      CLAIM(a_fault_is_on_record_under_the_hook_that_failed),
+      CLAIM(who_fails_in_the_queue_leaves_what_was_said_there),
       CLAIM(a_decision_names_the_first_candidates_and_counts_them_all),
       CLAIM(a_fault_means_the_built_in_and_is_told),
       CLAIM(too_many_faults_in_a_row_open_the_circuit_for_a_while),

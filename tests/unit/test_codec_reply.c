@@ -406,6 +406,37 @@ static void executions_tell_what_policies_decided(void **state) {
   tci_buf_deinit(&keys);
 }
 
+static void what_was_said_in_the_queue_is_told(void **state) {
+  (void)state;
+  world w;
+  world_init(&w);
+  tci_buf buffers[3] = {{0}};
+  tci_admission keys[] = {{TCI_STR("deploy"), 2}, {TCI_STR("web"), 9}};
+  tci_str decisions[] = {
+      encoded(&(tci_decision_record){.hook = TCI_HOOK_PRIORITY, .priority = -7}, &buffers[0]),
+      encoded(&(tci_decision_record){.hook = TCI_HOOK_TIMEOUT, .execution_ms = 5000, .stale_ms = 70, .queue_ms = 60000},
+              &buffers[1]),
+      encoded(&(tci_decision_record){.hook = TCI_HOOK_ADMIT, .keys = keys, .keys_len = 2}, &buffers[2]),
+  };
+  w.attempt.decisions.items = decisions;
+  w.attempt.decisions.len = 3;
+  Turboci__V1__GetStageExecutionResponse *m;
+  const Turboci__V1__StageExecution *e = execution(&w, &m);
+  assert_int_equal(e->n_decisions, 3);
+  assert_string_equal(e->decisions[0]->hook, "priority");
+  assert_int_equal(e->decisions[0]->priority, -7);
+  assert_string_equal(e->decisions[1]->hook, "timeout");
+  assert_int_equal(e->decisions[1]->execution_ms, 5000);
+  assert_int_equal(e->decisions[1]->stale_ms, 70);
+  assert_int_equal(e->decisions[1]->queue_ms, 60000);
+  assert_string_equal(e->decisions[2]->hook, "admit");
+  assert_int_equal(e->decisions[2]->n_admission_keys, 2);
+  assert_string_equal(e->decisions[2]->admission_keys[1]->key, "web");
+  assert_int_equal(e->decisions[2]->admission_keys[0]->limit, 2);
+  forget(m);
+  for (int i = 0; i < 3; i++) tci_buf_deinit(&buffers[i]);
+}
+
 static void records_that_cannot_be_decoded_are_left_out(void **state) {
   (void)state;
   world w;
@@ -699,6 +730,7 @@ int main(void) {
       cmocka_unit_test(an_empty_group_with_a_predicate_is_shown),
       cmocka_unit_test(execution_replies_keep_the_secret),
       cmocka_unit_test(executions_tell_what_policies_decided),
+      cmocka_unit_test(what_was_said_in_the_queue_is_told),
       cmocka_unit_test(records_that_cannot_be_decoded_are_left_out),
       cmocka_unit_test(explanations_carry_the_decisions_of_all_attempts_in_order),
       cmocka_unit_test(policy_replies_list_them_and_a_reload_what_changed),

@@ -161,6 +161,24 @@ static void a_policy_that_does_not_admit(void **state) {
        "admission key 'deploy' is held by 1 executions, and policy 'test' lets 1 have it at once");
 }
 
+static void what_was_said_before_it_ran(void **state) {
+  fx *f = *state;
+  with_policy(f, 1u << TCI_HOOK_ADMIT | 1u << TCI_HOOK_TIMEOUT | 1u << TCI_HOOK_PRIORITY);
+  fx_register(f, "r", "go", "sync", 0, 0);
+  answer = (tci_decision){.keys = one_key,
+                          .keys_len = 1,
+                          .execution_ms = 90000,
+                          .queue_ms = 5000,
+                          .says = true,
+                          .priority = 4,
+                          .reason = TCI_STR("so")};
+  fx_write(f, "s runner=go");
+  says(f, "s", TCI_EXPLAINS_DECISION, "attempt 1: policy 'test' (v1) gives it priority 4: so");
+  says(f, "s", TCI_EXPLAINS_DECISION,
+       "attempt 1: policy 'test' (v1) gives it 90.000 s, and to wait for a runner 5.000 s: so");
+  says(f, "s", TCI_EXPLAINS_DECISION, "attempt 1: policy 'test' (v1) admitted it with key 'deploy' (at most 1): so");
+}
+
 static void the_end_of_a_queue_timeout(void **state) {
   fx *f = *state;
   with_policy(f, 1u << TCI_HOOK_TIMEOUT);
@@ -279,6 +297,7 @@ int main(void) {
       CLAIM(a_backoff_and_a_runner_that_is_passed_over),
       CLAIM(a_policy_that_said_wait),
       CLAIM(a_policy_that_does_not_admit),
+      CLAIM(what_was_said_before_it_ran),
       CLAIM(the_end_of_a_queue_timeout),
       CLAIM(a_retry_that_excludes),
       CLAIM(a_stage_that_runs_and_why_there),

@@ -466,18 +466,19 @@ static void the_shadow_follows_its_file(void **state) {
   assert_non_null(tci_policies_set(w->policies)->shadow);
 }
 
-static void only_the_first_fault_of_a_version_is_news(void **state) {
+static void only_the_first_fault_of_a_hook_in_a_version_is_news(void **state) {
   world *w = *state;
   put(w, "one/a.lua", FIRST);
   open_all(w);
   tci_str a = TCI_STR("a"), old = tci_str_from(version(w, "a"));
-  assert_true(tci_policies_first_fault(w->policies, a, old));
-  assert_false(tci_policies_first_fault(w->policies, a, old));
+  assert_true(tci_policies_first_fault(w->policies, a, old, TCI_HOOK_SELECT));
+  assert_false(tci_policies_first_fault(w->policies, a, old, TCI_HOOK_SELECT));
+  assert_true(tci_policies_first_fault(w->policies, a, old, TCI_HOOK_RETRY)); /* another hook is news */
   put(w, "one/a.lua", LAST);
   assert_true(reload(w));
-  assert_false(tci_policies_first_fault(w->policies, a, old));
-  assert_true(tci_policies_first_fault(w->policies, a, tci_str_from(version(w, "a"))));
-  assert_false(tci_policies_first_fault(w->policies, TCI_STR("nobody"), old));
+  assert_false(tci_policies_first_fault(w->policies, a, old, TCI_HOOK_SELECT));
+  assert_true(tci_policies_first_fault(w->policies, a, tci_str_from(version(w, "a")), TCI_HOOK_SELECT));
+  assert_false(tci_policies_first_fault(w->policies, TCI_STR("nobody"), old, TCI_HOOK_SELECT));
 }
 
 /* ---- the watcher ---- */
@@ -671,7 +672,7 @@ int main(void) {
       CLAIM(a_file_that_is_gone_takes_its_policy_along_even_the_default),
       CLAIM(a_folder_that_cannot_be_read_leaves_its_policies),
       CLAIM(the_shadow_follows_its_file),
-      CLAIM(only_the_first_fault_of_a_version_is_news),
+      CLAIM(only_the_first_fault_of_a_hook_in_a_version_is_news),
       CLAIM(the_watcher_tells_what_is_written_moved_and_deleted),
       CLAIM(what_is_no_script_does_not_wake_the_engine),
       CLAIM(a_folder_that_is_replaced_is_watched_again),
