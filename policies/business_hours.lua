@@ -13,7 +13,6 @@ local calendar = require "_calendar"
 local HOURS = "mon-fri 09:00-17:00"
 
 return {
-  name = "business_hours",
   description = "only while a window of the week is open",
 
   admit = function(ctx)

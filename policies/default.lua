@@ -6,7 +6,7 @@
 --
 --     turboci serve --policy default       -- changes nothing: edit a copy of it
 
-local M = { name = "default", description = "what the engine does without a policy" }
+local M = { description = "what the engine does without a policy" }
 
 -- The least loaded; of equals the one used longest ago; the one that failed this stage last only if there is no other.
 function M.select(ctx)

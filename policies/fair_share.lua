@@ -21,7 +21,6 @@ local function fits(value)
 end
 
 return {
-  name = "fair_share",
   description = "at most so many stages at once for each team",
 
   admit = function(ctx)

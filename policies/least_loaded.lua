@@ -6,7 +6,6 @@
 local pick = require "_pick"
 
 return {
-  name = "least_loaded",
   description = "the runner with the fewest executions",
 
   select = function(ctx)

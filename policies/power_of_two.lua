@@ -6,7 +6,6 @@
 local pick = require "_pick"
 
 return {
-  name = "power_of_two",
   description = "the less loaded of two drawn at random",
 
   select = function(ctx)

@@ -18,7 +18,6 @@ local function knob(ctx, name, otherwise, least, most)
 end
 
 return {
-  name = "retry_backoff",
   description = "more attempts, at growing distances",
 
   retry = function(ctx)

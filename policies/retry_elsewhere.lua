@@ -30,7 +30,6 @@ local function found_nobody(ctx)
 end
 
 return {
-  name = "retry_elsewhere",
   description = "retries on runners that have not failed the stage",
 
   retry = function(ctx)

@@ -4,7 +4,6 @@
 --     turboci serve --policy-for build=round_robin
 
 return {
-  name = "round_robin",
   description = "each runner in turn",
 
   select = function(ctx)

@@ -12,7 +12,6 @@
 local pick = require "_pick"
 
 return {
-  name = "spread",
   description = "over hosts (or zones): not where it failed, where least runs",
 
   select = function(ctx)

@@ -11,7 +11,6 @@ local elsewhere = require "retry_elsewhere"
 local pick = require "_pick"
 
 return {
-  name = "warm_first",
   description = "runners with warm caches first",
 
   select = function(ctx)

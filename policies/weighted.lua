@@ -16,7 +16,6 @@ local function weight_of(runner)
 end
 
 return {
-  name = "weighted",
   description = "at random, in proportion to the runners' weights",
 
   select = function(ctx)

@@ -58,14 +58,16 @@ static bool push_scalar(lua_State *L, const ProtobufCFieldDescriptor *field, con
 
 /* What an absent field is; nothing (false) for messages. */
 static bool push_default(lua_State *L, const ProtobufCFieldDescriptor *field) {
-  if (field->label == PROTOBUF_C_LABEL_REPEATED)
+  if (field->label == PROTOBUF_C_LABEL_REPEATED) {
     lua_newtable(L);
-  else if (field->type == PROTOBUF_C_TYPE_MESSAGE || field->flags & PROTOBUF_C_FIELD_FLAG_ONEOF)
+    if (!tci_message_is_map(field)) tci_message_mark_list(L); /* an empty one is a list in JSON, too */
+  } else if (field->type == PROTOBUF_C_TYPE_MESSAGE || field->flags & PROTOBUF_C_FIELD_FLAG_ONEOF) {
     return false;
-  else if (field->type == PROTOBUF_C_TYPE_STRING)
+  } else if (field->type == PROTOBUF_C_TYPE_STRING) {
     lua_pushliteral(L, "");
-  else
+  } else {
     return push_scalar(L, field, NULL, 0);
+  }
   return true;
 }
 

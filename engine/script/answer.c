@@ -28,7 +28,13 @@ static bool wrong(const answer *a, const char *format, ...) {
   va_start(args, format);
   vsnprintf(what, sizeof what, format, args);
   va_end(args);
-  snprintf(whole, sizeof whole, "%s: %s: ", a->s->file, tci_hook_name(a->hook));
+  lua_Debug function;
+  lua_pushvalue(a->L, TCI_AT_HOOKS + (int)a->hook);
+  lua_getinfo(a->L, ">S", &function);
+  if (function.linedefined > 0) /* where the hook is: it may be in another file */
+    snprintf(whole, sizeof whole, "%s:%d: %s: ", function.short_src, function.linedefined, tci_hook_name(a->hook));
+  else
+    snprintf(whole, sizeof whole, "%s: %s: ", a->s->file, tci_hook_name(a->hook));
   strncat(whole, what, sizeof whole - strlen(whole) - 1);
   tci_text_clean(tci_str_from(whole), a->text, a->size);
   return false;

@@ -1,7 +1,8 @@
 /* args: payloads as views. Encoded google.protobuf.Struct values, and metadata.
  *
  * 1. What is here was checked at the door (size, depth, UTF-8); bytes that are malformed all the same end the reading.
- * 2. null is nil, in a list false, so that the list keeps its length. A zero byte in a text is shown as '?'.
+ * 2. null is nil, in a list false, so that the list keeps its length. A zero byte in a text is shown as '?', and a text
+ *    that is longer than a policy could make it is cut.
  * 3. Callers build views (internal.h): nothing here fails.
  */
 #include "script/internal.h"
@@ -11,15 +12,20 @@
 
 #include "base/wire.h"
 
-enum { DEPTH_MAX = 100, FIELDS_MAX = 1 << 16 };
+enum { DEPTH_MAX = 100, FIELDS_MAX = 1 << 16, VALUES_MAX = 4096 };
 
 void tci_push_text(lua_State *L, tci_str text) {
-  if (!text.len || !memchr(text.ptr, 0, text.len)) {
-    lua_pushlstring(L, text.len ? text.ptr : "", text.len);
+  static const tci_str dots = {"...", 3};
+  size_t most = (size_t)tci_script_of(L)->limits.policy_string_bytes_max, len = text.len;
+  if (len > most)
+    for (len = most > dots.len ? most - dots.len : 0; len && ((uint8_t)text.ptr[len] & 0xc0) == 0x80;) len--;
+  if (len == text.len && (!len || !memchr(text.ptr, 0, len))) {
+    lua_pushlstring(L, len ? text.ptr : "", len);
     return;
   }
   tci_buf copy = {0};
-  tci_buf_add(&copy, text);
+  tci_buf_add(&copy, (tci_str){text.ptr, len});
+  if (len < text.len) tci_buf_add(&copy, dots);
   for (size_t i = 0; i < copy.len; i++)
     if (!copy.ptr[i]) copy.ptr[i] = '?';
   lua_pushlstring(L, copy.ptr, copy.len);
@@ -102,7 +108,62 @@ static void push_value(lua_State *L, tci_str bytes, int depth) {
     lua_pushnil(L);
 }
 
-void tci_view_args(lua_State *L, tci_str encoded) { push_struct(L, encoded, 0); }
+/* Of a struct (true) or a list. */
+static void count_values(tci_str bytes, bool is_struct, int depth, int64_t max, int64_t *n) {
+  tci_wire_reader reader = tci_wire_read(bytes), inner;
+  tci_wire_field entry, part;
+  while (*n <= max && tci_wire_next(&reader, &entry)) {
+    if (entry.number != 1 || entry.type != TCI_WIRE_LEN) continue;
+    ++*n;
+    tci_str value = is_struct ? (tci_str){0} : entry.bytes;
+    inner = tci_wire_read(entry.bytes);
+    while (is_struct && tci_wire_next(&inner, &part))
+      if (part.number == 2 && part.type == TCI_WIRE_LEN) value = part.bytes;
+    inner = tci_wire_read(value);
+    part = (tci_wire_field){0};
+    while (tci_wire_next(&inner, &part)) continue;
+    bool nested = (part.number == 5 || part.number == 6) && part.type == TCI_WIRE_LEN && depth < DEPTH_MAX;
+    if (nested) count_values(part.bytes, part.number == 5, depth + 1, max, n);
+  }
+}
+
+/* How many values there are, counted up to `max` + 1. */
+static int64_t count_all(tci_str encoded, int64_t max) {
+  int64_t n = 0;
+  count_values(encoded, true, 0, max, &n);
+  return n;
+}
+
+/* __index of the stage's data: args, or args_omitted, whichever is there. */
+int tci_args_read(lua_State *L) {
+  tci_script *s = tci_script_of(L);
+  const char *key = lua_type(L, 2) == LUA_TSTRING ? lua_tostring(L, 2) : "";
+  bool is_args = strcmp(key, "args") == 0;
+  if (!s->question || !(is_args || strcmp(key, "args_omitted") == 0)) return 0;
+  tci_str args = s->question->stage->args;
+  if (args.len > 1024) tci_sandbox_watch(s);
+  if (s->args_values < 0) { /* not counted yet */
+    bool fits = args.len <= (size_t)s->limits.policy_view_bytes_max;
+    s->args_values = fits ? count_all(args, VALUES_MAX) : VALUES_MAX + 1;
+    s->view_cost += 20 + (fits ? (int64_t)args.len / 16 + s->args_values : 0);
+  }
+  bool shown = s->args_values <= VALUES_MAX;
+  if (shown != is_args) return 0;
+  luaL_checkstack(L, 20, NULL);
+  s->building = true;
+  if (shown) {
+    s->view_cost += 64 * s->args_values;
+    push_struct(L, args, 0);
+  } else {
+    lua_pushboolean(L, true);
+  }
+  lua_pushvalue(L, 2);
+  lua_pushvalue(L, -2);
+  lua_rawset(L, 1);
+  s->building = false;
+  if (args.len > 1024) tci_sandbox_look(L);
+  return 1;
+}
 
 /* ---- metadata ---- */
 

@@ -2,7 +2,7 @@
  *
  *     sandbox.c                   the state: allocator, count hook, faults
  *     library.c, walk.c, text.c   what a policy may call; prelude.c: the part of it in Lua; nearest.c: "did you mean"
- *     load.c                      files, require, version, the policy's table
+ *     load.c, source.c            files, require, version, the policy's table; what a source would cost
  *     view.c, runners.c, args.c   what a hook is shown; sample.c: the views it is tried on
  *     answer.c                    what it answered
  *
@@ -92,7 +92,17 @@ typedef struct {
   tci_buf bytes;
 } tci_script_file;
 
-enum { TCI_WHERE_BYTES = 96, TCI_FAULT_BYTES = 600, TCI_LOAD_FACTOR = 10, TCI_BUCKETS = 400 };
+/* What a file would cost, see source.c. */
+typedef struct {
+  int64_t work;      /* of the compiler */
+  int gotos, labels; /* labels: `::` */
+  int row, row_line; /* the most indexes in a row, and where */
+  int line;          /* the last; where `work` was over its bound */
+} tci_source;
+
+enum { TCI_WHERE_BYTES = 96, TCI_FAULT_BYTES = 600, TCI_BUCKETS = 400 };
+/* Loading: times the bounds of a call; memory and the bytes of all files. */
+enum { TCI_LOAD_FACTOR = 10, TCI_LOAD_FACTOR_BYTES = 4 };
 
 struct tci_script {
   tci_policy policy;
@@ -107,14 +117,18 @@ struct tci_script {
   size_t ceiling_bytes;          /* of this call; 0: nothing is counted */
   size_t string_header_bytes;    /* of a string's block beside its bytes */
   void *stack, *texts;           /* the blocks of the state's stack and of its table of short texts */
-  void *pending;                 /* a new vector that is not counted yet, */
-  size_t pending_bytes;          /* when this is not 0 */
-  void **find;                   /* set to the block that is made larger next */
+  size_t stack_bytes;            /* of the former; not in live_bytes */
+  size_t vector_bytes;           /* the largest of a table in this call, or while it was loaded: */
+  size_t opened_vector_bytes;
+  void *pending;        /* a new vector that is not counted yet, */
+  size_t pending_bytes; /* when this is not 0 */
+  void **find;          /* set to the block that is made larger next */
   bool building, pending_is_ours;
 
   /* the call under way */
   int64_t budget, spent; /* instructions */
-  int64_t view_cost;     /* of building views: told, not counted */
+  int64_t args_values;   /* of the stage; negative: not counted */
+  int64_t view_cost;     /* of building views, and of compiling: told, not counted */
   int period;            /* of the count hook */
   tci_fault fault;
   size_t fault_size;                         /* STRING: of the string */
@@ -127,6 +141,8 @@ struct tci_script {
   bool loading;    /* require finds files, */
   bool is_whole;   /* the files were loaded into this state */
   bool again;      /* and they are those of the first time */
+  bool is_full;    /* not asked until it is made anew: it keeps too much, or was not loaded */
+  int64_t asked;   /* since it was made */
   tci_buf scratch; /* of C functions that make a string */
 
   /* runners */
@@ -135,12 +151,16 @@ struct tci_script {
   uint64_t *listed; /* serials in the list */
   size_t listed_len, listed_cap;
   tci_buf plan_metadata; /* as its view has it */
+  size_t plan_bytes;     /* of that */
 
   /* files */
   char **folders;
   size_t folders_len;
   TCI_VEC(tci_script_file) files; /* in order of the first require */
   TCI_VEC(const char *) opening;  /* being loaded, outermost first */
+  size_t source_bytes;            /* of all files */
+  int64_t work;                   /* of the compiler */
+  size_t error_cost;              /* of a message */
   char version[17];
 
   int64_t calls, faults, instructions;
@@ -161,6 +181,12 @@ bool tci_sandbox_end(tci_script *s, bool faulted);
 bool tci_sandbox_call(tci_script *s, int args, int results, char *text, size_t size);
 /* C functions that work as much as some instructions say so; does not return when the budget is gone. */
 void tci_sandbox_charge(lua_State *L, size_t units);
+/* Of going through a table: at most so large is one in this call, and empty places are gone through, too. */
+size_t tci_sandbox_walk_cost(const tci_script *s);
+/* From here on the time counts for the fuse, however long what follows takes; it is looked at again afterwards. */
+void tci_sandbox_watch(tci_script *s);
+/* Ends the call when the fuse has blown. */
+void tci_sandbox_look(lua_State *L);
 /* Ends the call. */
 _Noreturn void tci_sandbox_stop(lua_State *L, tci_fault fault, size_t size);
 /* Before a C function makes a string. */
@@ -200,14 +226,15 @@ void tci_view_open(tci_script *s);         /* fills the fixed places */
 void tci_push_fixed(lua_State *L, int at); /* what is in a fixed place, from inside a C function */
 int tci_view_read_runner(lua_State *L);    /* __index of the data of runners */
 void tci_view_begin(tci_script *s, const tci_question *q, tci_hook hook);
+void tci_view_end(tci_script *s);
 void tci_view_runners(tci_script *s, const tci_question *q);
-size_t tci_view_bytes(const tci_script *s);               /* of all runners' views, about */
+size_t tci_view_bytes(const tci_script *s);               /* of what stays from call to call, about */
 void tci_view_forget(tci_script *s);                      /* of a state that is gone */
-void tci_view_args(lua_State *L, tci_str encoded);        /* pushes a view */
+int tci_args_read(lua_State *L);                          /* __index of the data of the stage */
 void tci_view_metadata(lua_State *L, tci_pairs metadata); /* pushes a view */
 /* False when `seen` holds the same pairs; else it does from now on. */
 bool tci_metadata_differs(tci_buf *seen, tci_pairs metadata);
-/* Pushes text that came from outside: without zero bytes. */
+/* Pushes text that came from outside: without zero bytes, and cut at policy_string_bytes_max, "..." at its end. */
 void tci_push_text(lua_State *L, tci_str text);
 /* The candidate whose view is at `at`, or NULL. */
 tci_runner *tci_view_candidate(lua_State *L, int at);
@@ -219,10 +246,12 @@ bool tci_view_runner_id(lua_State *L, int at);
 /* Reads and runs the policy's file; fills name, hooks and version. A second time, in a fresh state: from the bytes it
  * read. */
 tci_status tci_load(tci_script *s, char *message, size_t size);
+/* Reads on while the compiler's work stays below the bound. */
+void tci_source_read(tci_str text, int64_t work_max, tci_source *out);
 /* Whether a file has other bytes than when it was read. */
 bool tci_file_changed(const tci_script_file *file, int64_t bytes_max);
 /* Reads the two values on top of the stack into *out; false: they are no answer, `text` says why. */
 bool tci_answer_read(tci_script *s, const tci_question *q, tci_hook hook, tci_decision *out, char *text, size_t size);
-tci_status tci_sample(tci_script *s, char *message, size_t size);
+tci_status tci_sample(tci_script *s, int64_t from_cpu_us, char *message, size_t size);
 
 #endif

@@ -58,8 +58,10 @@ static int call_pcall(lua_State *L) {
   tci_sandbox_charge(L, 4);
   lua_pushcfunction(L, tci_sandbox_handler);
   lua_insert(L, 1);
+  tci_script *s = tci_script_of(L);
+  size_t opening = s->opening.len;
   int result = lua_pcall(L, lua_gettop(L) - 2, LUA_MULTRET, 1);
-  const tci_script *s = tci_script_of(L);
+  if (result != LUA_OK) s->opening.len = opening; /* a file that failed is not being loaded any more */
   if (s->fault) tci_sandbox_stop(L, s->fault, 0); /* invariant 2 of internal.h */
   lua_pushboolean(L, result == LUA_OK);
   lua_replace(L, 1);
@@ -277,6 +279,7 @@ static int unknown_global(lua_State *L) {
                                       "select",   "require", "setmetatable", "string", "table", "tonumber", "type",
                                       "tostring", NULL};
   if (lua_type(L, 2) != LUA_TSTRING) return luaL_error(L, "there is no such global");
+  tci_sandbox_charge(L, 64);
   const char *name = lua_tostring(L, 2), *near = tci_nearest(name, names);
   if (near) return luaL_error(L, "global '%s' is not defined; did you mean '%s'?", name, near);
   return luaL_error(L, "global '%s' is not defined; a policy has no such thing", name);

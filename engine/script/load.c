@@ -1,7 +1,8 @@
 /* load: the files of a policy: reading, compiling, require, and the table that a policy returns.
  *
  * 1. Text only, never bytecode; no zero bytes, not even as an escape (text.c says why).
- * 2. All files run in one call with TCI_LOAD_FACTOR times the bounds of a call of a hook.
+ * 2. All files run in one call with TCI_LOAD_FACTOR times the bounds of a call of a hook; what the compiler may work
+ *    for all of them is bounded before it begins (source.c).
  * 3. The version is the SHA-256 of the bytes of the policy's file and of those it required, in order of the first
  *    require: what `cat FILE... | sha256sum` says.
  *
@@ -21,7 +22,14 @@
 
 #include "base/assert.h"
 
-enum { FILES_MAX = 32, NAME_BYTES_MAX = 100, JUMPS_MAX = 500 };
+enum {
+  FILES_MAX = 32,
+  NAME_BYTES_MAX = 100,
+  FOLDERS_TOLD = 8, /* the stack has room for so many */
+  JUMPS_MAX = 500,
+  ROW_MAX = 20,       /* of indexes */
+  WORK_MAX = 5000000, /* some 15 ms */
+};
 
 /* ---- files ---- */
 
@@ -96,28 +104,42 @@ static int line_of_zero(tci_str source) {
   return 0;
 }
 
-static size_t occurrences(tci_str source, const char *word) {
-  size_t n = 0, len = strlen(word);
-  const char *at = source.ptr, *end = at + source.len;
-  for (; source.len && (at = memmem(at, (size_t)(end - at), word, len)); at += len) n++;
-  return n;
+/* Raises when the compiler would take too long, or later its messages. */
+static void check_cost(lua_State *L, tci_str text, const char *file) {
+  tci_script *s = tci_script_of(L);
+  tci_source source;
+  tci_source_read(text, WORK_MAX - s->work, &source);
+  s->work += source.work;
+  s->view_cost += (int64_t)text.len * 4 + source.work / 4;
+  tci_sandbox_charge(L, text.len / 4); /* a file that fails may be required again and again */
+  size_t error_cost = text.len / 256 * (2 + 2 * (size_t)source.row);
+  if (error_cost > s->error_cost) s->error_cost = error_cost;
+  if (source.gotos > JUMPS_MAX || source.labels > JUMPS_MAX)
+    lua_pushfstring(L, "%s: more than %d times 'goto' or '::'", file, JUMPS_MAX);
+  else if (s->work > WORK_MAX)
+    lua_pushfstring(L,
+                    "%s:%d: this takes the compiler too long: too many names where too many locals are in reach, or "
+                    "too many 'and', 'or', 'elseif' and 'break'",
+                    file, source.line);
+  else if (source.row > ROW_MAX)
+    lua_pushfstring(L, "%s:%d: more than %d indexes in a row", file, source.row_line, ROW_MAX);
+  else
+    return;
+  lua_error(L);
 }
 
-/* Pushes the function of a file. Raises. The compiler is not counted, and its work grows with the square of these
- * two. */
+/* Pushes the function of a file. Raises. */
 static void compile(lua_State *L, tci_str source, const char *file) {
   int line = line_of_zero(source);
   if (line) {
     lua_pushfstring(L, "%s:%d: zero bytes are not for policies, nor escapes that make one", file, line);
     lua_error(L);
   }
-  if (occurrences(source, "goto") > JUMPS_MAX || occurrences(source, "::") > JUMPS_MAX) {
-    lua_pushfstring(L, "%s: more than %d times 'goto' or '::'", file, JUMPS_MAX);
-    lua_error(L);
-  }
+  check_cost(L, source, file);
   const char *chunk = lua_pushfstring(L, "@%s", file);
   if (luaL_loadbufferx(L, source.len ? source.ptr : "", source.len, chunk, "t") != LUA_OK) lua_error(L);
   lua_remove(L, -2);
+  tci_sandbox_look(L);
 }
 
 /* Compiles and runs a file; leaves its result. Raises. */
@@ -139,22 +161,27 @@ static const tci_script_file *add_file(tci_script *s, const char *name, const ch
   tci_script_file file = {strdup(name), strdup(path), *bytes};
   *bytes = (tci_buf){0};
   tci_vec_push(&s->files, file);
+  s->source_bytes += file.bytes.len;
   return &s->files.items[s->files.len - 1];
 }
 
 /* ---- require ---- */
 
-/* The file from the first folder that has it; NULL: none. Raises when a file is there and cannot be read. */
+/* The file from the first folder that has it, read once; NULL: none. Raises when a file is there and cannot be read. */
 static const tci_script_file *find(lua_State *L, const char *name) {
   tci_script *s = tci_script_of(L);
-  for (size_t i = 0; s->again && i < s->files.len; i++)
+  for (size_t i = 0; i < s->files.len; i++)
     if (strcmp(s->files.items[i].name, name) == 0) return &s->files.items[i];
+  size_t all_max = (size_t)s->limits.policy_source_bytes_max * TCI_LOAD_FACTOR_BYTES;
   for (size_t i = 0; i < s->folders_len && !s->again; i++) {
     const char *path = lua_pushfstring(L, "%s/%s.lua", s->folders[i], name);
     tci_buf bytes = {0};
     tci_code code = read_file(path, (size_t)s->limits.policy_source_bytes_max, &bytes);
-    if (code == TCI_OK) return add_file(s, name, path, &bytes);
+    if (code == TCI_OK && s->source_bytes + bytes.len <= all_max) return add_file(s, name, path, &bytes);
     tci_buf_deinit(&bytes);
+    if (code == TCI_OK)
+      luaL_error(L, "require '%s': all files together are larger than %d times the limit policy_source_bytes_max", name,
+                 TCI_LOAD_FACTOR_BYTES);
     if (code != TCI_NOT_FOUND) luaL_error(L, "require '%s': %s: %s", name, path, why_unread(code));
     lua_pop(L, 1);
   }
@@ -179,9 +206,11 @@ int tci_require(lua_State *L) {
   const tci_script_file *file = find(L, name);
   if (!file) {
     lua_pushfstring(L, "require '%s': there is no %s.lua in %s", name, name, s->folders[0]);
-    for (size_t i = 1; i < s->folders_len; i++) lua_pushfstring(L, " or %s", s->folders[i]);
-    lua_concat(L, (int)s->folders_len);
-    return luaL_error(L, "%s", lua_tostring(L, -1));
+    size_t told = s->folders_len < FOLDERS_TOLD ? s->folders_len : FOLDERS_TOLD;
+    for (size_t i = 1; i < told; i++) lua_pushfstring(L, " or %s", s->folders[i]);
+    lua_concat(L, (int)told);
+    if (told == s->folders_len) return luaL_error(L, "%s", lua_tostring(L, -1));
+    return luaL_error(L, "%s or %d more folders", lua_tostring(L, -1), (int)(s->folders_len - told));
   }
   run(L, file);
   if (lua_isnil(L, -1)) lua_pushboolean(L, true);
@@ -305,10 +334,13 @@ static tci_status read_main(tci_script *s, char *message, size_t size) {
 tci_status tci_load(tci_script *s, char *message, size_t size) {
   s->again = s->files.len > 0;
   s->opening.len = 0;
+  s->work = 0;
+  s->error_cost = 0;
   if (!s->again) TCI_TRY(read_main(s, message, size));
   tci_sandbox_begin(s, s->limits.policy_instructions_max * TCI_LOAD_FACTOR,
-                    (size_t)s->limits.policy_memory_bytes_max * TCI_LOAD_FACTOR,
+                    (size_t)s->limits.policy_memory_bytes_max * TCI_LOAD_FACTOR_BYTES,
                     s->limits.policy_cpu_ms_max * 1000 * TCI_LOAD_FACTOR / 2);
+  tci_sandbox_watch(s);
   s->loading = true;
   lua_pushcfunction(s->L, run_main);
   bool good = tci_sandbox_call(s, 0, 1, message, size) && take_policy(s, message, size);
@@ -316,6 +348,7 @@ tci_status tci_load(tci_script *s, char *message, size_t size) {
   lua_settop(s->L, TCI_AT_KEYS - 1);
   tci_sandbox_end(s, true);
   s->opened_bytes = s->live_bytes;
+  s->opened_vector_bytes = s->vector_bytes;
   if (!s->again) take_version(s);
   return good ? TCI_STATUS_OK : (tci_status){TCI_INVALID_ARGUMENT, message};
 }

@@ -120,7 +120,7 @@ static void make(tci_script *s, tci_shown *shown, const tci_runner *r) {
 }
 
 size_t tci_view_bytes(const tci_script *s) {
-  size_t bytes = 128 * s->shown_len; /* the lists */
+  size_t bytes = s->plan_bytes + 128 * s->shown_len; /* the lists */
   for (size_t i = 0; i < s->shown_len; i++) bytes += s->shown[i].bytes + s->shown[i].more_bytes;
   return bytes;
 }
@@ -128,7 +128,7 @@ size_t tci_view_bytes(const tci_script *s) {
 void tci_view_forget(tci_script *s) {
   for (size_t i = 0; i < s->shown_len; i++) s->shown[i].serial = 0;
   s->listed_len = 0;
-  s->plan_metadata.len = 0;
+  s->plan_metadata.len = s->plan_bytes = 0;
   s->built = 0;
 }
 

@@ -241,17 +241,17 @@ static bool try_hook(tci_script *s, tci_hook hook, const sample *about, uint64_t
   return good;
 }
 
-tci_status tci_sample(tci_script *s, char *message, size_t size) {
+tci_status tci_sample(tci_script *s, int64_t from_us, char *message, size_t size) {
   uint64_t serial = UINT64_MAX;
-  int64_t from_us = tci_clock_thread_cpu_us(), most_us = s->limits.policy_cpu_ms_max * 1000 * TCI_LOAD_FACTOR / 2;
+  int64_t most_us = s->limits.policy_cpu_ms_max * 1000 * 6;
   for (size_t i = 0; i < sizeof samples / sizeof *samples; i++) {
     for (int hook = 0; hook < TCI_HOOKS; hook++) {
       if (!(s->policy.hooks >> hook & 1)) continue;
       if (!try_hook(s, (tci_hook)hook, &samples[i], &serial, message, size))
         return (tci_status){TCI_INVALID_ARGUMENT, message};
       if (!s->fuse || tci_clock_thread_cpu_us() - from_us <= most_us) continue;
-      snprintf(message, size, "%s: more than %lld ms of CPU time for its answers to the samples", s->file,
-               (long long)(most_us / 1000));
+      snprintf(message, size, "%s: more than %lld ms of CPU time for loading it and its answers to the samples",
+               s->file, (long long)(most_us / 1000));
       return (tci_status){TCI_INVALID_ARGUMENT, message};
     }
   }

@@ -23,7 +23,9 @@ enum {
   SLOW_NS = 100000,
   CHARGED_FROM = 1024, /* bytes of a block */
   BYTES_PER_UNIT = 128,
-  STACK_BYTES_MAX = 65536,   /* 4,096 values */
+  BYTES_PER_UNIT_AGAIN = 1024,  /* of a list that is gone through and stays as it is */
+  VECTOR_BYTES_PER_UNIT = 8192, /* of a table that is walked */
+  STACK_VALUES = 4000,
   SLACK_BYTES = 8 << 20,     /* over the ceiling: here the allocator does refuse */
   COLLECT_BYTES = 256 << 10, /* of garbage, at least */
 };
@@ -75,6 +77,10 @@ void tci_sandbox_stop(lua_State *L, tci_fault fault, size_t size) {
   raise_stop(L);
 }
 
+void tci_sandbox_watch(tci_script *s) {
+  if (s->fuse && !s->cpu_from_us) s->cpu_from_us = tci_clock_thread_cpu_us();
+}
+
 void tci_sandbox_charge(lua_State *L, size_t units) {
   tci_script *s = tci_script_of(L);
   s->spent += (int64_t)units;
@@ -90,6 +96,11 @@ static bool is_too_long(tci_script *s) {
     return false;
   }
   return passed_ns > s->cpu_us_max * 1000 && tci_clock_thread_cpu_us() - s->cpu_from_us > s->cpu_us_max;
+}
+
+void tci_sandbox_look(lua_State *L) {
+  tci_script *s = tci_script_of(L);
+  if (s->fuse && is_too_long(s)) tci_sandbox_stop(L, TCI_FAULT_TIME, 0);
 }
 
 static void on_count(lua_State *L, lua_Debug *ar) {
@@ -116,6 +127,7 @@ static void count_growth(tci_script *s, const void *block, size_t tag, size_t ol
     return;
   }
   if (bytes >= CHARGED_FROM) s->spent += (int64_t)(bytes / BYTES_PER_UNIT);
+  if ((block || tag == 0) && bytes > s->vector_bytes) s->vector_bytes = bytes;
   size_t string_max = (size_t)s->limits.policy_string_bytes_max;
   if (!block && tag == LUA_TSTRING && bytes > string_max + s->string_header_bytes)
     arm(s, TCI_FAULT_STRING, bytes - s->string_header_bytes);
@@ -123,12 +135,13 @@ static void count_growth(tci_script *s, const void *block, size_t tag, size_t ol
   if (s->spent > s->budget) arm(s, TCI_FAULT_INSTRUCTIONS, 0);
 }
 
-/* Of the stack only the size is bounded: whether it has to grow depends on earlier calls. */
+/* A call begins with a stack of STACK_VALUES (enter), which is all it gets. */
 static void moved_stack(tci_script *s, void *stack, size_t old_bytes, size_t bytes) {
   s->stack = stack;
+  s->stack_bytes = bytes;
   if (!s->ceiling_bytes) return;
   s->ceiling_bytes += bytes - old_bytes;
-  if (bytes > STACK_BYTES_MAX && bytes > old_bytes && !s->building) arm(s, TCI_FAULT_STACK, 0);
+  if (bytes > old_bytes && !s->building) arm(s, TCI_FAULT_STACK, 0);
 }
 
 /* Lua makes a larger stack beside the old one and then frees that: a new vector is counted at the next look, when it is
@@ -179,6 +192,9 @@ static void *allocate(void *self, void *block, size_t old_bytes, size_t bytes) {
     count_growth(s, block, tag, old_bytes, bytes, s->building);
   } else if (s->ceiling_bytes && s->building) {
     s->ceiling_bytes -= old_bytes - bytes;
+  } else if (s->ceiling_bytes && bytes == old_bytes && bytes >= CHARGED_FROM) {
+    s->spent += (int64_t)(bytes / BYTES_PER_UNIT_AGAIN); /* a table that is rehashed: its list was counted */
+    if (s->spent > s->budget) arm(s, TCI_FAULT_INSTRUCTIONS, 0);
   }
   if (block && block == s->texts) s->texts = new;
   return new;
@@ -188,6 +204,8 @@ static int on_panic(lua_State *L) {
   (void)L;
   tci_unreachable(); /* every call of a script is protected, and building views cannot fail */
 }
+
+size_t tci_sandbox_walk_cost(const tci_script *s) { return s->vector_bytes / VECTOR_BYTES_PER_UNIT; }
 
 void tci_sandbox_open(tci_script *s) {
   lua_State *L = s->L = lua_newstate(allocate, s);
@@ -216,7 +234,7 @@ void tci_sandbox_close(tci_script *s) {
   if (s->L) lua_close(s->L);
   s->L = NULL;
   s->stack = s->texts = NULL;
-  s->live_bytes = 0;
+  s->stack_bytes = s->live_bytes = s->vector_bytes = s->opened_vector_bytes = 0;
 }
 
 /* ---- a call ---- */
@@ -228,6 +246,7 @@ void tci_sandbox_begin(tci_script *s, int64_t instructions, size_t bytes, int64_
   s->where[0] = '\0';
   s->building = false;
   s->pending_bytes = 0;
+  s->vector_bytes = s->opened_vector_bytes;
   s->ceiling_bytes = s->used_bytes + bytes;
   s->begun_ns = tci_clock_mono_ns();
   s->cpu_from_us = 0;
@@ -242,10 +261,10 @@ bool tci_sandbox_end(tci_script *s, bool faulted) {
   lua_sethook(s->L, NULL, 0, 0);
   s->ceiling_bytes = 0;
   s->building = false;
-  size_t garbage = s->used_bytes > s->live_bytes ? s->used_bytes - s->live_bytes : 0;
+  size_t used = s->used_bytes - s->stack_bytes, garbage = used > s->live_bytes ? used - s->live_bytes : 0;
   if (!faulted && (garbage <= COLLECT_BYTES || garbage <= s->live_bytes)) return false;
   lua_gc(s->L, LUA_GCCOLLECT);
-  s->live_bytes = s->used_bytes;
+  s->live_bytes = s->used_bytes - s->stack_bytes;
   return true;
 }
 
@@ -286,6 +305,8 @@ static const char *without_library(const char *text) {
 int tci_sandbox_handler(lua_State *L) {
   tci_script *s = tci_script_of(L);
   if (s->fault) return 1;
+  s->spent += (int64_t)s->error_cost; /* Lua's messages go back through the function's code */
+  if (s->spent > s->budget) arm(s, TCI_FAULT_INSTRUCTIONS, 0);
   locate(L, s->where);
   const char *rest = lua_type(L, 1) == LUA_TSTRING ? without_library(lua_tostring(L, 1)) : NULL;
   if (rest) lua_pushfstring(L, "%s: %s", s->where[0] ? s->where : "?", rest);
@@ -301,7 +322,7 @@ static const char *fault_text(const tci_script *s, tci_arena *arena) {
                      when);
     case TCI_FAULT_MEMORY:
       return tci_fmt(arena, "more than %lld bytes %s (limit policy_memory_bytes_max)",
-                     (long long)(limits->policy_memory_bytes_max * (s->loading ? TCI_LOAD_FACTOR : 1)), when);
+                     (long long)(limits->policy_memory_bytes_max * (s->loading ? TCI_LOAD_FACTOR_BYTES : 1)), when);
     case TCI_FAULT_STRING:
       return tci_fmt(arena, "a string of %zu bytes, over the limit policy_string_bytes_max (%lld)", s->fault_size,
                      (long long)limits->policy_string_bytes_max);
@@ -340,9 +361,34 @@ static void error_text(tci_script *s, int result, char *text, size_t size) {
   tci_arena_deinit(&arena);
 }
 
+/* Calls what it is given, with a stack that is always of the same size: how deep a recursion may go must not depend on
+ * earlier calls. Behind it, and after an error in it, Lua takes the stack back. */
+static int enter(lua_State *L) {
+  tci_script *s = tci_script_of(L);
+  bool building = s->building;
+  s->building = true;
+  bool small = s->stack_bytes < STACK_VALUES * 16; /* what is asked for must be less than there is */
+  int grown = lua_checkstack(L, small ? STACK_VALUES + 16 : STACK_VALUES);
+  tci_assert(grown);
+  s->building = building;
+  lua_call(L, lua_gettop(L) - 1, LUA_MULTRET);
+  return lua_gettop(L);
+}
+
+static int fail(lua_State *L) { return lua_error(L); }
+
 bool tci_sandbox_call(tci_script *s, int args, int results, char *text, size_t size) {
   lua_State *L = s->L;
-  int result = lua_pcall(L, args, results, TCI_AT_HANDLER);
+  s->building = true;
+  if (s->stack_bytes > (STACK_VALUES + 200) * 16) { /* a view had to make it larger */
+    lua_pushcfunction(L, fail);
+    lua_pcall(L, 0, 0, 0);
+    lua_pop(L, 1);
+  }
+  s->building = false;
+  lua_pushcfunction(L, enter);
+  lua_insert(L, -2 - args);
+  int result = lua_pcall(L, args + 1, results, TCI_AT_HANDLER);
   if (result == LUA_OK && !s->fault) return true;
   if (result == LUA_OK) lua_pop(L, results); /* its last act was too much */
   if (result == LUA_OK) lua_pushnil(L);

@@ -2,6 +2,8 @@
  *
  * 1. Between calls the state's stack holds its fixed places (internal.h) and nothing else.
  * 2. A question is answered or faults; whatever it was, the state answers the next one.
+ * 3. A state that keeps too much is made anew, which takes as long as loading; but not before it was asked RENEW_ASKED
+ *    times. Until then its questions are faults at once.
  */
 #include "script/internal.h"
 
@@ -10,6 +12,8 @@
 #include <string.h>
 
 #include "base/clock.h"
+
+enum { RENEW_ASKED = 100 };
 
 /* ---- counting ---- */
 
@@ -46,7 +50,8 @@ static void take_folders(tci_script *s, const tci_script_options *options) {
   s->folders[s->folders_len++] =
       slash ? strndup(s->path, slash == s->path ? 1 : (size_t)(slash - s->path)) : strdup(".");
   for (size_t i = 0; i < options->folders.len; i++)
-    s->folders[s->folders_len++] = strndup(options->folders.items[i].ptr, options->folders.items[i].len);
+    if (!tci_str_eq(options->folders.items[i], tci_str_from(s->folders[0])))
+      s->folders[s->folders_len++] = strndup(options->folders.items[i].ptr, options->folders.items[i].len);
 }
 
 static void open_state(tci_script *s) {
@@ -68,24 +73,30 @@ static bool keeps_too_much(const tci_script *s) {
   return s->live_bytes > s->opened_bytes + tci_view_bytes(s) + (size_t)s->limits.policy_memory_bytes_max;
 }
 
-/* A fresh state, from the same bytes: what was kept is gone. Should they not load this time (the fuse), the hooks are
- * not there: the next question is a fault, which ends here again. */
-static void renew(tci_script *s) {
+/* A fresh state, from the same bytes: what was kept is gone. They may not load this time: the fuse. Returns what it
+ * cost. */
+static int64_t renew(tci_script *s) {
   char message[TCI_FAULT_BYTES];
   tci_sandbox_close(s);
   tci_view_forget(s);
   open_state(s);
   s->is_whole = tci_load(s, message, sizeof message).code == TCI_OK;
+  s->is_full = !s->is_whole;
+  s->asked = 0;
+  return s->spent + s->view_cost;
+}
+
+static void refuse(const tci_script *s, const tci_question *q, tci_decision *out) {
+  const char *what = s->is_whole ? tci_fmt(q->arena, "keeps more than %lld bytes from call to call",
+                                           (long long)s->limits.policy_memory_bytes_max)
+                                 : "took too long when it was loaded again, since it kept too much";
+  *out = (tci_decision){.fault = tci_fmt(q->arena, "%s: %s (limit %s)", s->file, what,
+                                         s->is_whole ? "policy_memory_bytes_max" : "policy_cpu_ms_max")};
 }
 
 /* ---- asking ---- */
 
-static void ask(void *self, tci_hook hook, const tci_question *q, tci_decision *out) {
-  tci_script *s = self;
-  if ((unsigned)hook >= TCI_HOOKS || !(s->policy.hooks >> hook & 1)) {
-    tci_policy_builtin.ask(tci_policy_builtin.self, hook, q, out);
-    return;
-  }
+static void call(tci_script *s, tci_hook hook, const tci_question *q, tci_decision *out) {
   const tci_limits *limits = &s->limits;
   size_t candidates = hook == TCI_HOOK_SELECT ? q->candidates_len : 0;
   tci_sandbox_begin(s, limits->policy_instructions_max + 100 * (int64_t)candidates,
@@ -98,9 +109,25 @@ static void ask(void *self, tci_hook hook, const tci_question *q, tci_decision *
   if (!good) *out = (tci_decision){.fault = tci_fmt(q->arena, "%s", text)};
   out->cost = s->spent + s->view_cost + 100;
   lua_settop(s->L, TCI_AT_KEYS - 1);
-  s->question = NULL;
+  tci_view_end(s);
+  if (tci_sandbox_end(s, !good)) s->is_full = keeps_too_much(s);
+}
+
+static void ask(void *self, tci_hook hook, const tci_question *q, tci_decision *out) {
+  tci_script *s = self;
+  if ((unsigned)hook >= TCI_HOOKS || !(s->policy.hooks >> hook & 1)) {
+    tci_policy_builtin.ask(tci_policy_builtin.self, hook, q, out);
+    return;
+  }
+  if (s->is_full) {
+    s->begun_ns = tci_clock_mono_ns();
+    refuse(s, q, out);
+    out->cost = 100;
+  } else {
+    call(s, hook, q, out);
+  }
   count(s, out);
-  if (tci_sandbox_end(s, !good) && (keeps_too_much(s) || !s->is_whole)) renew(s);
+  if (++s->asked >= RENEW_ASKED && s->is_full) out->cost += renew(s);
 }
 
 /* ---- the life of a script ---- */
@@ -114,22 +141,23 @@ tci_status tci_script_open(const tci_script_options *options, const char *path, 
   s->path = strdup(path);
   take_folders(s, options);
   open_state(s);
+  int64_t from_us = s->fuse ? tci_clock_thread_cpu_us() : 0;
   tci_status status = tci_load(s, message, size);
   s->is_whole = true;
   s->policy.name = tci_str_from(s->name);
   s->policy.version = tci_str_from(s->version);
   s->policy.self = s;
   s->policy.ask = ask;
-  if (status.code == TCI_OK) status = tci_sample(s, message, size);
+  if (status.code == TCI_OK) status = tci_sample(s, from_us, message, size);
   if (status.code != TCI_OK) {
     tci_text_clean(tci_str_from(message), message, size);
     tci_script_close(s);
     return status;
   }
-  s->calls = s->faults = s->instructions = 0;
+  s->calls = s->faults = s->instructions = s->asked = 0;
   memset(s->times, 0, sizeof s->times);
   lua_gc(s->L, LUA_GCCOLLECT);
-  s->live_bytes = s->used_bytes;
+  s->live_bytes = s->used_bytes - s->stack_bytes;
   *out = s;
   return TCI_STATUS_OK;
 }

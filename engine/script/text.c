@@ -73,6 +73,7 @@ static char *scratch(lua_State *L, size_t bytes) {
 static int text_char(lua_State *L) {
   int n = lua_gettop(L);
   tci_sandbox_string(L, (size_t)n);
+  tci_sandbox_charge(L, (size_t)n / 8);
   char *out = scratch(L, (size_t)n + 1);
   for (int i = 1; i <= n; i++) {
     lua_Integer byte = tci_check_integer(L, i);
@@ -152,7 +153,8 @@ static char read_spec(lua_State *L, const char **at, const char *end, char spec[
     while (p < end && *p >= '0' && *p <= '9') p++;
     good = good && p - digits <= 2;
   }
-  if (!good || p >= end) luaL_error(L, "string.format: the conversion that begins with '%%%c' is not valid", from[0]);
+  if (p >= end) luaL_error(L, "string.format: the conversion at the end of the format is not valid");
+  if (!good) luaL_error(L, "string.format: the conversion that begins with '%%%c' is not valid", from[0]);
   size_t len = (size_t)(p - from);
   spec[0] = '%';
   memcpy(spec + 1, from, len);
@@ -171,17 +173,21 @@ static void add_integer(lua_State *L, tci_buf *out, char *spec, char conversion,
 }
 
 static void add_number(lua_State *L, tci_buf *out, char *spec, char conversion, int argument) {
-  size_t len = strlen(spec);
+  size_t len = strlen(spec), before = out->len;
   spec[len] = conversion;
   spec[len + 1] = '\0';
   if (lua_type(L, argument) == LUA_TSTRING) luaL_typeerror(L, argument, "number");
   out->len += (size_t)snprintf(tci_buf_reserve(out, 512), 512, spec, luaL_checknumber(L, argument));
+  tci_sandbox_charge(L, 4 + (out->len - before) / 16);
 }
 
 static void add_text(lua_State *L, tci_buf *out, char *spec, int argument) {
   size_t len;
   luaL_checkany(L, argument);
-  tci_library_tostring(L, argument); /* no __tostring is left to run, see text_format */
+  if (lua_type(L, argument) == LUA_TTABLE) /* __tostring has run where there was one, see text_format */
+    lua_pushliteral(L, "table");
+  else
+    tci_library_tostring(L, argument);
   const char *text = lua_tolstring(L, -1, &len);
   if (spec[1]) {
     size_t n = strlen(spec);
@@ -199,6 +205,7 @@ static int text_format(lua_State *L) {
   tci_script *s = tci_script_of(L);
   tci_str format = text_at(L, 1);
   int argument = 1, last = lua_gettop(L);
+  tci_sandbox_charge(L, (size_t)last);
   for (int i = 2; i <= last; i++) { /* script code first */
     if (lua_type(L, i) != LUA_TTABLE || tci_view_kind(L, i) || !luaL_getmetafield(L, i, "__tostring")) continue;
     lua_pop(L, 1);

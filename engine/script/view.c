@@ -4,7 +4,7 @@
  * 2. Views of which there is one (the plan, the stage, ...) are tables of the policy that are filled anew in each call
  *    in which they are read; a script that keeps one sees later data, never memory that is gone.
  * 3. What costs is built when it is read: the parts of ctx, the args of the stage, the metadata of a runner. `built`
- *    remembers which parts, for the next call.
+ *    remembers which parts: when the call has ended they are gone.
  *
  * Callers: script.c (tci_view_begin), library.c and answer.c (kinds and data). Runners are in runners.c, args in
  * args.c.
@@ -104,6 +104,8 @@ void tci_view_data(lua_State *L, int at) {
   if (kind == TCI_VIEW_STAGE || kind == TCI_VIEW_RUNNER) {
     lua_getfield(L, -1, kind == TCI_VIEW_STAGE ? "args" : "metadata");
     lua_pop(L, 1);
+    if (kind == TCI_VIEW_STAGE) lua_getfield(L, -1, "args_omitted");
+    if (kind == TCI_VIEW_STAGE) lua_pop(L, 1);
   }
 }
 
@@ -124,10 +126,12 @@ static void set_seconds(lua_State *L, const char *name, int64_t us) {
   lua_setfield(L, -2, name);
 }
 
-static void set_nil(lua_State *L, const char *name) {
+static void set_nil_at(lua_State *L, int at, const char *name) {
   lua_pushnil(L);
-  lua_setfield(L, -2, name);
+  lua_setfield(L, at, name);
 }
+
+static void set_nil(lua_State *L, const char *name) { set_nil_at(L, lua_gettop(L), name); }
 
 void tci_push_fixed(lua_State *L, int at) { lua_rawgeti(L, LUA_REGISTRYINDEX, FIXED + at); }
 
@@ -154,8 +158,10 @@ static void push_plan(tci_script *s, lua_State *L) {
   else
     set_nil(L, "policy");
   if (tci_metadata_differs(&s->plan_metadata, plan->metadata)) {
+    size_t before = s->used_bytes;
     tci_view_metadata(L, plan->metadata);
     lua_setfield(L, -2, "metadata");
+    s->plan_bytes = s->used_bytes - before;
     s->view_cost += 10 * (int64_t)plan->metadata.len;
   }
   lua_pop(L, 1);
@@ -186,10 +192,6 @@ static void set_timeouts(lua_State *L, const tci_timeouts *timeouts) {
   lua_setfield(L, -2, "timeouts");
 }
 
-static bool args_are_shown(const tci_script *s) {
-  return s->question->stage->args.len <= (size_t)s->limits.policy_view_bytes_max;
-}
-
 static void push_stage(tci_script *s, lua_State *L) {
   const tci_stage *stage = s->question->stage;
   tci_push_fixed(L, TCI_AT_STAGE);
@@ -201,13 +203,6 @@ static void push_stage(tci_script *s, lua_State *L) {
   set_seconds(L, "created", stage->node.created_us);
   set_retry(L, &stage->retry);
   set_timeouts(L, &stage->timeouts);
-  set_nil(L, "args"); /* invariant 3 */
-  if (args_are_shown(s)) {
-    set_nil(L, "args_omitted");
-  } else {
-    lua_pushboolean(L, true);
-    lua_setfield(L, -2, "args_omitted");
-  }
   lua_pop(L, 1);
 }
 
@@ -311,23 +306,6 @@ static int read_ctx(lua_State *L) {
   return 1;
 }
 
-/* __index of the stage's data. */
-static int read_stage(lua_State *L) {
-  tci_script *s = tci_script_of(L);
-  bool is_args = lua_type(L, 2) == LUA_TSTRING && strcmp(lua_tostring(L, 2), "args") == 0;
-  if (!is_args || !s->question || !args_are_shown(s)) return 0;
-  luaL_checkstack(L, 20, NULL);
-  s->building = true;
-  tci_str args = s->question->stage->args;
-  s->view_cost += 20 + 6 * (int64_t)args.len;
-  tci_view_args(L, args);
-  lua_pushvalue(L, 2);
-  lua_pushvalue(L, -2);
-  lua_rawset(L, 1);
-  s->building = false;
-  return 1;
-}
-
 /* ---- chance ---- */
 
 static int call_random(lua_State *L) {
@@ -391,7 +369,7 @@ void tci_view_open(tci_script *s) {
   lua_pushcfunction(L, call_random);
   lua_setfield(L, -2, "random");
   lua_pushvalue(L, TCI_AT_STAGE_DATA);
-  set_reader(L, read_stage);
+  set_reader(L, tci_args_read);
   lua_pushvalue(L, TCI_AT_PLAN_DATA);
   lua_pushvalue(L, TCI_AT_EMPTY_METADATA);
   lua_setfield(L, -2, "metadata");
@@ -403,8 +381,10 @@ void tci_view_open(tci_script *s) {
   s->hook = TCI_HOOKS;
 }
 
-void tci_view_begin(tci_script *s, const tci_question *q, tci_hook hook) {
+/* What was built for one call is garbage afterwards, and not what a policy keeps. */
+void tci_view_end(tci_script *s) {
   lua_State *L = s->L;
+  s->question = NULL;
   s->building = true;
   for (unsigned part = 0; s->built >> part; part++) {
     if (!(s->built >> part & 1)) continue;
@@ -412,6 +392,16 @@ void tci_view_begin(tci_script *s, const tci_question *q, tci_hook hook) {
     lua_setfield(L, TCI_AT_CTX_DATA, part_names[part]);
   }
   s->built = 0;
+  if (s->args_values >= 0) { /* they were read */
+    set_nil_at(L, TCI_AT_STAGE_DATA, "args");
+    set_nil_at(L, TCI_AT_STAGE_DATA, "args_omitted");
+  }
+  s->building = false;
+}
+
+void tci_view_begin(tci_script *s, const tci_question *q, tci_hook hook) {
+  lua_State *L = s->L;
+  s->building = true;
   if (hook != s->hook) {
     lua_pushstring(L, tci_hook_name(hook));
     lua_setfield(L, TCI_AT_CTX_DATA, "hook");
@@ -425,6 +415,7 @@ void tci_view_begin(tci_script *s, const tci_question *q, tci_hook hook) {
   lua_pushnumber(L, (lua_Number)q->now.wall_us / 1e6);
   lua_setfield(L, TCI_AT_CTX_DATA, "now");
   s->question = q;
+  s->args_values = -1;
   if (hook == TCI_HOOK_SELECT) tci_view_runners(s, q);
   s->building = false;
 }

@@ -12,7 +12,7 @@ enum { VALUES_MAX = 250 };
 /* ---- ipairs, pairs ---- */
 
 static int next_index(lua_State *L) {
-  lua_Integer i = tci_check_integer(L, 2) + 1;
+  lua_Integer i = (lua_Integer)((lua_Unsigned)tci_check_integer(L, 2) + 1);
   lua_pushinteger(L, i);
   return lua_geti(L, 1, i) == LUA_TNIL ? 1 : 2;
 }
@@ -93,7 +93,7 @@ static int next_pair(lua_State *L) {
 int tci_library_pairs(lua_State *L) {
   luaL_checktype(L, 1, LUA_TTABLE);
   lua_settop(L, 1);
-  tci_sandbox_charge(L, 32);
+  tci_sandbox_charge(L, 32 + tci_sandbox_walk_cost(tci_script_of(L)));
   tci_view_data(L, 1);
   lua_Integer n = 0;
   bool is_list = true;

@@ -78,13 +78,43 @@ function M.split(path)
   return folder == "" and "/" or folder, (file:gsub("%.lua$", ""))
 end
 
----What a server is told of policies. A policy that is given by its file adds the file's folder, before the others.
----@param given {policies: string[]?, policy: string?, policy_for: table<string, string>?}
----@return {policies: string[], policy: string?, policy_for: table<string, string>?}? options as core.server wants them
+local function is_file(path)
+  local stat = uv.fs_stat(path)
+  return stat ~= nil and stat.type ~= "directory"
+end
+
+-- The file that a path means, which may leave out ".lua".
+local function file_of(path)
+  if is_file(path) then return path end
+  if is_file(path .. ".lua") then return path .. ".lua" end
+  return nil, path .. ": no such file"
+end
+
+---The file of a policy.
+---@param policy string its path, or its name
+---@param folders string[] where names are looked up
+---@return string? path
+---@return string? err
+function M.find(policy, folders)
+  if M.is_path(policy) then return file_of(policy) end
+  for _, folder in ipairs(folders) do
+    local path = ("%s/%s.lua"):format(folder, policy)
+    if is_file(path) then return path end
+  end
+  return nil, ("there is no policy '%s'%s"):format(policy, require("turboci.util").suggestion(policy, M.names(folders)))
+end
+
+---What a server is told of policies. A policy that is given by its file adds the file's folder, before the others; a
+---shadow does not, and comes back as its file.
+---@param given {policies: string[]?, policy: string?, policy_for: table<string, string>?, shadow: string?}
+---@return {policies: string[], policy: string?, policy_for: table<string, string>?, shadow: string?}? options as
+--- core.server wants them
 ---@return string? err
 function M.resolve(given)
   local folders, policy = given.policies or {}, given.policy
   if policy and M.is_path(policy) then
+    local file, missing = file_of(policy)
+    if not file then return nil, missing end
     local folder
     folder, policy = M.split(policy)
     folders = table.move(folders, 1, #folders, 2, { folder })
@@ -102,7 +132,12 @@ function M.resolve(given)
     for _, known in ipairs(names) do found = found or known == name end
     if not found then return nil, ("there is no policy '%s'%s"):format(name, util.suggestion(name, names)) end
   end
-  return { policies = folders, policy = policy, policy_for = given.policy_for }
+  local shadow
+  if given.shadow then
+    shadow, problem = M.find(given.shadow, folders)
+    if not shadow then return nil, problem end
+  end
+  return { policies = folders, policy = policy, policy_for = given.policy_for, shadow = shadow }
 end
 
 return M

@@ -29,13 +29,14 @@ static void write_file(const uint8_t *bytes, size_t len) {
   tci_assert(file && fwrite(bytes, 1, len, file) == len && fclose(file) == 0);
 }
 
-static void ask(tci_script *script, const tci_limits *limits) {
+static void ask(tci_script *script, const tci_limits *limits, tci_str args) {
   tci_runner runners[2] = {{.runner_id = TCI_STR("a"), .runner_type = TCI_STR("t"), .serial = 1, .load = 1},
                            {.runner_id = TCI_STR("b"), .runner_type = TCI_STR("t"), .serial = 2, .slot = 1}};
   tci_runner *candidates[] = {&runners[0], &runners[1]};
   tci_plan plan = {.id = TCI_STR("p")};
   tci_attempt attempt = {.index = 1, .state = TCI_ATTEMPT_INCOMPLETE, .runner_id = TCI_STR("a")}, *list[] = {&attempt};
   tci_stage stage = {.node = {.plan = &plan, .id = TCI_STR("s")}, .runner_type = TCI_STR("t")};
+  stage.args = args; /* encoded, or not */
   stage.attempts.items = list;
   stage.attempts.len = 1;
   const tci_policy *policy = tci_script_policy(script);
@@ -70,7 +71,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t len) {
     tci_assert(!script && tci_str_is_utf8(tci_str_from(status.message)));
     return 0;
   }
-  ask(script, &options.limits);
+  ask(script, &options.limits, (tci_str){(const char *)bytes, len});
   tci_assert(tci_script_count(script).memory_bytes < HELD_BYTES_MAX);
   tci_script_close(script);
   return 0;

@@ -238,7 +238,7 @@ static const attack escapes[] = {
 };
 
 static const attack answers[] = {
-    {"a number", "test.lua: select: expected a runner, nil or { wait = seconds }, got a number",
+    {"a number", ": select: expected a runner, nil or { wait = seconds }, got a number",
      "local function attack() return 1 end"},
     {"true", "got a boolean", "local function attack() return true end"},
     {"a function", "got a function",
@@ -320,12 +320,47 @@ static const attack slow[] = {
      "local function attack() while true do pairs(t) end end"},
 };
 
+/* Each a few milliseconds at most, and without the fuse. */
+#define GROW                                                                                      \
+  "local function grow(f, n, ...)\n"                                                              \
+  "  if n == 0 then return f(...) end\n"                                                          \
+  "  return grow(f, n - 1, 1,2,3,4,5,6,7,8,9,1, 1,2,3,4,5,6,7,8,9,1, 1,2,3,4,5,6,7,8,9,1, ...)\n" \
+  "end\n"
+static const attack costly[] = {
+    {"a list that is counted at each collision", BUDGET,
+     "local t = {} for i = 1, 65536 do t[i] = true end for i = 1, 16 do t['k' .. i] = 1 end\n"
+     "local keys = {} for i = 1, 32 do keys[i] = 'k' .. i end\n"
+     "local function attack() local i = 0 while true do\n"
+     "  t[keys[i % 32 + 1]] = nil t[keys[(i + 16) % 32 + 1]] = 1 i = i + 1\n"
+     "end end"},
+    {"format of many tables", BUDGET,
+     GROW "local function attack() local o = setmetatable({}, { __index = function() end })\n"
+          "  grow(function(...) while true do string.format('', o, ...) end end, 36) end"},
+    {"char of many", BUDGET,
+     GROW "local function attack() grow(function(...) while true do string.char(...) end end, 36) end"},
+    {"names that are nearly known", BUDGET,
+     "local function f() return aaaaaaaaaaaaaaaaaaaaaaaa end local function attack() while true do pcall(f) end end"},
+    {"pairs over an empty giant list", BUDGET,
+     "local t = {} for i = 1, 32769 do t[i] = true end for i = 1, 32769 do t[i] = nil end\n"
+     "local function attack() while true do pairs(t) end end"},
+    {"format of long numbers", BUDGET,
+     "local s, n = ('%.99f'):rep(19), 1e308\n"
+     "local function attack() while true do s:format(n,n,n,n,n,n,n,n,n,n,n,n,n,n,n,n,n,n,n) end end"},
+    {"a zero byte out of an error's text", BUDGET,
+     "local function attack()\n"
+     "  local _, e = pcall(string.format, '%') local z = 'x'\n"
+     "  for i = 1, #e do if e:byte(i) == 0 then z = e:sub(i, i) end end\n"
+     "  local a, b = z:rep(8191) .. 'b', z:rep(8191) .. 'b'\n"
+     "  while a <= b do end\n"
+     "end"},
+};
+
 static tci_decision good_answer(sx *x) {
   sx_metadata(x, "mode", "good");
   return sx_ask(x, TCI_HOOK_SELECT);
 }
 
-static void run(sx *x, const attack *list, size_t len) {
+static void run_within(sx *x, const attack *list, size_t len, int64_t most_us) {
   for (size_t i = 0; i < len; i++) {
     char source[4096];
     snprintf(source, sizeof source, "%s\n%s", list[i].source, frame);
@@ -347,7 +382,7 @@ static void run(sx *x, const attack *list, size_t len) {
         fail_msg("%s: '%s' does not hold '%s'", list[i].name, d.fault, list[i].fault);
       if (strncmp(d.fault, "test.lua:", 9) != 0) fail_msg("%s: '%s' does not say where", list[i].name, d.fault);
       if (!tci_str_is_utf8(tci_str_from(d.fault))) fail_msg("%s: its text is no text", list[i].name);
-      if (took_us > 50000 * slow_by()) fail_msg("%s: took %lld us", list[i].name, (long long)took_us);
+      if (took_us > most_us * slow_by()) fail_msg("%s: took %lld us", list[i].name, (long long)took_us);
       assert_null(d.runner);
       assert_false(d.wait);
       if (getenv("SANDBOX_TIMES"))
@@ -361,6 +396,8 @@ static void run(sx *x, const attack *list, size_t len) {
     }
   }
 }
+
+static void run(sx *x, const attack *list, size_t len) { run_within(x, list, len, 50000); }
 
 #define CLAIM(name, list)                         \
   static void name(void **state) {                \
@@ -396,6 +433,63 @@ static void a_fuse_ends_what_the_count_does_not(void **state) {
   run(x, list, sizeof list / sizeof *list);
 }
 
+static void what_c_does_is_counted_without_the_fuse(void **state) {
+  run_within(*state, costly, sizeof costly / sizeof *costly, 15000);
+}
+
+/* Lua goes back through all of a function to name what was nil. */
+static void messages_of_large_functions_are_counted(void **state) {
+  sx *x = *state;
+  tci_buf source = {0};
+  tci_buf_add(&source, TCI_STR("local e = {} e.y = e local function a() end local function f(r) if not r then "));
+  while (source.len < 60000) tci_buf_add(&source, TCI_STR("a()"));
+  tci_buf_add(&source, TCI_STR(" end return r.y.y.y.y.y.y.y.y.y.y.y.y.y.y.y.y.y.y.z.q end\n"
+                               "local function attack() while true do pcall(f, e) end end\n"));
+  tci_buf_add(&source, tci_str_from(frame));
+  tci_buf_byte(&source, '\0');
+  sx_open(x, source.ptr);
+  tci_buf_deinit(&source);
+  sx_metadata(x, "mode", "bad");
+  int64_t from_us = tci_clock_thread_cpu_us();
+  sx_contains(sx_ask(x, TCI_HOOK_SELECT).fault, BUDGET);
+  assert_true(tci_clock_thread_cpu_us() - from_us < 30000 * slow_by());
+}
+
+static void a_recursion_may_go_as_deep_whatever_was_before(void **state) {
+  sx *x = *state;
+  sx_open(x,
+          "local function f(n) if n == 0 then return 0 end return 1 + f(n - 1) end\n"
+          "return { priority = function(ctx)\n"
+          "  local depth = ctx.plan.metadata.depth\n"
+          "  if depth == 'error' then error 'x' end\n"
+          "  if depth == 'caught' then pcall(f, 900) pcall(error, 'x') depth = 1 end\n"
+          "  return depth and f(tonumber(depth))\n"
+          "end }\n");
+  int low = 0, high = 4000; /* one that goes, one that does not */
+  char text[20];
+  while (high - low > 1) {
+    int middle = (low + high) / 2;
+    snprintf(text, sizeof text, "%d", middle);
+    sx_metadata(x, "depth", text);
+    tci_decision d = sx_ask(x, TCI_HOOK_PRIORITY);
+    if (d.fault) sx_contains(d.fault, DEEP);
+    if (d.fault)
+      high = middle;
+    else
+      low = middle;
+  }
+  assert_true(low > 500);
+  static const char *const before[] = {"error", "caught", "1", "600", "4000"};
+  for (int i = 0; i < 10; i++) {
+    sx_metadata(x, "depth", before[i / 2]);
+    sx_ask(x, TCI_HOOK_PRIORITY);
+    snprintf(text, sizeof text, "%d", i % 2 ? low : high);
+    sx_metadata(x, "depth", text);
+    tci_decision d = sx_ask(x, TCI_HOOK_PRIORITY);
+    if (!d.fault != (i % 2 == 1)) fail_msg("after %s: %s", before[i / 2], d.fault ? d.fault : "no fault");
+  }
+}
+
 static void memory_is_bounded_and_given_back(void **state) {
   sx *x = *state;
   x->limits.policy_instructions_max = 2000000; /* so that memory ends first */
@@ -413,6 +507,9 @@ int main(void) {
       SX_CLAIM(metamethods_are_bounded),
       SX_CLAIM(memory_is_bounded_and_given_back),
       SX_CLAIM(there_is_no_way_out),
+      SX_CLAIM(what_c_does_is_counted_without_the_fuse),
+      SX_CLAIM(messages_of_large_functions_are_counted),
+      SX_CLAIM(a_recursion_may_go_as_deep_whatever_was_before),
       SX_CLAIM(slow_instructions_are_bounded),
       SX_CLAIM(a_fuse_ends_what_the_count_does_not),
       SX_CLAIM(answers_are_checked),

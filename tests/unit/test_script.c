@@ -149,6 +149,58 @@ static void shows_args_as_tables(void **state) {
   x->stage.args = (tci_str){0};
 }
 
+/* { a = "xxx...", b = { {}, {}, ... } } */
+static tci_buf large_args(size_t text_len, int values) {
+  tci_buf text = {0}, list = {0}, items = {0}, value = {0}, args = {0}, both = {0};
+  for (size_t i = 0; i < text_len; i += 3) tci_buf_add(&text, TCI_STR("\xe2\x82\xac"));
+  tci_value_put_string(&value, tci_buf_str(&text));
+  tci_struct_set((tci_str){0}, TCI_STR("a"), tci_buf_str(&value), &args);
+  for (int i = 0; i < values; i++) tci_buf_add(&items, (tci_str){"\x02\x2a\x00", 3});
+  tci_value_put_list(&list, tci_buf_str(&items));
+  tci_struct_set(tci_buf_str(&args), TCI_STR("b"), tci_buf_str(&list), &both);
+  tci_buf *all[] = {&text, &list, &items, &value, &args};
+  for (size_t i = 0; i < sizeof all / sizeof *all; i++) tci_buf_deinit(all[i]);
+  return both;
+}
+
+static void a_long_text_of_args_or_metadata_is_cut(void **state) {
+  sx *x = *state;
+  tci_buf args = large_args(30000, 3);
+  x->stage.args = tci_buf_str(&args);
+  shows(x, "#ctx.stage.args.a .. ctx.stage.args.a:sub(-6) .. #ctx.stage.args.b", "8190\xe2\x82\xac...3");
+  char *value = tci_malloc(10001);
+  memset(value, 'v', 10000);
+  value[10000] = '\0';
+  sx_metadata(x, "k", value);
+  shows(x, "#ctx.plan.metadata.k .. ctx.plan.metadata.k:sub(-4)", "8192v...");
+  free(value);
+  tci_buf_deinit(&args);
+  x->stage.args = (tci_str){0};
+}
+
+static void args_of_many_values_are_not_shown_and_all_are_paid_for(void **state) {
+  sx *x = *state;
+  tci_buf args = large_args(3, 4094), more = large_args(3, 4095);
+  open_shows(x, "select", "show(ctx.stage.args_omitted) .. (ctx.stage.args and #ctx.stage.args.b or 'none')");
+  x->stage.args = tci_buf_str(&args);
+  tci_decision d = sx_ask(x, TCI_HOOK_SELECT);
+  is(reason(x, d), "nil4094");
+  assert_true(d.cost > 4000 * 50 && d.cost < 4096 * 100);
+  x->stage.args = tci_buf_str(&more);
+  d = sx_ask(x, TCI_HOOK_SELECT);
+  is(reason(x, d), "truenone");
+  assert_true(d.cost < 20000);
+  tci_buf_deinit(&args);
+  tci_buf_deinit(&more);
+  args = large_args(60000, 1); /* bytes cost little */
+  x->stage.args = tci_buf_str(&args);
+  d = sx_ask(x, TCI_HOOK_SELECT);
+  is(reason(x, d), "nil1");
+  assert_true(d.cost < 10000);
+  tci_buf_deinit(&args);
+  x->stage.args = (tci_str){0};
+}
+
 static void malformed_args_are_read_as_far_as_they_go(void **state) {
   sx *x = *state;
   open_shows(x, "select", "show(ctx.stage.args)");
@@ -381,7 +433,7 @@ static void answers(sx *x, tci_hook hook, const answer *rows, size_t len,
     tci_decision d = sx_ask(x, hook);
     if (*rows[i].fault) {
       sx_contains(d.fault, rows[i].fault);
-      sx_contains(d.fault, "test.lua: ");
+      sx_contains(d.fault, "test.lua:1: ");
       assert_true(!d.again && !d.wait && !d.says && !d.keys_len && !d.exclude.len && !d.after_us && !d.reason.len);
     } else {
       if (d.fault) fail_msg("%s: %s", rows[i].lua, d.fault);
@@ -540,6 +592,18 @@ static void the_library_is_luas_where_it_is_there(void **state) {
       "  local good, e = pcall(f, ...)\n"
       "  if good or not e:find(part) then error(tostring(e) .. ' lacks ' .. part, 2) end\n"
       "end\n"
+      "fails('too many elements to move', table.move, {}, 0, math.maxinteger, 1)\n"
+      "fails('too many elements to move', table.move, {}, math.mininteger, -1, 1)\n"
+      "fails('destination wrap around', table.move, {}, 1, math.maxinteger, 2)\n"
+      "fails('destination wrap around', table.move, {}, 1, 2, math.maxinteger)\n"
+      "eq(#table.move({ 1, 2 }, 1, 0, math.maxinteger), 2)\n"
+      "local step, list = ipairs {} list[math.mininteger] = 'x' eq(select(2, step(list, math.maxinteger)), 'x')\n"
+      "local late = {}\n"
+      "local early = setmetatable({}, { __tostring = function()\n"
+      "  setmetatable(late, { __tostring = function() return ('y'):rep(5000):sub(1, 1) end }) return 'early' end })\n"
+      "eq(('<%s|%s>'):format(late, early), '<table|early>') eq(('%s'):format(late), 'y')\n"
+      "local _, z = pcall(string.format, '%') eq(#z, #z:upper()) for i = 1, #z do if z:byte(i) == 0 then error 'zero' "
+      "end end\n"
       "eq(select('#', 1, nil, nil), 3) eq((select(-1, 1, 2)), 2) eq(select(2, 'a', 'b'), 'b')\n"
       "fails('index out of range', select, 0) fails('index out of range', select, -2, 1)\n"
       "eq(tonumber ' 0x10 ', 16) eq(tonumber '1e1', 10.0) eq(tonumber '10x', nil) eq(tonumber 'zz' , nil)\n"
@@ -662,7 +726,7 @@ static void what_is_no_policy_is_refused(void **state) {
       {"return { select = function(ctx)\n return ctx.runners[1].metadata.zone.x end }",
        "test.lua:2: attempt to index a nil value (field 'zone') (tried on a sample: select, stage 'test')"},
       {"return { priority = function() return 'high' end }",
-       "test.lua: priority: expected nil or an integer, got a string (tried on"},
+       "test.lua:1: priority: expected nil or an integer, got a string (tried on"},
       {"local n = 0 return { priority = function() n = n + 1 return n end }",
        "test.lua: priority answered differently when asked twice: policies keep no state"},
       {"local n = 0 return { select = function(ctx) n = n + 1 return ctx.runners[n % #ctx.runners + 1] end }",
@@ -706,6 +770,132 @@ static void sources_that_take_the_compiler_long_are_refused(void **state) {
     sx_refuses(x, "test.lua: more than 500 times 'goto' or '::'", source.ptr);
     tci_buf_deinit(&source);
   }
+}
+
+/* `head`, `word` as often as there is room for, `tail`. */
+static char *filled(const char *head, const char *word, const char *tail) {
+  size_t size = 65536, tail_len = strlen(tail), word_len = strlen(word);
+  char *out = tci_malloc(size + 1), *at = stpcpy(out, head);
+  while ((size_t)(at - out) + word_len + tail_len < size) at = stpcpy(at, word);
+  strcpy(at, tail);
+  return out;
+}
+
+static void sources_whose_work_grows_with_squares_are_refused(void **state) {
+  sx *x = *state;
+  char locals[1400] = "local ", nested[4000] = "", tail[200] = "";
+  for (int i = 0; i < 190; i++) sprintf(locals + strlen(locals), "%sl%d", i ? "," : "", i);
+  strcat(locals, "\n");
+  for (int i = 0; i < 2; i++) sprintf(nested + strlen(nested), "%slocal function f()\n", locals);
+  for (int i = 0; i < 2; i++) strcat(tail, " end");
+  const struct {
+    const char *head, *word, *tail;
+  } rows[] = {
+      {"local a\nlocal x = a", " or a", ""},
+      {"local a\nlocal x = a", " and a", ""},
+      {"local a\nif a then", " elseif a then", " end"},
+      {"local a\nwhile a do", " break", " end"},
+      {locals, "x=x ", ""},
+      {nested, "x=x ", tail},
+      {nested, "l0=l0 ", tail},
+      {"local a\nfor i = 1, 2 do repeat local b until", " b or", " a end"},
+  };
+  for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+    char *source = filled(rows[i].head, rows[i].word, rows[i].tail);
+    sx_refuses(x, "this takes the compiler too long", source);
+    assert_true(strncmp(x->message, "test.lua:2:", 11) == 0 || i == 5 || i == 6);
+    free(source);
+  }
+}
+
+static void what_is_no_code_is_no_work(void **state) {
+  static const char *const words[][3] = {
+      {"--[==[", " or a]]", "]==] return { admit = function() end }"},
+      {"--", " or a", "\nreturn { admit = function() end }"},
+      {"local t = {} ", "t.x = [[ or or or or or or or or 'a\"--]] ", "return { admit = function() end }"},
+      {"local t = {} ", "t.x = 'or or or or or or \\z \n\"[[\\'--\\\\' ", "return { admit = function() end }"},
+      {"local t = {} ", "t.x, t['y'] = 0x1p+4, t ", "return { admit = function() end }"},
+      {"local t = {} ", "do local a = t.b.c end ", "t = 1 return { admit = function() end }"},
+  };
+  for (size_t i = 0; i < sizeof words / sizeof *words; i++) {
+    char *source = filled(words[i][0], words[i][1], words[i][2]);
+    sx *x = *state;
+    tci_code code = sx_try_open(x, sx_write(x, "test.lua", source));
+    if (i < 5 && code != TCI_OK) fail_msg("%zu: %s", i, x->message);
+    if (i == 5) sx_contains(x->message, "attempt to index a nil value (field 'b')"); /* it was compiled */
+    free(source);
+  }
+}
+
+static void the_work_of_all_files_counts(void **state) {
+  sx *x = *state;
+  char *source = filled("local a\nlocal x = a", " or a", "");
+  memset(source + 12000, ' ', strlen(source) - 12000);
+  memcpy(source + 11990, "\n        ", 9);
+  char name[20];
+  for (int i = 0; i < 3; i++) {
+    snprintf(name, sizeof name, "_w%d.lua", i);
+    sx_write(x, name, source);
+  }
+  free(source);
+  sx_open(x, "require '_w0' return { admit = function() end }");
+  sx_refuses(x, "_w1.lua:2: this takes the compiler too long", "require '_w0' require '_w1' require '_w2'");
+}
+
+static void compiling_again_and_again_is_counted(void **state) {
+  sx *x = *state;
+  char *source = filled("local a = {}\n", "a[1] = 1 ", "end");
+  sx_write(x, "_bad.lua", source);
+  free(source);
+  sx_refuses(x, "more than 200000 instructions while it is loaded", "while true do pcall(require, '_bad') end");
+}
+
+static void the_fuse_sees_the_compiler(void **state) {
+  sx *x = *state;
+  char *plain = filled("local a = {}\n", "a[1] = 1 ", ""), *jumps = filled("local a\nlocal x = a", " or a", "");
+  memset(jumps + 13000, ' ', strlen(jumps) - 13000);
+  memcpy(jumps + 12990, "\n        ", 9);
+  sx_write(x, "_a.lua", jumps);
+  sx_write(x, "_b.lua", plain);
+  sx_write(x, "_c.lua", plain);
+  free(plain);
+  free(jumps);
+  const char *policy = "require '_a' require '_b' require '_c' return { admit = function() end }";
+  sx_open(x, policy);
+  x->fuse = true;
+  x->limits.policy_cpu_ms_max = 1;
+  sx_refuses(x, "more than 5 ms of CPU time while it is loaded", policy);
+}
+
+static void indexes_in_a_row_are_bounded(void **state) {
+  sx *x = *state;
+  static const char *const rows[] = {".y", "[1]", "[a[1].y]", "['y'].y"};
+  for (size_t i = 0; i < 4; i++) {
+    char source[800] = "local a\n\nlocal function f() return a";
+    for (int n = 0; n < 21; n++) strcat(source, rows[i]);
+    strcat(source, " end");
+    sx_refuses(x, "test.lua:3: more than 20 indexes in a row", source);
+  }
+  sx_refuses(x, "indexes in a row", "local a return ((((a.a.a.a.a).a.a.a.a.a).a.a.a.a.a).a.a.a.a.a).a.a");
+  sx_open(x,
+          "local a = {} a.y = a a.f = function() return a end\n"
+          "a.y.y.y.y.y.y.y.y.y.y.y.y.y.y.y.y.y.y.y.y = a\n"
+          "local b = a.y.y.f(a.y.y.y.y).y.y.y.y.y.y.y.y.y.y.y.y.y.f().y.y.y.y.y.y.y.y.y.y.y.y\n"
+          "local c = { a.y.y.y.y.y.y.y.y.y.y.y.y, a.y.y.y.y.y.y.y.y.y.y.y.y, [a.y.y.y.y.y.y.y.y.y.y.y] = b.y.y.y }\n"
+          "return { admit = function() end }");
+}
+
+static void all_files_together_are_bounded(void **state) {
+  sx *x = *state;
+  char *source = filled("--", "x", "\nreturn 1"), name[20];
+  for (int i = 0; i < 4; i++) {
+    snprintf(name, sizeof name, "_l%d.lua", i);
+    sx_write(x, name, source);
+  }
+  free(source);
+  sx_open(x, "require '_l0' require '_l1' require '_l2' return { admit = function() end }");
+  sx_refuses(x, "require '_l3': all files together are larger than 4 times the limit policy_source_bytes_max",
+             "require '_l0' require '_l1' require '_l2' require '_l3'");
 }
 
 static void bytecode_is_refused(void **state) {
@@ -803,6 +993,27 @@ static void require_reports_its_files_mistakes(void **state) {
     snprintf(source + strlen(source), sizeof source - strlen(source), "require '_n%d' ", i);
   }
   sx_refuses(x, "more than 32 files", source);
+  /* One that failed is not being loaded any more. */
+  sx_write(x, "_bad.lua", "error 'bad'");
+  sx_open(x,
+          "local _, e = pcall(require, '_bad') local _, f = pcall(require, '_bad')\n"
+          "return { admit = function() return nil, e .. ' ' .. f end }");
+  is(reason(x, sx_ask(x, TCI_HOOK_ADMIT)), "_bad.lua:1: bad _bad.lua:1: bad");
+}
+
+static void what_is_in_no_folder_is_told_however_many_there_are(void **state) {
+  sx *x = *state;
+  enum { FOLDERS = 400 };
+  static char names[FOLDERS][40];
+  static tci_str folders[FOLDERS];
+  for (int i = 0; i < FOLDERS; i++)
+    folders[i] = (tci_str){names[i], (size_t)snprintf(names[i], sizeof names[i], "/tmp/tci-no-such-folder-%d", i)};
+  tci_script_options options = {.limits = x->limits, .folders = {folders, FOLDERS}};
+  const char *path = sx_write(x, "test.lua", "require '_none'");
+  tci_status status = tci_script_open(&options, path, &x->script, x->message, sizeof x->message);
+  assert_int_equal(status.code, TCI_INVALID_ARGUMENT);
+  sx_contains(x->message, "test.lua:1: require '_none': there is no _none.lua in /tmp/tci-script-");
+  sx_contains(x->message, " or /tmp/tci-no-such-folder-6 or 393 more folders");
 }
 
 static void each_policy_has_its_own_copy(void **state) {
@@ -847,6 +1058,32 @@ static void what_a_policy_keeps_is_bounded(void **state) {
   }
   assert_true(fresh > 3); /* from the bytes of the opening */
   assert_int_equal(tci_script_count(x->script).calls, 3000);
+}
+
+static void what_keeps_much_in_few_calls_is_not_asked_for_a_while(void **state) {
+  sx *x = *state;
+  sx_open(x,
+          "local kept, n = {}, 0\n"
+          "return { admit = function(ctx)\n"
+          "  if ctx.plan.id == 'sample' then return nil end\n"
+          "  for i = 1, 100 do n = n + 1 kept[n] = ('x'):rep(8000) end\n"
+          "  return nil, tostring(n)\n"
+          "end }\n");
+  int fresh = 0, kept = 0;
+  for (int i = 0; i < 300; i++) {
+    tci_decision d = sx_ask(x, TCI_HOOK_ADMIT);
+    if (d.fault)
+      is(d.fault, "test.lua: keeps more than 1048576 bytes from call to call (limit policy_memory_bytes_max)");
+    kept += d.fault != NULL;
+    fresh += !d.fault && tci_str_eq(d.reason, TCI_STR("100"));
+    if ((i + 1) % 100 == 0) assert_true(d.fault && d.cost > 100); /* it has paid for the loading */
+    if (d.fault && (i + 1) % 100 != 0) assert_int_equal(d.cost, 100);
+    assert_true(tci_script_count(x->script).memory_bytes < 5u << 20);
+    tci_arena_reset(&x->arena);
+  }
+  assert_int_equal(fresh, 3);
+  assert_true(kept > 270 && kept < 297);
+  assert_int_equal(tci_script_count(x->script).faults, kept);
 }
 
 /* ---- counting ---- */
@@ -915,6 +1152,8 @@ int main(void) {
       SX_CLAIM(an_attempt_that_fails_now_is_the_last_one),
       SX_CLAIM(shows_the_limits),
       SX_CLAIM(shows_args_as_tables),
+      SX_CLAIM(a_long_text_of_args_or_metadata_is_cut),
+      SX_CLAIM(args_of_many_values_are_not_shown_and_all_are_paid_for),
       SX_CLAIM(malformed_args_are_read_as_far_as_they_go),
       SX_CLAIM(shows_the_candidates_as_they_are_now),
       SX_CLAIM(candidates_come_and_go_in_any_order),
@@ -933,12 +1172,21 @@ int main(void) {
       SX_CLAIM(what_is_no_policy_is_refused),
       SX_CLAIM(escapes_that_only_look_like_zero_bytes_are_fine),
       SX_CLAIM(sources_that_take_the_compiler_long_are_refused),
+      SX_CLAIM(sources_whose_work_grows_with_squares_are_refused),
+      SX_CLAIM(what_is_no_code_is_no_work),
+      SX_CLAIM(the_work_of_all_files_counts),
+      SX_CLAIM(compiling_again_and_again_is_counted),
+      SX_CLAIM(the_fuse_sees_the_compiler),
+      SX_CLAIM(indexes_in_a_row_are_bounded),
+      SX_CLAIM(all_files_together_are_bounded),
       SX_CLAIM(bytecode_is_refused),
       SX_CLAIM(files_that_cannot_be_read_are_told),
       SX_CLAIM(require_looks_at_home_first),
       SX_CLAIM(require_reports_its_files_mistakes),
+      SX_CLAIM(what_is_in_no_folder_is_told_however_many_there_are),
       SX_CLAIM(each_policy_has_its_own_copy),
       SX_CLAIM(what_a_policy_keeps_is_bounded),
+      SX_CLAIM(what_keeps_much_in_few_calls_is_not_asked_for_a_while),
       SX_CLAIM(calls_are_counted),
       SX_CLAIM(the_same_question_costs_the_same_in_every_state),
   };

@@ -22,7 +22,8 @@ core.null = nil
 --               table is a Struct; core.list{} makes an empty list). NaN, infinity and integers beyond the 53 bits of a
 --               JSON number are refused; whole numbers decode as integers; lists decode as marked by core.list
 --   map         a table; repeated: an array; message: a table; int64: an integer (also a float that is one)
--- Decoding fills scalars with their defaults, repeated and map fields with {}, absent messages with nil.
+-- Decoding fills scalars with their defaults, repeated fields with {} (marked by core.list), map fields with {},
+-- absent messages with nil.
 -- Encoding reads tables raw, is the same whatever their order, and drops nothing: unknown keys, text that is not
 -- UTF-8 and tables nested deeper than 100 are refused.
 
@@ -187,7 +188,8 @@ function Virtual:close() end
 ---@field node integer? place among the plan's nodes, from 1
 ---@field decision {hook: string, policy: string?, version: string?, reason: string?, fault: string?,
 ---runner_id: string?, candidates: {runner_id: string, load: integer}[], candidates_total: integer?, again: boolean,
----after_us: integer?, exclude: string[], at_us: integer?}?
+---after_us: integer?, exclude: string[], at_us: integer?, execution_ms: integer?, stale_ms: integer?,
+---queue_ms: integer?, priority: integer?, keys: {key: string, limit: integer}[]}?
 
 ---Visits every record of a journal file in the order in which it was written, across plans. The file is only read: it
 ---may be a live server's, or a copy. What the visitor raises is raised.

@@ -12,8 +12,8 @@
 ---What a file policies/NAME.lua returns. At least one hook; any other key is refused. A hook that is not there is the
 ---built-in default's. Every hook may return a reason as its second value, a text for people.
 ---@class turboci.Policy
----@field name string? must be the file's, without ".lua"
----@field description string? one line, shown by `turboci policy list`
+---@field name string? must be the file's, without ".lua": best left out, so that copies need no change inside
+---@field description string? one line, for those who read the file
 ---@field select (fun(ctx: turboci.policy.Select): turboci.policy.Selected, string?)?
 ---@field retry (fun(ctx: turboci.policy.Retry): turboci.policy.Again?, string?)?
 ---@field timeout (fun(ctx: turboci.policy.Context): turboci.policy.Timeouts?, string?)?
@@ -34,7 +34,7 @@
 ---@field attempts turboci.policy.Ended[] those of this stage that have ended, oldest first
 
 ---@class turboci.policy.Select : turboci.policy.Context
----@field runners turboci.policy.Runner[] who could run it now, in order of registration; never empty
+---@field runners turboci.policy.Runner[] who could run it now (not who is busy), in order of registration; never empty
 
 ---@class turboci.policy.Retry : turboci.policy.Context
 ---@field failure turboci.policy.Failure of the attempt that has just failed, which is the last of `attempts`
@@ -124,7 +124,7 @@
 -- ---- what it answers ----
 
 ---A runner of ctx.runners, or its id. nil: nobody now; asked again when something changes. { wait = seconds }: and not
----before.
+---before, whoever comes meanwhile.
 ---@alias turboci.policy.Selected turboci.policy.Runner|string|turboci.policy.Wait|nil
 
 ---@class turboci.policy.Wait
@@ -133,7 +133,7 @@
 ---nil: no further attempt.
 ---@class turboci.policy.Again
 ---@field after number? seconds; default 0
----@field exclude (string|turboci.policy.Runner)[]? runners that do not get it
+---@field exclude (string|turboci.policy.Runner)[]? runners that do not get it; if they may be all, give timeout a queue
 
 ---What is left out is the built-in default's.
 ---@class turboci.policy.Timeouts

@@ -106,14 +106,15 @@ end
 function M.option_policies(parser)
   parser:option("--policies", "Folder of policies (NAME.lua), before those that come with TurboCI. May be repeated.")
     :argname("DIR"):count("*")
-  parser:option("--policy", "The default policy: its name, or its file."):argname("NAME")
+  parser:option("--policy", "The default policy: its name, or its file, whose folder is then a policies folder: every "
+    .. "NAME.lua in it is taken for a policy, so keep policies in a folder of their own."):argname("NAME")
   parser:option("--policy-for", "The policy of a runner type. May be repeated."):argname("TYPE=NAME"):count("*")
 end
 
 ---The options of option_policies, as core.server wants them; a mistake ends the program.
 ---@param verb string
 ---@param args table
----@return {policies: string[], policy: string?, policy_for: table<string, string>?}
+---@return {policies: string[], policy: string?, policy_for: table<string, string>?, shadow: string?}
 function M.policies(verb, args)
   local types
   for _, word in ipairs(args.policy_for) do
@@ -125,7 +126,7 @@ function M.policies(verb, args)
     types[runner_type] = name
   end
   local found, err = require("turboci.policies").resolve {
-    policies = args.policies, policy = args.policy, policy_for = types,
+    policies = args.policies, policy = args.policy, policy_for = types, shadow = args.shadow,
   }
   if not found then
     M.fail(2, ("turboci %s: %s\n  a policy is a file NAME.lua in a folder of --policies, or comes with TurboCI")
@@ -173,10 +174,13 @@ function M.load_plan(path, parameters)
   local chunk, err = loadfile(path, "t")
   if not chunk then M.fail(2, ("turboci: the workflow file is not valid Lua:\n  %s"):format(err)) end
   require("turboci.runner.lua").take_print()
+  local where = require "turboci.workflow.where"
+  where.file = path
   local ok, plan = xpcall(chunk, function(raised)
     if type(raised) == "string" then return raised end
     return debug.traceback(("a %s value was raised, not a message"):format(type(raised)), 2)
   end, parameters)
+  where.file = nil
   if not ok then M.fail(2, ("turboci: a mistake in the workflow file:\n  %s"):format(plan)) end
   if not workflow.is_plan(plan) then
     M.fail(2, ("turboci: %s returns %s, not a plan\n  end it with `return plan`, where plan = "

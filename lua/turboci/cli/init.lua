@@ -14,7 +14,7 @@ local M = {}
 -- Exit codes. The same for every verb; shown by `turboci --help`.
 M.exit_codes = {
   { 0, "it worked: the plan SUCCEEDED" },
-  { 1, "the plan FAILED, or the server could not take over a policy" },
+  { 1, "the plan FAILED, a server could not take over a policy, or the check of one has findings" },
   { 2, "wrong usage, or a mistake in the workflow or policy file" },
   { 3, "the plan was CANCELLED, or the program was interrupted" },
   { 4, "the server cannot be reached" },

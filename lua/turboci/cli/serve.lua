@@ -15,11 +15,12 @@ function M.describe(parser)
   parser:option("--allow", "Hosts at which runners may listen, besides this machine: a host, HOST:PORT or "
     .. "unix:/FOLDER. May be repeated."):argname("HOST"):count("*")
   common.option_policies(parser)
-  parser:option("--shadow", "A policy that is asked too, and whose answers are logged and not used."):argname("FILE")
+  parser:option("--shadow", "A policy, by its name or its file, that is asked too. Where it differs is logged (level "
+    .. "info); nothing of it is used."):argname("NAME")
   parser:option("--limit", "Sets a limit; `turboci status --limits` lists them. May be repeated.")
     :argname("NAME=VALUE"):count("*")
   parser:option("--callback-address", "Where async runners report to; default: the listen address."):argname("ADDR")
-  parser:option("--log", "debug, info, warn, error or off."):argname("LEVEL"):default("warn")
+  parser:option("--log", "debug, info, warn, error or off. Default: warn; with --shadow: info."):argname("LEVEL")
     :choices({ "debug", "info", "warn", "error", "off" })
 end
 
@@ -55,11 +56,11 @@ function M.run(args)
     allow = #args.allow > 0 and args.allow or nil,
     limits = read_limits(args.limit),
     callback_address = args.callback_address,
-    log = args.log,
+    log = args.log or args.shadow and "info" or "warn",
     policies = policies.policies,
     policy = policies.policy,
     policy_for = policies.policy_for,
-    shadow = args.shadow,
+    shadow = policies.shadow,
   }
   if not server then
     common.fail(2, ("turboci serve: %s\n  --listen and --db choose another address and file; `turboci policy check "

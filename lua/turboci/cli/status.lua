@@ -15,6 +15,8 @@ function M.describe(parser)
   parser:flag("--limits", "Show the server's limits too.")
 end
 
+local WAITING_MAX = 50 -- stages of which it is asked why they wait
+
 local function number_rows(title, numbers)
   local rows = { { title, "" } }
   for _, name in ipairs(require("turboci.util").sorted_keys(numbers)) do
@@ -54,12 +56,18 @@ local function known(name)
   return name ~= "UNKNOWN" and name or "-"
 end
 
-local function why(node)
-  if node.attempts then
+-- A function of a node. A stage that waits for a runner is asked about; `left` bounds how many.
+local function why_of(client, plan_id)
+  local left = WAITING_MAX
+  return function(node)
+    if not node.attempts then return require("turboci.cli.text").failures(node) end
     local attempt = node.attempts[#node.attempts]
-    return attempt and attempt.failure and attempt.failure.message or ""
+    if attempt and attempt.failure then return attempt.failure.message end
+    if not attempt or attempt.state ~= "PENDING" or left == 0 then return "" end
+    left = left - 1
+    local told = client:call("ExplainNode", { work_plan_id = plan_id, stage_id = node.id }, { timeout = 10 })
+    return told and require("turboci.cli.why").main_cause(node, told).text or ""
   end
-  return require("turboci.cli.text").failures(node)
 end
 
 local function show_plan(client, server, args)
@@ -72,6 +80,7 @@ local function show_plan(client, server, args)
   io.stdout:write(("%s  %s%s%s\n\n"):format(work_plan.metadata.name or work_plan.id, work_plan.state,
     work_plan.outcome ~= "UNKNOWN" and " " .. work_plan.outcome or "",
     work_plan.policy ~= "" and "  policy " .. work_plan.policy or ""))
+  local why = why_of(client, args.plan)
   local rows = { { "TYPE", "ID", "STATE", "OUTCOME", "REASON", "ATTEMPT", "RUNNER", "WHY" } }
   for _, stage in ipairs(nodes.stages) do
     local attempt = stage.attempts[#stage.attempts]

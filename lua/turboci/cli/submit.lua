@@ -9,6 +9,8 @@ local M = {
   takes_parameters = true,
 }
 
+local START_SECONDS = 2 -- of patience with a server that is just starting
+
 function M.describe(parser)
   parser:argument("file", "Workflow file: Lua that returns a plan. It gets the parameters as `...`."):argname("FILE")
   common.option_server(parser)
@@ -45,7 +47,13 @@ function M.run(args)
     common.fail(2, ("turboci submit: %s: stage '%s' has a body in Lua, which runs in the submitting process\n"
       .. "  add --wait, so that this process stays"):format(args.file, body))
   end
-  local work_plan, err = client:submit(plan, { timeout = 30 })
+  local util, loop = require "turboci.util", require "turboci.loop"
+  local give_up = util.mono() + START_SECONDS
+  local work_plan, err = client:submit(plan, { timeout = 30, retry = function(problem)
+    if problem.code ~= "UNAVAILABLE" or util.mono() > give_up then return false end
+    loop.sleep(0.1)
+    return true
+  end })
   if not work_plan then common.fail_call("submit the plan", server, err) end
   announce(args.json)(work_plan.id)
   return 0

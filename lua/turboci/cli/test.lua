@@ -37,7 +37,14 @@ function M.run(words)
   -- busted reads its arguments from the global `arg`, and takes a chunk with a file name for a spec file of its own.
   _G.arg = table.move(words, 1, #words, 1, { [0] = "busted" })
   local chunk = assert(load("local runner = ...; runner({ standalone = false })", "=turboci test"))
+  local exit = os.exit
+  os.exit = function(...) -- luacheck: ignore 122
+    require("turboci.testing.env").stop_all()
+    exit(...)
+  end
   chunk(runner) -- leaves the program itself when something failed
+  os.exit = exit -- luacheck: ignore 122
+  require("turboci.testing.env").stop_all()
   return 0
 end
 

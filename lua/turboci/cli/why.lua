@@ -1,5 +1,6 @@
 -- turboci why: why a node waits, was skipped, failed, or ran where it ran. With a stage: all that is to be said of it;
--- without: a line for each node that is not FINAL, and when all are, for each that did not succeed.
+-- without: a line for each node that is not FINAL, and when all are, for each that did not succeed; then for each stage
+-- whose policy could not decide.
 
 local common = require "turboci.cli.common"
 
@@ -10,6 +11,7 @@ local M = {
 }
 
 local LINES_MAX = 200 -- nodes told one by one to people
+local FAULTS_MAX = 20 -- stages whose policy could not decide
 
 function M.describe(parser)
   parser:argument("plan", "Id of the plan, as `turboci submit` printed it."):argname("PLAN")
@@ -19,6 +21,15 @@ function M.describe(parser)
 end
 
 -- ---- one node ----
+
+-- "12.3s", "4 min 05 s", "2 h 03 min", "5 d 17 h"
+local function length(seconds)
+  local whole = math.floor(seconds + 0.5)
+  if whole < 120 then return require("turboci.util").format_duration(seconds) end
+  if whole < 3600 then return ("%d min %02d s"):format(whole // 60, whole % 60) end
+  if whole < 86400 then return ("%d h %02d min"):format(whole // 3600, whole % 3600 // 60) end
+  return ("%d d %d h"):format(whole // 86400, whole % 86400 // 3600)
+end
 
 local function loads(decision)
   local parts = {}
@@ -36,27 +47,54 @@ local function choice(decision)
     return (decision.runner_id ~= "" and "chose " .. decision.runner_id or "said wait") .. among
   elseif decision.hook == "retry" then
     if not decision.again then return "gave up" end
-    local after = require("turboci.util").format_duration(decision.after_ms / 1000)
-    local without = table.concat(decision.excluded_runners, ", ")
+    local after, without = length(decision.after_ms / 1000), table.concat(decision.excluded_runners, ", ")
     return ("again after %s%s"):format(after, without ~= "" and ", without " .. without or "")
+  elseif decision.hook == "timeout" then
+    local queue = decision.queue_ms > 0 and ", in the queue " .. length(decision.queue_ms / 1000) or ""
+    return ("gave it %s, of silence %s%s"):format(length(decision.execution_ms / 1000),
+      length(decision.stale_ms / 1000), queue)
+  elseif decision.hook == "priority" then
+    return ("priority %d"):format(decision.priority)
   end
-  return "answered"
+  local keys = {}
+  for i, key in ipairs(decision.admission_keys) do keys[i] = ("%s (at most %d)"):format(key.key, key.limit) end
+  return "admitted it" .. (#keys > 0 and " with " .. table.concat(keys, ", ") or "")
 end
 
 -- "12:03:05  select  warm_first@1a2b3c4d  chose b of a (load 2), b (load 0): it is warm"
-local function decision_row(decision)
+-- Not `whole`: without what the explanations told.
+local function decision_row(decision, whole)
   local text = require "turboci.cli.text"
   local said = choice(decision)
-  if decision.reason ~= "" then said = said .. ": " .. text.plain(decision.reason) end
+  if whole and decision.reason ~= "" then said = said .. ": " .. text.plain(decision.reason) end
   if decision.fault ~= "" then
-    said = ("could not answer (%s); the built-in default %s"):format(text.plain(decision.fault), said)
+    said = whole and ("could not answer (%s); the built-in default %s"):format(text.plain(decision.fault), said)
+      or "could not answer; the built-in default " .. said
   end
   return {
     "  " .. (decision.decided_at and os.date("%H:%M:%S", math.floor(decision.decided_at)) or ""),
     decision.hook,
-    decision.policy ~= "" and ("%s@%s"):format(decision.policy, decision.version) or "built-in",
+    decision.policy == "" and "built-in" or decision.version ~= "" and decision.policy .. "@" .. decision.version
+      or decision.policy .. " (gone)",
     said,
   }
+end
+
+-- The explanations tell each decision in a line, but those of early attempts of many. What such a line leaves out is
+-- told here: who else was there, and who is excluded.
+local function decision_rows(told)
+  local untold, rows = #told.decisions, {}
+  for _, explanation in ipairs(told.explanations) do
+    if explanation.kind == "DECISION" then untold = untold - 1 end
+  end
+  for i, decision in ipairs(told.decisions) do
+    if i <= untold then
+      rows[#rows + 1] = decision_row(decision, true)
+    elseif #decision.candidates > 1 or #decision.excluded_runners > 0 then
+      rows[#rows + 1] = decision_row(decision, false)
+    end
+  end
+  return rows
 end
 
 local function show_node(kind, id, told)
@@ -65,10 +103,8 @@ local function show_node(kind, id, told)
   for i, explanation in ipairs(told.explanations) do
     io.stdout:write(i == 1 and "  " or "  - ", text.plain(explanation.text), "\n")
   end
-  if #told.decisions == 0 then return end
-  local rows = {}
-  for i, decision in ipairs(told.decisions) do rows[i] = decision_row(decision) end
-  io.stdout:write("\ndecisions\n", text.columns(rows))
+  local rows = decision_rows(told)
+  if #rows > 0 then io.stdout:write("\ndecisions\n", text.columns(rows)) end
 end
 
 -- ---- asking ----
@@ -114,7 +150,10 @@ end
 local causes_of_an_end = { DEPENDENCY = true, RESULT = true, ATTEMPT = true }
 
 -- What an open node waits for comes first, what ended one comes last. A node without a cause: what it is.
-local function main_cause(node, told)
+---@param node table
+---@param told table ExplainNodeResponse
+---@return table explanation
+function M.main_cause(node, told)
   local found
   for _, explanation in ipairs(told.explanations) do
     if node.state == "FINAL" then
@@ -126,29 +165,65 @@ local function main_cause(node, told)
   return found or told.explanations[1]
 end
 
+-- Stages of which a policy could not decide something: { kind =, id =, policy =, hook =, fault = }, the last fault of
+-- each. Of a plan too large for one answer: none.
+local function faults_of(client, plan)
+  local list, by_stage = require("turboci.core").list {}, {}
+  local response = client:call("ListStageExecutions", { work_plan_id = plan }, { timeout = 10 })
+  for _, execution in ipairs(response and response.executions or {}) do
+    for _, decision in ipairs(execution.decisions) do
+      local entry = by_stage[execution.stage_id]
+      if decision.fault ~= "" then
+        if not entry then
+          entry = { kind = "stage", id = execution.stage_id }
+          list[#list + 1], by_stage[entry.id] = entry, entry
+        end
+        entry.policy, entry.hook, entry.fault = decision.policy, decision.hook, decision.fault
+      end
+    end
+  end
+  return list
+end
+
+local function fault_rows(faults)
+  local text, rows = require "turboci.cli.text", {}
+  for i = 1, math.min(#faults, FAULTS_MAX) do
+    local entry = faults[i]
+    rows[i] = { entry.kind, entry.id, entry.hook, ("policy '%s' could not decide, the built-in default did: %s")
+      :format(entry.policy, text.plain(entry.fault)) }
+  end
+  return rows
+end
+
 local function show_plan(client, server, args)
   local text = require "turboci.cli.text"
   local all = query(client, server, args.plan, {})
   local list = nodes_that(all, is_open)
   if #list == 0 then list = nodes_that(all, went_wrong) end
-  local rows, entries = {}, {}
+  local faults = faults_of(client, args.plan)
+  local rows, entries = {}, require("turboci.core").list {}
   for i, entry in ipairs(list) do
     if i > LINES_MAX and not args.json then break end
     local told = explain(client, server, args.plan, entry.kind, entry.node.id)
     local node = entry.node
-    local cause = main_cause(node, told)
+    local cause = M.main_cause(node, told)
     rows[i] = { entry.kind, node.id, node.state == "FINAL" and node.outcome or node.state, text.plain(cause.text) }
     entries[i] = { kind = entry.kind, id = node.id, state = node.state, outcome = node.outcome, cause = cause }
   end
-  if args.json then return print(text.json { plan = args.plan, nodes = entries }) end
-  if #list == 0 then
+  if args.json then return print(text.json { plan = args.plan, nodes = entries, faults = faults }) end
+  if #list + #faults == 0 then
     return print(("nothing waits and nothing went wrong; `turboci why %s STAGE` tells why a stage ran where it ran")
       :format(args.plan))
   end
-  io.stdout:write(text.columns(rows))
+  if #list > 0 then io.stdout:write(text.columns(rows)) end
   if #list > #rows then
     print(("... and %d more; name one to hear about it: turboci why %s STAGE"):format(#list - #rows, args.plan))
   end
+  if #faults == 0 then return end
+  print(#list > 0 and "\npolicies that could not decide"
+    or "nothing waits and nothing failed, but policies could not decide")
+  io.stdout:write(text.columns(fault_rows(faults)))
+  if #faults > FAULTS_MAX then print(("... and %d more stages"):format(#faults - FAULTS_MAX)) end
 end
 
 ---@param args table

@@ -7,7 +7,9 @@
 --   the work     COMPLETE, REPORTED, PROTOCOL: the k-th time that the work itself is judged, the verdict is that of the
 --                k-th time then, wherever it runs; after the last one, the last one.
 -- How long it takes: as long as that stage took on that runner; else an estimate: the median of the stage's runs, else
--- of the runs of its runner type. A restart of the engine is not replayed: what it broke off ends as if it had not.
+-- of the runs of its runner type, and not less than it is known to have run. A run that its deadline cut off then is
+-- estimated like that when it has a longer one now. A restart of the engine is not replayed: what it broke off ends as
+-- if it had not.
 --
 -- Used by turboci.replay.world.
 
@@ -128,7 +130,7 @@ function Answers:state(stage)
       table.insert(state.verdicts, attempt)
       table.insert(durations, duration(attempt))
     end
-    state.hung = state.hung or attempt.kind == "TIMEOUT" or attempt.kind == "STALE"
+    if attempt.kind == "TIMEOUT" or attempt.kind == "STALE" then state.hung = attempt end
   end
   state.median = M.median(durations)
   self.states[stage] = state
@@ -145,16 +147,24 @@ end
 local how_of = { UNREACHABLE = "unreachable", REJECTED = "rejected", RUNNER_LOST = "never" }
 local SECOND_US = 1000000
 
+-- A TIMEOUT before its deadline: the runner's own words. At its deadline: nobody knows how long it would have taken.
+local function is_own_timeout(attempt)
+  return attempt.kind == "TIMEOUT" and not attempt.accepted_us
+    and duration(attempt) < (attempt.execution_ms or 0) * 1000 - SECOND_US
+    and attempt.message:find "^DEADLINE_EXCEEDED" ~= nil
+end
+
+-- Its deadline ended it, and now it has a longer one.
+local function has_more_time(attempt, execution_ms)
+  return attempt.kind == "TIMEOUT" and not is_own_timeout(attempt) and execution_ms > (attempt.execution_ms or 0)
+end
+
 local function runner_failure(attempt, estimate)
   local answer = { how = how_of[attempt.kind], after_us = duration(attempt), message = attempt.message,
     order = attempt.order, estimate = estimate }
   answer.accept_us = attempt.accepted_us and attempt.accepted_us - attempt.dispatched_us
   if attempt.kind == "TIMEOUT" then
-    -- Before its deadline: the runner's own words. At its deadline: nobody knows how long it would have taken.
-    local deadline_us = (attempt.execution_ms or 0) * 1000
-    local own = answer.after_us < deadline_us - SECOND_US and (attempt.accepted_us == nil)
-      and attempt.message:find "^DEADLINE_EXCEEDED"
-    answer.how = own and "late" or "never"
+    answer.how = is_own_timeout(attempt) and "late" or "never"
   elseif attempt.kind == "STALE" then
     answer.how = "never"
     answer.silent_us = math.max(0, answer.after_us - (attempt.stale_ms or 0) * 1000)
@@ -192,14 +202,18 @@ end
 ---@param runner_id string
 ---@param mode "SYNC"|"ASYNC"
 ---@param now_us integer
+---@param execution_ms integer its deadline now
 ---@return turboci.replay.Answer
-function Answers:next(stage, runner_id, mode, now_us)
+function Answers:next(stage, runner_id, mode, now_us, execution_ms)
   local state = self:state(stage)
   local run = (state.runs[runner_id] or 0) + 1
   state.runs[runner_id] = run
   local known = state.by_runner[runner_id] or {}
   local same = known[run]
-  if same and same.ended_us and of_runner[same.kind] then return runner_failure(same, false) end
+  if same and same.ended_us and of_runner[same.kind] and not has_more_time(same, execution_ms) then
+    return runner_failure(same, false)
+  end
+  local cut_off -- a run that tells how long it takes at least
   if not same then
     local outage = self:outage(runner_id, now_us)
     if outage then
@@ -208,10 +222,11 @@ function Answers:next(stage, runner_id, mode, now_us)
       return answer
     end
     local last = known[#known]
-    local hung = last and (last.kind == "TIMEOUT" or last.kind == "STALE")
-    if hung or (state.hung and not state.median) then
+    local hung = last and (last.kind == "TIMEOUT" or last.kind == "STALE") and last or not state.median and state.hung
+    if hung and not has_more_time(hung, execution_ms) then
       return { how = "never", after_us = 0, accept_us = 0, estimate = true }
     end
+    cut_off = hung or nil
   end
   local answer = { estimate = false, accept_us = 0 }
   if same and is_judged(same) then
@@ -219,7 +234,9 @@ function Answers:next(stage, runner_id, mode, now_us)
     if same.accepted_us then answer.accept_us = same.accepted_us - same.dispatched_us end
   else
     -- What had not ended then took at least as long as it had run.
-    local so_far_us = same and same.dispatched_us and (same.ended_us or self.history.end_us) - same.dispatched_us or 0
+    local run_then = same or cut_off
+    local so_far_us = run_then and run_then.dispatched_us
+      and (run_then.ended_us or self.history.end_us) - run_then.dispatched_us or 0
     answer.after_us = math.max(state.median or self.type_median[stage.runner_type] or 0, so_far_us)
     answer.estimate = true
   end

@@ -83,18 +83,37 @@ end
 
 -- ---- decisions ----
 
+-- Which hooks may be behind a difference, the likeliest first.
+local hooks_of = { runner = { "select" }, wait = { "admit", "priority", "select" }, ["end"] = { "timeout", "select" },
+  retry = { "retry" }, run = { "select" } }
+
+-- Of the decisions that may be behind the differences: the first with a word to say; nil: there is none.
+local function telling(attempt, kinds)
+  for _, kind in ipairs(kinds) do
+    for _, hook in ipairs(hooks_of[kind]) do
+      local decision = attempt.decisions[hook]
+      if decision and (decision.reason or decision.fault) then return decision, hook end
+    end
+  end
+end
+
+local function add_words(decision, attempt, kinds)
+  if not decision then return end
+  local words, hook = telling(attempt, kinds)
+  if words then decision.hook, decision.reason, decision.fault = hook, words.reason, words.fault end
+end
+
 -- One side of a decision, for people; nil: there was no such attempt.
 local function side(attempts, index)
   local attempt = attempts[index]
   if not attempt then return nil end
   local after = attempts[index + 1]
-  local decision = attempt.decision or {}
   local ended, again = attempt.ended_us and (attempt.kind or "COMPLETE") or nil, nil
   if attempt.kind then again = after ~= nil end
   return { runner = attempt.runner, waited = seconds(waited_us(attempt)), ran = seconds(ran_us(attempt)),
     ended = ended, again = again,
     after = attempt.kind and after and seconds(math.max(0, after.ready_us - attempt.ended_us)) or nil,
-    policy = decision.policy, reason = decision.reason, fault = decision.fault, estimate = attempt.estimate or nil }
+    policy = attempt.decisions.select and attempt.decisions.select.policy, estimate = attempt.estimate or nil }
 end
 
 local function times_differ(was, now)
@@ -134,6 +153,8 @@ local function compare_stage(rows, plan, node)
     local before, after = side(was, index), side(now, index)
     local kinds = kinds_of(before, after, index)
     if #kinds > 0 then
+      add_words(before, was[index], kinds)
+      add_words(after, now[index], kinds)
       local at_us = math.min(was[index] and was[index].ready_us or math.maxinteger,
         now[index] and now[index].ready_us or math.maxinteger)
       rows[#rows + 1] = { at_us = at_us, order = #rows, at = seconds(at_us), plan = plan.id, stage = node.id,
@@ -183,7 +204,7 @@ local function deciders(plans)
   for _, plan in ipairs(plans) do
     for _, node in ipairs(plan.nodes) do
       for _, attempt in ipairs(node.attempts or {}) do
-        local decision = attempt.decision
+        local decision = attempt.decisions.select
         if decision then
           local key = (decision.policy or "") .. "\0" .. (decision.version or "")
           local entry = by_key[key]

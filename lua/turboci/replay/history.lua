@@ -27,7 +27,7 @@ local M = {}
 ---@field stale_ms integer?
 ---@field updates table[] CheckUpdates that its runner gave
 ---@field awaiting boolean? its stage waited for children
----@field decision table? of select
+---@field decisions table<string, table> the last of each hook
 ---@field estimate boolean? replayed: its duration, or its end, is not on record
 
 ---@class turboci.replay.Node
@@ -260,7 +260,8 @@ function on.ATTEMPT(_, record, change, node)
   if is_pulled(node) then return pulled_attempt(record, change, node) end
   local attempt = node.attempts[change.attempt]
   if not attempt then
-    attempt = { index = change.attempt, ready_us = math.max(record.at_us, change.not_before_us or 0), updates = {} }
+    attempt = { index = change.attempt, ready_us = math.max(record.at_us, change.not_before_us or 0), updates = {},
+      decisions = {} }
     node.attempts[change.attempt] = attempt
   end
   if change.execution == "DISPATCHED" then
@@ -268,7 +269,7 @@ function on.ATTEMPT(_, record, change, node)
     attempt.execution_ms, attempt.stale_ms = change.execution_ms, change.stale_ms
   end
   if change.accepted and not attempt.accepted_us then attempt.accepted_us = record.at_us end
-  if change.decision and change.decision.hook == "select" then attempt.decision = change.decision end
+  if change.decision then attempt.decisions[change.decision.hook] = change.decision end
   if change.bytes then
     local kept = kept_updates(change.bytes)
     if #kept > 0 then attempt.updates = kept end

@@ -251,7 +251,7 @@ function World:dispatch(output)
   local plan = self.plans[plan_id]
   local stage = plan.now_nodes[place + 1] or plan.writing[place + 1 - #plan.now_nodes]
   local attempt = self.engine:attempt(plan_id, place + 1, math.tointeger(index))
-  local answer = self.answers:next(stage, attempt.runner_id, output.mode, now_us)
+  local answer = self.answers:next(stage, attempt.runner_id, output.mode, now_us, attempt.execution_ms or 0)
   stage.estimates = stage.estimates or {}
   stage.estimates[math.tointeger(index)] = answer.estimate
   self.calls[id] = { mode = output.mode }
@@ -297,12 +297,11 @@ local function replayed(execution, estimate)
     estimate = estimate or false,
   }
   if execution.failure then attempt.kind, attempt.message = execution.failure.kind, execution.failure.message end
+  attempt.decisions = {}
   for _, decision in ipairs(execution.decisions) do
-    if decision.hook == "select" then
-      attempt.decision = { policy = decision.policy ~= "" and decision.policy or nil, version = decision.version,
-        reason = decision.reason ~= "" and decision.reason or nil,
-        fault = decision.fault ~= "" and decision.fault or nil }
-    end
+    attempt.decisions[decision.hook] = { policy = decision.policy ~= "" and decision.policy or nil,
+      reason = decision.reason ~= "" and decision.reason or nil,
+      fault = decision.fault ~= "" and decision.fault or nil }
   end
   return attempt
 end

@@ -26,6 +26,11 @@ Env.__index = Env
 ---@field env turboci.testing.Env
 ---@field events turboci.testing.Recorder all that happened to it
 
+-- Those not stopped yet. In the registry, since busted loads this module anew for each file.
+local registry = debug.getregistry()
+local open = registry["turboci.testing.envs"] or {}
+registry["turboci.testing.envs"] = open
+
 local known_options = {
   world = "string",
   limits = "table",
@@ -69,7 +74,7 @@ local function new(given)
     error(("env: world is %q; expected \"virtual\" or \"grpc\""):format(name), 2)
   end
   local world = require("turboci.testing." .. name).new(given)
-  return setmetatable({
+  local self = setmetatable({
     world = world,
     engine = world.engine,
     has_policies = given.policies ~= nil,
@@ -80,6 +85,13 @@ local function new(given)
     runner_count = 0,
     body_count = 0,
   }, Env)
+  open[self] = true
+  return self
+end
+
+---Stops the envs that no spec has stopped. Used by `turboci test`, at its end.
+local function stop_all()
+  for env in pairs(open) do pcall(env.stop, env) end
 end
 
 -- What is wrong with a call belongs to the line of the spec that made it.
@@ -368,10 +380,10 @@ end
 ---Ends everything this env started. Raises when the engine ends badly.
 function Env:stop()
   if self.stopped then return end
-  self.stopped = true
+  self.stopped, open[self] = true, nil
   for _, recorder in ipairs(self.recorders) do recorder:close() end
   for _, runner in ipairs(self.runners) do runner:disconnect() end
   self.world:stop()
 end
 
-return { new = new }
+return { new = new, stop_all = stop_all }

@@ -9,6 +9,7 @@ local core = require "turboci.core"
 local loop = require "turboci.loop"
 local util = require "turboci.util"
 local uv = require "luv"
+local where = require "turboci.workflow.where"
 
 local START_TIMEOUT_S = 20
 local STOP_TIMEOUT_S = 20
@@ -80,6 +81,24 @@ local function fail_with_output(self, text)
   error(text .. "\n" .. table.concat(self.output, "\n"), 0)
 end
 
+local function remove(folder)
+  local names = uv.fs_scandir(folder)
+  while names do
+    local name = uv.fs_scandir_next(names)
+    if not name then break end
+    os.remove(folder .. "/" .. name)
+  end
+  uv.fs_rmdir(folder)
+end
+
+-- Waits for its end, and leaves nothing of it.
+local function clean(self)
+  self:wait(function() return self.exit end, STOP_TIMEOUT_S * 1000)
+  for _, handle in ipairs { self.stdout, self.stderr, self.process } do loop.close(handle) end
+  self.process = nil
+  remove(self.folder)
+end
+
 ---@param given turboci.testing.EnvOptions
 ---@return turboci.testing.Grpc
 local function new(given)
@@ -87,8 +106,15 @@ local function new(given)
   self.folder = assert(uv.fs_mkdtemp((os.getenv "TMPDIR" or "/tmp") .. "/turboci-test-XXXXXX"))
   start(self, given)
   self:wait(function() return self.address or self.exit end, START_TIMEOUT_S * 1000)
-  if not self.address then fail_with_output(self, "turboci serve did not say where it listens") end
-  return self
+  if self.address then return self end
+  if not self.exit then self.process:kill "sigkill" end
+  clean(self)
+  -- Its own words of refusal come last, behind its log.
+  for _, line in ipairs(self.output) do
+    local refusal = line:match "^turboci serve: (.*)"
+    if refusal then where.fail("env: " .. refusal) end
+  end
+  where.fail("env: turboci serve did not say where it listens\n" .. table.concat(self.output, "\n"))
 end
 
 -- ---- waiting ----
@@ -196,16 +222,6 @@ end
 
 -- ---- the end ----
 
-local function remove(folder)
-  local names = uv.fs_scandir(folder)
-  while names do
-    local name = uv.fs_scandir_next(names)
-    if not name then break end
-    os.remove(folder .. "/" .. name)
-  end
-  uv.fs_rmdir(folder)
-end
-
 ---Stops the server as an operator would, and wants it to end well.
 function Grpc:stop()
   if not self.process then return end
@@ -214,13 +230,8 @@ function Grpc:stop()
   self.failure = nil
   self:wait(function() return self.exit end, STOP_TIMEOUT_S * 1000)
   local exit = self.exit
-  if not exit then
-    self.process:kill "sigkill"
-    self:wait(function() return self.exit end, STOP_TIMEOUT_S * 1000)
-  end
-  for _, handle in ipairs { self.stdout, self.stderr, self.process } do loop.close(handle) end
-  self.process = nil
-  remove(self.folder)
+  if not exit then self.process:kill "sigkill" end
+  clean(self)
   if not exit then fail_with_output(self, "turboci serve did not stop when told to") end
   if exit.code ~= 0 or exit.signal ~= 0 then
     fail_with_output(self, ("turboci serve ended with code %d, signal %d"):format(exit.code, exit.signal))

@@ -20,9 +20,16 @@ local where = require "turboci.workflow.where"
 ---@field cost integer? instructions of the last answer, about
 ---@field object turboci.core.Policy
 local Policy = {}
-Policy.__index = Policy
 
----@param path string the file; or the name of a shipped policy
+function Policy.__index(_, key)
+  local method = Policy[key]
+  if method or key == "cost" or type(key) ~= "string" or key:find("^__") then return method end
+  local names = { "name", "version", "path", "hooks", "cost" }
+  for name in pairs(Policy) do names[#names + 1] = not name:find("^__") and name or nil end
+  where.fail(("policy: there is no '%s'%s"):format(key, options.suggestion(key, names)))
+end
+
+---@param path string the file; or the name of a shipped policy, or of one in the folders
 ---@param given {folders: string[]?, limits: table<string, integer>?}? folders: where its `require` looks, too
 ---@return turboci.testing.Policy
 local function open(path, given)
@@ -30,8 +37,9 @@ local function open(path, given)
   given = options.check("policy", given, { folders = "table", limits = "table" })
   local folders, problem = policies.folders(given.folders or {})
   if not folders then where.fail("policy: " .. problem) end
-  if not policies.is_path(path) then path = (policies.shipped() or "policies") .. "/" .. path .. ".lua" end
-  local object, err = require("turboci.core").policy(path, { folders = folders, limits = given.limits })
+  local file, missing = policies.find(path, folders)
+  if not file then where.fail("policy: " .. missing) end
+  local object, err = require("turboci.core").policy(file, { folders = folders, limits = given.limits })
   if not object then where.fail(err) end
   return setmetatable({
     object = object, name = object.name, version = object.version, path = object.path, hooks = object.hooks,

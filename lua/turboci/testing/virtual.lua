@@ -25,7 +25,7 @@ Virtual.name = "virtual"
 ---@param given turboci.testing.EnvOptions
 ---@return turboci.testing.Virtual
 local function new(given)
-  local engine = assert(core.virtual {
+  local engine, err = core.virtual {
     limits = given.limits,
     database = given.db,
     seed = given.seed,
@@ -33,7 +33,8 @@ local function new(given)
     policies = given.policies,
     policy = given.policy,
     policy_for = given.policy_for,
-  })
+  }
+  if not engine then require("turboci.workflow.where").fail("env: " .. err) end
   return setmetatable({
     engine = engine,
     unchecked = 0, -- turns since the invariants were checked

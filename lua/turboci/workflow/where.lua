@@ -10,13 +10,17 @@ local function is_ours(source)
   return library ~= nil and source:sub(1, #library) == library or source:find("/luassert/", 1, true) ~= nil
 end
 
----"file:line" of the nearest caller outside the library; "?" when there is none.
+---The file that is being run, while one is: a mistake in a tail call at its end has no line any more.
+---@type string?
+M.file = nil
+
+---"file:line" of the nearest caller outside the library; when there is none, the file that is being run, or "?".
 ---@return string
 function M.caller()
   local level = 2
   while true do
     local info = debug.getinfo(level, "Sl")
-    if not info then return "?" end
+    if not info then return M.file or "?" end
     if info.currentline > 0 and not is_ours(info.source) then
       local name = info.source:sub(1, 1) == "@" and info.source:sub(2) or info.short_src
       return name .. ":" .. info.currentline

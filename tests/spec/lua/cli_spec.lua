@@ -204,6 +204,12 @@ describe("turboci run", function()
     assert.is_nil(process.out:find("\27", 1, true))
   end)
 
+  it("names the file of a mistake in a call that returns its plan", function()
+    local process = turboci("run", write("w.lua", 'return require("turboci").plan { polcy = "x" }'))
+    assert.equal(2, process.code)
+    assert.matches(folder .. "/w.lua: plan: unknown option 'polcy': did you mean 'policy'?", process.err, 1, true)
+  end)
+
   it("exits 1 when a stage fails, shows its output and why others were skipped", function()
     local process = turboci("run", write("w.lua", workflow), "--", "code=3")
     assert.equal(1, process.code)
@@ -509,7 +515,9 @@ describe("turboci serve, runner, submit, watch and status", function()
     assert.equal(3, submitted:ended().code)
     local follow = ("the plan goes on; `turboci watch %s --server %s` follows it again"):format(id, address)
     assert.matches(follow, submitted.err, 1, true)
-    assert.matches("^waits  ACTIVE\n", turboci("status", id, "--server", address).out)
+    local status = turboci("status", id, "--server", address).out
+    assert.matches("^waits  ACTIVE\n", status)
+    assert.matches("stage +s +ATTEMPTING .* no runner of type 'nobody'", status)
   end)
 
   it("exit 2 for a plan that does not exist", function()
@@ -567,6 +575,21 @@ describe("turboci test", function()
       end)]])
     local process = spawn_program("/bin/sh", { "-c", "unset TURBOCI_BIN; exec \"$0\" test " .. spec, program }):ended()
     assert.equal(0, process.code, process.out .. process.err)
+  end)
+
+  it("stops the engines that specs have left, also when they fail", function()
+    for _, ends in ipairs { "true", "false" } do
+      local spec = write("left_spec.lua", ([[
+        it("leaves one", function()
+          local env = require("turboci.testing").env { world = "grpc" }
+          print(("pid %%d."):format(env.world.pid))
+          assert.is_true(%s)
+        end)]]):format(ends))
+      local process = turboci("test", spec)
+      assert.equal(ends == "true" and 0 or 1, process.code, process.out)
+      local pid = math.tointeger(process.out:match "pid (%d+)%.")
+      assert.is_nil(uv.kill(pid, 0))
+    end
   end)
 
   it("exits 1 when a spec fails", function()

@@ -2,6 +2,7 @@
 -- Asked about views of one line; what shipped policies do in an engine is tests/spec/policies_spec.lua.
 
 local testing = require "turboci.testing"
+local uv = require "luv"
 
 local source = os.getenv "TURBOCI_SOURCE" or "."
 local policy
@@ -27,11 +28,46 @@ local function assert_between(low, high, value)
   assert.is_true(value >= low and value <= high, ("%s is not between %s and %s"):format(value, low, high))
 end
 
-it("every shipped policy says what it is for, under its own name", function()
-  for _, name in ipairs {
-    "default", "least_loaded", "round_robin", "warm_first", "weighted", "power_of_two", "spread", "retry_backoff",
-    "retry_elsewhere", "business_hours", "fair_share",
-  } do
+local shipped = {
+  "default", "least_loaded", "round_robin", "warm_first", "weighted", "power_of_two", "spread", "retry_backoff",
+  "retry_elsewhere", "business_hours", "fair_share",
+}
+
+local function read_file(path)
+  local file <close> = assert(io.open(path))
+  return file:read "a"
+end
+
+-- Opens `text` as the policy `name`, in a folder with nothing else.
+local function open_text(name, text)
+  local folder = assert(uv.fs_mkdtemp((os.getenv "TMPDIR" or "/tmp") .. "/turboci-copy-XXXXXX"))
+  local path = ("%s/%s.lua"):format(folder, name)
+  local file = assert(io.open(path, "w"))
+  assert(file:write(text))
+  file:close()
+  local opened, result = pcall(testing.policy, path)
+  os.remove(path)
+  uv.fs_rmdir(folder)
+  policy = assert(opened and result, result)
+end
+
+-- The policies that a text of documentation shows: indented blocks from a comment or `return {` to `}`.
+local function examples(path)
+  local list, block = {}, nil
+  for line in (read_file(path) .. "\n"):gmatch "(.-)\n" do
+    local code = line:match "^    (.*)$" or line == "" and ""
+    local begins = code and (code == "return {" or code:find "^%-%- ")
+    block = code and (block or begins and "") and (block or "") .. code .. "\n"
+    if block and code == "}" then
+      if block:find("\nreturn {\n", 1, true) then list[#list + 1] = block end
+      block = nil
+    end
+  end
+  return list
+end
+
+it("every shipped policy is called as its file is", function()
+  for _, name in ipairs(shipped) do
     open(name)
     assert.equal(name, policy.name)
     assert.equal(16, #policy.version)
@@ -39,6 +75,35 @@ it("every shipped policy says what it is for, under its own name", function()
     policy:close()
   end
   policy = nil
+end)
+
+it("a copy of a shipped policy works under any name as it is", function()
+  for _, name in ipairs(shipped) do
+    open_text("my_own", read_file(("%s/policies/%s.lua"):format(source, name)))
+    assert.equal("my_own", policy.name)
+    policy:close()
+  end
+  policy = nil
+end)
+
+it("the policies that the READMEs show are policies, and the first one's version is the one they tell", function()
+  local contract = source .. "/policies/README.md"
+  local list = examples(contract)
+  assert.equal(2, #list)
+  open_text("frugal", list[1])
+  assert.is_truthy(read_file(contract):find(("policy 'frugal' (%s)"):format(policy.version), 1, true), policy.version)
+  assert.equal("b", chosen { runners = { "a", { id = "b", load = 3, capacity = 4 } } })
+  policy:close()
+  open_text("deploys", list[2])
+  assert.same({ { key = "deploy-prod", limit = 2 } }, policy:admit({ plan = { metadata = { target = "prod" } } }).keys)
+  assert.is_nil((policy:admit {}))
+  policy:close()
+  list = examples(source .. "/README.md")
+  assert.equal(1, #list)
+  open_text("warm_or_wait", list[1])
+  assert.is_nil(chosen { runners = { "a" } })
+  assert.equal("b", chosen { runners = { "a", { id = "b", metadata = { warm = "yes" } } } })
+  assert.equal(600, policy:timeout({}).queue)
 end)
 
 describe("default", function()

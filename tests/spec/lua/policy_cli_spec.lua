@@ -81,7 +81,10 @@ describe("turboci policy", function()
     { "a policy that is not there", { "serve", "--policy", "leest_loaded" }, "did you mean 'least_loaded'" },
     { "a type without its policy", { "serve", "--policy-for", "shell" }, "expected TYPE=NAME" },
     { "a type's policy that is not there", { "serve", "--policy-for", "shell=sprad" }, "did you mean 'spread'" },
-    { "a policy file that is not there", { "serve", "--policy", "/tmp/nowhere/x.lua" }, "there is no such folder" },
+    { "a policy file that is not there", { "serve", "--policy", "nosuch.lua" }, "serve: nosuch.lua: no such file" },
+    { "a candidate that is not there", { "policy", "replay", "nosuch.lua" }, "replay: nosuch.lua: no such file" },
+    { "a shadow file that is not there", { "serve", "--shadow", "nosuch.lua" }, "serve: nosuch.lua: no such file" },
+    { "a shadow that is not there", { "serve", "--shadow", "leest_loaded" }, "did you mean 'least_loaded'" },
     { "a missing plan", { "why" }, "turboci why --help" },
   }
   for _, case in ipairs(wrong) do
@@ -135,11 +138,8 @@ describe("turboci policy check", function()
     { "a syntax error", "return {\n  select = function(ctx) retrun 1 end\n}", "bad.lua:2:" },
     { "an unknown hook", "return { selct = function() end }", "did you mean 'select'" },
     { "a global that is not there", "return {\n priority = function() return prnt end }", "bad.lua:2:" },
-    { "a typo in a branch that no sample takes",
-      "return {\n  priority = function(ctx)\n    local best\n    if ctx.plan.id == 'x' then return bset end\n  end }",
-      "bad.lua:4: 'bset' is neither a local nor something that a policy has" },
-    { "random numbers of the machine", "return { admit = function(ctx)\n if ctx.plan.id == 'x' then "
-      .. "return math.random() end end }", "bad.lua:2: policies have no 'math.random': use ctx.random()" },
+    { "a typo that a sample takes, too", "return { priority = function(ctx)\n return ctx.plan.id .. bset end }",
+      "bad.lua:2: 'bset' is neither a local nor something that a policy has" },
     { "an answer that differs", "local n = 0\nreturn { priority = function() n = n + 1 return n end }", "bad.lua" },
     { "an endless loop", "return { select = function() while true do end end }", "bad.lua" },
   }
@@ -151,6 +151,49 @@ describe("turboci policy check", function()
       assert.equal("", done.out)
     end)
   end
+
+  local odd = {
+    { "a typo",
+      "return {\n  priority = function(ctx)\n    local best\n    if ctx.plan.id == 'x' then return bset end\n  end }",
+      "odd.lua:4: 'bset' is neither a local nor something that a policy has: did you mean 'best'?" },
+    { "random numbers of the machine", "return { admit = function(ctx)\n if ctx.plan.id == 'x' then "
+      .. "return math.random() end end }", "odd.lua:2: policies have no 'math.random': use ctx.random()" },
+    { "a field that is not there", "return { admit = function(ctx)\n if ctx.plan.id == 'x' then "
+      .. "return ctx.stage.arg end end }",
+      "odd.lua:2: 'arg': the stage has no such field; it is always nil: did you mean 'args'?" },
+  }
+  for _, case in ipairs(odd) do
+    it("exits 1 for " .. case[1] .. " in a branch that no sample takes: a server would take it over", function()
+      local path = write("odd.lua", case[2])
+      local done = turboci("policy", "check", path)
+      assert.equal(1, done.code, done.err)
+      assert.matches(case[3], done.err, 1, true)
+      assert.matches("a server would take it over; these would be faults", done.err, 1, true)
+      assert.matches("^odd  version %x+", done.out)
+      local json = cjson.decode(turboci("policy", "check", "--json", path).out)
+      assert.equal(1, #json.findings)
+      assert.equal("odd", json.name)
+    end)
+  end
+
+  it("prints JSON for a bad file, too, with what the lint found in it", function()
+    local path = write("bad.lua", "return { selct = function()\n  return prnt end }")
+    local done = turboci("policy", "check", "--json", path)
+    assert.equal(2, done.code)
+    local json = cjson.decode(done.out)
+    assert.matches("did you mean 'select'", json.error, 1, true)
+    assert.equal(2, json.findings[1].line)
+    assert.matches('"findings":[]', turboci("policy", "check", "--json", write("bad.lua", "retrn")).out, 1, true)
+  end)
+
+  it("warns of a select that never chooses a runner", function()
+    local done = turboci("policy", "check", write("never.lua", "return { select = function() return nil end }"))
+    assert.equal(0, done.code)
+    assert.matches("never.lua: select never chooses a runner in any sample", done.err, 1, true)
+    done = turboci("policy", "check", write("later.lua", "return { select = function(ctx)\n"
+      .. "if #ctx.attempts > 0 then return ctx.runners[1] end end }"))
+    assert.same({ 0, "" }, { done.code, done.err })
+  end)
 
   it("looks into the folders it is given for what the policy requires", function()
     assert(uv.fs_mkdir(folder .. "/lib", 448))
@@ -221,6 +264,70 @@ local math = { flor = 1 }
 return math.flor]])
   end)
 
+  it("knows the fields of what hooks are shown, where it sees what something is", function()
+    assert.same({ "3 runers", "4 metdata", "5 lod", "6 knd", "9 backof", "13 falure" }, lines_of [[
+return {
+  select = function(ctx)
+    local a, stage = ctx.runers, 1
+    local plan = ctx.plan; a = plan.metdata.x
+    for _, r in ipairs(ctx.runners) do a = r.load + r.lod end
+    a = ctx.attempts[#ctx.attempts].failure.knd, ctx.attempts[1].failure.kind
+    stage = ctx.stage.args.anything.goes, plan.metadata.too
+    local t = { runers = 1, stage = stage }
+    return ctx.runners[1].id, ctx.stage.retry.backof, t.anything
+  end,
+  retry = function(ctx)
+    local own = ctx.plan or {}; own.x = own.anything
+    return ctx.falure.kind
+  end,
+  timeout = function(other) local ctx = other.x return other.anything, ctx.anything end,
+}]])
+  end)
+
+  it("does not know what a local is that is assigned again, or a parameter of another name", function()
+    assert.same({}, lines_of [[
+local function own(c) return c.anything end
+return { select = function(ctx)
+  local best = ctx.runners[1]
+  for _, r in ipairs(ctx.runners) do best = { runner = r, weight = best.weight } end
+  return own(best)
+end }]])
+  end)
+
+  it("agrees with the sandbox about the fields of what hooks are shown", function()
+    local walk = write("walk.lua", [[
+      local function names(view)
+        local out = {}
+        for name in pairs(view) do out[#out + 1] = name end
+        return table.concat(out, " ")
+      end
+      local parts = { ctx = function(ctx) return ctx end, plan = function(ctx) return ctx.plan end,
+        stage = function(ctx) return ctx.stage end, retry = function(ctx) return ctx.stage.retry end,
+        timeouts = function(ctx) return ctx.stage.timeouts end, attempt = function(ctx) return ctx.attempt end,
+        ended = function(ctx) return ctx.attempts[1] end, failure = function(ctx) return ctx.attempts[1].failure end,
+        runner = function(ctx) return ctx.runners[1] end, defaults = function(ctx) return ctx.defaults end }
+      local function ask(ctx)
+        local part = parts[ctx.plan.metadata.part]
+        return nil, part and names(part(ctx))
+      end
+      return { select = ask, retry = ask }]])
+    local p = testing.policy(walk, { limits = { policy_reason_bytes_max = 1000 } })
+    for part, fields in pairs(lint.shapes) do
+      local view = { plan = { metadata = { part = part }, policy = "x" },
+        stage = { retry = { max_attempts = 1, backoff = 1, backoff_max = 1 }, timeouts = { execution = 1, stale = 1 },
+          args = { x = 1 } },
+        attempts = { { runner = "a", failure = { kind = "TIMEOUT", message = "m" }, queued = 1, ran = 1 } } }
+      local seen = part ~= "runner" and select(2, p:retry(view)) or ""
+      view.runners = { { id = "a", load = 1, capacity = 2, metadata = { x = "y" }, used = 1, last_used = 1 } }
+      seen = seen .. " " .. select(2, p:select(view))
+      for name in seen:gmatch "%S+" do assert.is_truthy(fields[name], part .. "." .. name) end
+      for name in pairs(fields) do
+        assert.is_true(name == "args_omitted" or (" " .. seen .. " "):find(" " .. name .. " ", 1, true) ~= nil,
+          part .. "." .. name)
+      end
+    end
+  end)
+
   it("agrees with the sandbox about what there is", function()
     local lines = {}
     for name, fields in pairs(lint.globals) do
@@ -277,7 +384,12 @@ describe("turboci serve --policies", function()
     local why = turboci("why", default, "s", "--server", server.address)
     assert.equal(0, why.code, why.err)
     assert.matches("^stage s\n  stage 's' is FINAL, SUCCEEDED", why.out)
-    assert.matches("select  first@%x+  chose a of a %(load 0%), b %(load 0%): the first\n", why.out)
+    assert.matches("select  first@%x+  chose a of a %(load 0%), b %(load 0%)\n", why.out)
+    assert.matches("chose runner 'a' of 2 candidates: the first\n", why.out) -- the reason is told once
+    local text = turboci("why", default, "s", "--json", "--server", server.address).out
+    assert.matches('"excluded_runners":[]', text, 1, true)
+    assert.matches('"attached_to":[]', turboci("policy", "list", "--json", "--server", server.address).out, 1, true)
+    assert.matches('"changed":[]', turboci("policy", "reload", "--json", "--server", server.address).out, 1, true)
     why = cjson.decode(turboci("why", own, "s", "--json", "--server", server.address).out)
     assert.same({ own, "stage", "s" }, { why.plan, why.kind, why.id })
     assert.same({ "b", "last", "the last" },
@@ -307,9 +419,12 @@ describe("turboci serve --policies", function()
     assert.matches("\nlast +%x+ +select +1 [^\n]* shadow +ok\n",
       turboci("policy", "list", "--server", server.address).out)
     assert.equal(1, server.client:get_server_info({}).counters.shadow_differs)
-    local done = turboci("serve", "--db", folder .. "/x.db", "--shadow", folder .. "/none.lua")
-    assert.equal(2, done.code)
-    assert.matches("none.lua", done.err, 1, true)
+    server:wait_for("shadow", "err") -- it is told unless --log says otherwise
+  end)
+
+  it("takes a shadow by its name", function()
+    local server = serve("--shadow", "round_robin")
+    assert.matches("\nround_robin [^\n]* shadow +ok\n", turboci("policy", "list", "--server", server.address).out)
   end)
 
   it("says that there is no default policy when there is none", function()
@@ -430,5 +545,22 @@ describe("turboci why", function()
     plan = new_plan(server, { { id = "good", runner_type = "test" } })
     settle(server, plan)
     assert.matches("nothing went wrong", turboci("why", plan, "--server", server.address).out, 1, true)
+    assert.matches('"faults":[],"nodes":[]', turboci("why", plan, "--json", "--server", server.address).out, 1, true)
+  end)
+
+  it("of a settled plan: whose policy could not decide", function()
+    write("fails.lua", "return { select = function(ctx)\n"
+      .. "  if ctx.plan.metadata.name == 'p' then error 'boom' end\nend }")
+    local server = serve("--policies", folder, "--policy", "fails")
+    host(server, "r", function() return true end)
+    local plan = new_plan(server, { { id = "s", runner_type = "test" } })
+    settle(server, plan)
+    local done = turboci("why", plan, "--server", server.address)
+    assert.equal(0, done.code, done.err)
+    assert.matches("^nothing waits and nothing failed, but policies could not decide\n"
+      .. "stage  s  select  policy 'fails' could not decide, the built%-in default did: [^\n]*fails.lua:2: boom\n$",
+      done.out)
+    local json = cjson.decode(turboci("why", plan, "--json", "--server", server.address).out)
+    assert.same({ "s", "fails", "select" }, { json.faults[1].id, json.faults[1].policy, json.faults[1].hook })
   end)
 end)

@@ -227,7 +227,11 @@ describe("testing.policy", function()
 
   it("knows the shipped ones by their names", function()
     assert.equal("least_loaded", testing.policy("least_loaded").name)
-    assert_contains(message_of(testing.policy, "leest_loaded"), "leest_loaded.lua")
+    assert_contains(message_of(testing.policy, "leest_loaded"), "policy_spec.lua:", "did you mean 'least_loaded'")
+    assert_contains(message_of(testing.policy, folder .. "/nobody.lua"), "nobody.lua: no such file")
+    assert_contains(message_of(function() return testing.policy("least_loaded"):selct {} end), "policy_spec.lua:",
+      "did you mean 'select'")
+    assert.is_nil(testing.policy("least_loaded").cost)
     assert_contains(message_of(testing.policy, {}), "expected the path of a file")
   end)
 

@@ -291,6 +291,8 @@ describe("a replay", function()
     stop()
     local never = run(policy("never", "return { retry = function() return nil, 'once is enough' end }"))
     assert.same({ "flaky#1: retry", "broken#1: retry" }, differing(never))
+    local now = decision(never, "flaky").now
+    assert.same({ "retry", "once is enough" }, { now.hook, now.reason })
     assert.same({ true, false }, { decision(never, "flaky").was.again, decision(never, "flaky").now.again })
     assert.same({ REPORTED = 3 }, never.was.failures)
     assert.same({ REPORTED = 2 }, never.now.failures)
@@ -315,7 +317,7 @@ describe("a replay", function()
     assert.same({ "SUCCEEDED", "FAILED" }, { result.plans[1].was.outcome, result.plans[1].now.outcome })
   end)
 
-  it("does not know how long a hung run would have taken", function()
+  it("estimates a run that its deadline cut off when it has a longer one now", function()
     start { policy = policy("strict", [[
       return { timeout = function() return { execution = 10 } end, retry = function(ctx)
         if #ctx.attempts < 2 then return { after = 1, exclude = { ctx.attempts[1].runner } } end end }]]) }
@@ -328,7 +330,28 @@ describe("a replay", function()
       return { timeout = function() return { execution = 30 } end, retry = function(ctx)
         if #ctx.attempts < 2 then return { after = 1, exclude = { ctx.attempts[1].runner } } end end }]]))
     assert.same({ "s#1: end" }, differing(patient))
-    assert.same({ 14, 34 }, { patient.was.makespan, patient.now.makespan })
+    -- The stage's median is 3 s, but it is known to have run for 10.
+    assert.same({ 14, 10 }, { patient.was.makespan, patient.now.makespan })
+    local row = decision(patient, "s")
+    assert.same({ "TIMEOUT", "COMPLETE", 10, true }, { row.was.ended, row.now.ended, row.now.ran, row.now.estimate })
+    local stricter = run(policy("stricter", [[
+      return { timeout = function() return { execution = 5 }, "hurry" end, retry = function(ctx)
+        if #ctx.attempts < 2 then return { after = 1, exclude = { ctx.attempts[1].runner } } end end }]]))
+    assert.same({ "TIMEOUT", 5 }, { decision(stricter, "s").now.ended, decision(stricter, "s").now.ran })
+    assert.equal(9, stricter.now.makespan)
+  end)
+
+  it("estimates it by the runner type when the stage never ended, and does not give it all of the new time", function()
+    start { policy = policy("strict", [[
+      return { timeout = function(ctx) return { execution = ctx.stage.id == "s" and 1 or 100 } end,
+        retry = function() return nil end }]]) }
+    worker("a", { 20, s = 1000 }, { max_concurrent = 0 })
+    env:wait(env:submit { stages = { stage "s", stage "t" } })
+    stop()
+    local patient = run(policy("patient", "return { timeout = function() return { execution = 3600 }, 'an hour' end }"))
+    local row = decision(patient, "s")
+    assert.same({ "TIMEOUT", "COMPLETE", 20, true }, { row.was.ended, row.now.ended, row.now.ran, row.now.estimate })
+    assert.same({ "timeout", "an hour" }, { row.now.hook, row.now.reason })
   end)
 
   -- ---- runners ----

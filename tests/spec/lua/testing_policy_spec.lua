@@ -123,8 +123,10 @@ for _, world in ipairs { "virtual", os.getenv "TURBOCI_BIN" and "grpc" or nil } 
       assert_contains(refusal { policies = folder .. "/none" }, "testing_policy_spec.lua:", "there is no such folder")
       assert_contains(refusal { policies = folder, policy = "leest_loaded" }, "did you mean 'least_loaded'?")
       assert_contains(refusal { policies = folder, policy_for = { test = "sprad" } }, "did you mean 'spread'?")
-      assert_contains(refusal { policy = folder .. "/none.lua" }, "there is no policy 'none'")
+      assert_contains(refusal { policy = folder .. "/none.lua" }, "none.lua: no such file")
       assert_contains(refusal { policies = 1 }, "expected string or table")
+      local text = refusal { policy = write("broken.lua", "return { selct = function() end }") }
+      assert_contains(text:match "^[^\n]*", "testing_policy_spec.lua:", "env: policy 'broken'", "did you mean 'select'")
       start {}
       local plan = turboci.plan { name = "p", policy = "leest_loaded" }
       plan:stage("s", { runner = "test" })

@@ -1,6 +1,8 @@
--- turboci policy check: what a server would say of a policy file, without a server. The file is opened in the real
--- sandbox (compiled, run, each hook tried twice), looked through for names that are nobody's (lint.lua), and asked
--- about samples, to show what it answers and costs.
+-- turboci policy check: what a server would say of a policy file, without a server. The file is looked through for
+-- names and fields that are nobody's (lint.lua), opened in the real sandbox (compiled, run, each hook tried twice), and
+-- asked about samples, to show what it answers and costs.
+--
+-- Only what the sandbox refuses a server refuses, too: exit code 2. Findings of the lint alone: 1.
 
 local common = require "turboci.cli.common"
 
@@ -11,7 +13,9 @@ local M = {
 }
 
 function M.describe(parser)
-  parser:argument("file", "The policy's file."):argname("FILE")
+  parser:argument("file", "The policy's file. Exit code 2: a server would not take it over; 1: it would, but there are "
+    .. "findings: names that would be faults and fields that are always nil, in branches that no sample takes.")
+    :argname("FILE")
   parser:option("--policies", "Folder where its `require` looks besides its own and the shipped one. May be repeated.")
     :argname("DIR"):count("*")
   parser:flag("--json", "One JSON object instead of text.")
@@ -24,17 +28,17 @@ local stage = {
 local plan = { id = "sample", metadata = { name = "sample", branch = "main" } }
 local first_try = { plan = plan, stage = stage, attempt = { waited = 3 } }
 
+local ended = { { runner = "a", failure = "TIMEOUT", queued = 1, ran = 600 } }
+local runners = {
+  { id = "a", load = 2, capacity = 4, used = 3, succeeded = 4 },
+  { id = "b", load = 1, capacity = 4, metadata = { warm = "yes", weight = "2" }, used = 2, failed = 1 },
+  { id = "c" },
+}
+
 -- What the hooks are asked.
 local samples = {
-  select = {
-    plan = plan, stage = stage, attempt = { waited = 3 },
-    runners = {
-      { id = "a", load = 2, capacity = 4, used = 3, succeeded = 4 },
-      { id = "b", load = 1, capacity = 4, metadata = { warm = "yes", weight = "2" }, used = 2, failed = 1 },
-      { id = "c" },
-    },
-  },
-  retry = { plan = plan, stage = stage, attempts = { { runner = "a", failure = "TIMEOUT", queued = 1, ran = 600 } } },
+  select = { plan = plan, stage = stage, attempt = { waited = 3 }, runners = runners },
+  retry = { plan = plan, stage = stage, attempts = ended },
   timeout = first_try,
   priority = first_try,
   admit = first_try,
@@ -54,23 +58,48 @@ end
 
 local function read(path)
   local file, err = io.open(path, "r")
-  if not file then common.fail(2, ("turboci policy check: %s\n  give the path of a policy's file"):format(err)) end
-  local text = file:read "a"
-  file:close()
+  local text
+  if file then
+    text, err = file:read "a"
+    file:close()
+  end
+  if not text then common.fail(2, ("turboci policy check: %s\n  give the path of a policy's file"):format(err)) end
   return text
 end
 
-local function fail_with(lines)
+-- { line =, text = }; where text is no Lua, the sandbox says.
+local function lint(text)
+  local list = require("turboci.core").list {}
+  if not load(text:gsub("^#", "--#"), "=policy", "t", {}) then return list end
+  for i, problem in ipairs(require("turboci.cli.policy.lint").check(text)) do list[i] = problem end
+  return list
+end
+
+local function located(path, findings)
+  local lines = {}
+  for i, problem in ipairs(findings) do lines[i] = ("%s:%d: %s"):format(path, problem.line, problem.text) end
+  return lines
+end
+
+local function print_json(fields)
+  print(require("turboci.cli.text").json(fields))
+  io.stdout:flush()
+end
+
+local function refuse(args, findings, err)
+  local lines = { err }
+  for _, line in ipairs(located(args.file, findings)) do lines[#lines + 1] = line end
+  if args.json then print_json { error = err, findings = findings } end
   common.fail(2, ("turboci policy check: %s\n  policies/README.md tells what a policy is; a server keeps the version "
     .. "that it has"):format(table.concat(lines, "\n  ")))
 end
 
-local function lint(path, text)
-  local lines = {}
-  for i, problem in ipairs(require("turboci.cli.policy.lint").check(text)) do
-    lines[i] = ("%s:%d: %s"):format(path, problem.line, problem.text)
-  end
-  if #lines > 0 then fail_with(lines) end
+-- A select that chooses nobody, neither at first nor in a retry.
+local function never_chooses(policy, answers)
+  local first = answers.select
+  if not first or first.fault or type(first.answer) == "string" then return false end
+  local second = policy:ask("select", { plan = plan, stage = stage, attempts = ended, runners = runners })
+  return not second.fault and type(second.answer) ~= "string"
 end
 
 local function ask(policy)
@@ -99,19 +128,23 @@ end
 function M.run(args)
   local folders, problem = require("turboci.policies").folders(args.policies)
   if not folders then common.fail(2, "turboci policy check: " .. problem) end
-  local text = read(args.file)
+  local findings = lint(read(args.file))
   local policy, err = require("turboci.core").policy(args.file, { folders = folders })
-  if not policy then fail_with { err } end
-  lint(args.file, text)
-  local answers = ask(policy)
+  if not policy then refuse(args, findings, err) end
+  local answers, warnings = ask(policy), require("turboci.core").list {}
+  if never_chooses(policy, answers) then warnings[1] = "select never chooses a runner in any sample" end
   if args.json then
-    print(require("turboci.cli.text").json {
-      name = policy.name, version = policy.version, path = policy.path, hooks = policy.hooks, samples = answers,
-    })
+    print_json { name = policy.name, version = policy.version, path = policy.path, hooks = policy.hooks,
+      samples = answers, findings = findings, warnings = warnings }
   else
     print_text(policy, answers)
+    io.stdout:flush()
   end
-  return 0
+  for _, warning in ipairs(warnings) do common.notice(("warning: %s: %s"):format(args.file, warning)) end
+  if #findings == 0 then return 0 end
+  common.notice(table.concat(located(args.file, findings), "\n  ")
+    .. "\n  a server would take it over; these would be faults, or always nil")
+  return 1
 end
 
 return M

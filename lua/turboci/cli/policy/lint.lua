@@ -1,8 +1,11 @@
--- lint: names in a policy that are nobody's: neither local, nor a parameter, nor a field, nor a global of the sandbox.
--- The sandbox refuses such a name when a call comes to it; this finds it in branches that no sample takes.
+-- lint: names in a policy that are nobody's (neither local, nor a parameter, nor a field, nor a global of the sandbox),
+-- and fields that nothing a hook is shown has. The sandbox refuses such a name when a call comes to it, and such a
+-- field is nil; this finds them in branches that no sample takes.
 --
 -- It reads tokens and keeps the blocks that are open, no more: a local is known from its `local` on (also in its own
--- initial value), and those of a `repeat` block stay known after it. The text is valid Lua: it was compiled before.
+-- initial value), and those of a `repeat` block stay known after it. Fields are looked at where a parameter is called
+-- `ctx`, in loops over its lists, and in locals that are a part of it and are never assigned again. The text is valid
+-- Lua.
 
 local M = {}
 
@@ -23,6 +26,27 @@ for name in pairs(set [[assert error getmetatable ipairs pairs pcall require sel
   type]]) do
   M.globals[name] = true
 end
+
+---What a hook is shown: the fields of each part, and the part that a field is (true: a value, or a table whose names
+---are the user's). "+" before a part: a list of it.
+M.shapes = {
+  ctx = { hook = true, now = true, random = true, defaults = "defaults", plan = "plan", stage = "stage",
+    attempt = "attempt", attempts = "+ended", runners = "+runner", failure = "failure" },
+  defaults = { attempts_max = true, delivery_attempts_max = true, backoff = true, backoff_max = true, execution = true,
+    stale = true },
+  plan = { id = true, metadata = true, policy = true, created = true },
+  stage = { id = true, runner_type = true, mode = true, priority = true, args = true, args_omitted = true,
+    retry = "retry", timeouts = "timeouts", created = true },
+  retry = { max_attempts = true, backoff = true, backoff_max = true },
+  timeouts = { execution = true, stale = true },
+  attempt = { index = true, waited = true },
+  ended = { index = true, runner = true, failure = "failure", queued = true, ran = true, ended = true },
+  failure = { kind = true, message = true },
+  runner = { id = true, type = true, load = true, capacity = true, free = true, metadata = true, registered = true,
+    used = true, last_used = true, succeeded = true, failed = true, last_failed = true },
+}
+
+local titles = { ctx = "the context", ended = "an attempt that has ended", attempt = "an attempt", runner = "a runner" }
 
 -- What people reach for, and what there is instead.
 local instead = {
@@ -95,6 +119,8 @@ local function read_tokens(text)
   return list
 end
 
+local opening, closing = { ["{"] = true, ["("] = true, ["["] = true }, { ["}"] = true, [")"] = true, ["]"] = true }
+
 -- ---- blocks ----
 
 ---@class turboci.cli.policy.Linter
@@ -113,13 +139,15 @@ function Linter:close()
   if #self.stack > 1 then self.stack[#self.stack] = nil end
 end
 
-function Linter:declare(name)
-  self:top().names[name] = true
+---@param shape string? what it is of M.shapes
+function Linter:declare(name, shape)
+  self:top().names[name] = shape and not self.assigned[name] and shape or true
 end
 
+-- false: it is no local; true: it is; a text: and that is its shape.
 function Linter:is_local(name)
   for i = #self.stack, 1, -1 do
-    if self.stack[i].names[name] then return true end
+    if self.stack[i].names[name] then return self.stack[i].names[name] end
   end
   return false
 end
@@ -130,13 +158,42 @@ function Linter:text(offset)
 end
 
 -- The names from the next token on, with commas between them (and <attributes>): a local's, a for's, parameters.
+-- Returns them.
 function Linter:declare_list()
+  local names = {}
   while self.list[self.at + 1] and self.list[self.at + 1].kind == "name" do
     self.at = self.at + 1
+    names[#names + 1] = self:text(0)
     self:declare(self:text(0))
     if self:text(1) == "<" then self.at = self.at + 3 end
-    if self:text(1) ~= "," then return end
+    if self:text(1) ~= "," then break end
     self.at = self.at + 1
+  end
+  return names
+end
+
+local function ends_statement(token)
+  return token.kind == "name" or token.text == ";"
+    or token.kind == "keyword" and token.text ~= "and" and token.text ~= "or"
+end
+
+-- for _, runner in ipairs(ctx.runners) do
+function Linter:begin_for()
+  local names = self:declare_list()
+  if #names ~= 2 or self:text(1) ~= "in" or self:text(3) ~= "(" then return end
+  if self:text(2) ~= "ipairs" and self:text(2) ~= "pairs" then return end
+  local shape, after = self:follow(self.at + 4)
+  if shape and shape:sub(1, 1) == "+" and self.list[after] and self.list[after].text == ")" then
+    self:declare(names[2], shape:sub(2))
+  end
+end
+
+function Linter:begin_local()
+  local names = self:declare_list()
+  if #names == 1 and self:text(1) == "=" then
+    local shape, after = self:follow(self.at + 2)
+    local token = self.list[after]
+    if shape and (not token or ends_statement(token)) then self:declare(names[1], shape) end
   end
 end
 
@@ -154,7 +211,9 @@ function Linter:begin_function(is_local)
   self.at = self.at + 1
   self:open "block"
   if has_self then self:declare "self" end
-  self:declare_list()
+  for _, name in ipairs(self:declare_list()) do
+    if name == "ctx" then self:declare(name, "ctx") end
+  end
   while self:text(1) and self:text(0) ~= ")" do self.at = self.at + 1 end
 end
 
@@ -166,14 +225,14 @@ function Linter:keyword(word)
       self.at = self.at + 1
       self:begin_function(true)
     else
-      self:declare_list()
+      self:begin_local()
     end
   elseif word == "function" then
     self:begin_function(false)
   elseif heads[word] then
     if word == "elseif" then self:close() end
     self:open "head"
-    if word == "for" then self:declare_list() end
+    if word == "for" then self:begin_for() end
   elseif (word == "do" or word == "then") and self:top().kind == "head" then
     self:top().kind = "block"
   elseif word == "do" or word == "repeat" then
@@ -189,8 +248,6 @@ function Linter:keyword(word)
     for name in pairs(names) do self:declare(name) end
   end
 end
-
-local opening, closing = { ["{"] = true, ["("] = true, ["["] = true }, { ["}"] = true, [")"] = true, ["]"] = true }
 
 -- ---- names ----
 
@@ -213,12 +270,54 @@ function Linter:report(name, what, names)
   self.problems[#self.problems + 1] = { line = self.list[self.at].line, text = what:format(name) .. hint }
 end
 
+-- From a name, along what is behind it: its shape (nil: none that is known), and the token after it. `visit` gets the
+-- places and the shapes of the fields on the way.
+function Linter:follow(at, visit)
+  local token = self.list[at]
+  local shape = token and token.kind == "name" and self:is_local(token.text)
+  if type(shape) ~= "string" then return nil, at end
+  at = at + 1
+  while self.list[at] do
+    local text = self.list[at].text
+    if text == "." then
+      local fields = M.shapes[shape]
+      if visit and fields then visit(at + 1, shape) end
+      shape = fields and fields[self.list[at + 1].text]
+    elseif text == "[" and shape:sub(1, 1) == "+" then
+      local depth = 0
+      repeat
+        local here = self.list[at].text
+        if opening[here] then depth = depth + 1 elseif closing[here] then depth = depth - 1 end
+        at = at + 1
+      until depth == 0 or not self.list[at]
+      at, shape = at - 2, shape:sub(2)
+    else
+      return (text ~= "[" and text ~= "(" and text ~= ":") and shape or nil, at
+    end
+    at = at + 2
+    if type(shape) ~= "string" then return nil, at end
+  end
+  return shape, at
+end
+
+-- Fields behind a local that is shown to hooks.
+function Linter:fields()
+  self:follow(self.at, function(at, shape)
+    local field = self.list[at].text
+    if M.shapes[shape][field] then return end
+    local util, title = require "turboci.util", titles[shape] or "the " .. shape
+    self.problems[#self.problems + 1] = { line = self.list[at].line, field = true,
+      text = ("'%s': %s has no such field; it is always nil%s"):format(field, title,
+        util.suggestion(field, util.sorted_keys(M.shapes[shape]))) }
+  end)
+end
+
 -- The name at hand stands for a value: a local's, or a global's.
 function Linter:use()
   local name, before, after = self:text(0), self:text(-1), self:text(1)
   if before == "." or before == ":" or before == "::" or before == "goto" then return end
   if self:top().kind == "{" and after == "=" and (before == "{" or before == "," or before == ";") then return end
-  if self:is_local(name) then return end
+  if self:is_local(name) then return self:fields() end
   local global = M.globals[name]
   if not global then
     local full = after == "." and instead[name .. "." .. (self:text(2) or "")] and name .. "." .. self:text(2) or name
@@ -232,12 +331,25 @@ function Linter:use()
   end
 end
 
----The names that are nobody's, in the order of their lines.
----@param text string of the file
----@return {line: integer, text: string}[]
+-- Names that are assigned after their `local`: what they are then is not known.
+local function assigned_names(list)
+  local names = {}
+  for i, token in ipairs(list) do
+    local before = i > 1 and list[i - 1].text
+    local follows = before == "local" or before == "." or before == "{" or before == "for"
+    local assigned = token.kind == "name" and list[i + 1] and list[i + 1].text == "="
+    if assigned and not follows then names[token.text] = true end
+  end
+  return names
+end
+
+---The names and fields that are nobody's, in the order of their lines.
+---@param text string of the file; valid Lua
+---@return {line: integer, text: string, field: boolean?}[]
 function M.check(text)
   if text:sub(1, 1) == "#" then text = "--" .. text end
-  local self = setmetatable({ list = read_tokens(text), at = 1, stack = {}, problems = {} }, Linter)
+  local list = read_tokens(text)
+  local self = setmetatable({ list = list, at = 1, stack = {}, problems = {}, assigned = assigned_names(list) }, Linter)
   self:open "block"
   while self.at <= #self.list do
     local token = self.list[self.at]

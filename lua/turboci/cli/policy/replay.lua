@@ -21,7 +21,8 @@ function M.describe(parser)
   parser:argument("file", "The candidate: a policy's file. The history is replayed in virtual time as on a server "
     .. "started with --policy FILE: the candidate decides for all stages but those whose plan names a policy of its "
     .. "own (see --all) or whose runner type has one (--policy-for). Runners take as long, and fail, as they did then. "
-    .. "A duration of a stage on a runner that it never ran on is an estimate (its median elsewhere), marked ~. "
+    .. "A duration of a stage on a runner that it never ran on is an estimate (its median elsewhere), marked ~; so is "
+    .. "that of a run which a deadline cut off then and which has a longer one now. "
     .. "What clients wrote comes when it came then. The whole history is held in memory."):argname("FILE")
   parser:option("--db", "File of the journal; a server may be using it."):argname("PATH"):default("turboci.db")
   parser:option("--policies", "Folder of the policies that plans name, besides FILE's own and the shipped one. May be "
@@ -267,7 +268,7 @@ local function notes(result)
       text.plain(result.refusal))
   end
   if result.now.estimates > 0 then
-    out[#out + 1] = "~ an estimate: the stage never ran there, or did not end"
+    out[#out + 1] = "~ an estimate: the stage never ran there, or did not end (as when its deadline cut it off)"
   end
   return out
 end
@@ -303,31 +304,6 @@ local function show(result, max)
   for _, note in ipairs(told) do io.stdout:write("note: ", note, "\n") end
 end
 
----------------------------------------------------------------------------------------------------
--- JSON: the same bytes every time, so keys are sorted.
-
-local function json(value, out)
-  local cjson, core = require "cjson", require "turboci.core"
-  if type(value) ~= "table" then
-    out[#out + 1] = math.type(value) == "float" and ("%.14g"):format(value) or cjson.encode(value)
-  elseif core.is_list(value) then
-    out[#out + 1] = "["
-    for i, item in ipairs(value) do
-      if i > 1 then out[#out + 1] = "," end
-      json(item, out)
-    end
-    out[#out + 1] = "]"
-  else
-    out[#out + 1] = "{"
-    for i, key in ipairs(require("turboci.util").sorted_keys(value)) do
-      out[#out + 1] = (i > 1 and "," or "") .. cjson.encode(key) .. ":"
-      json(value[key], out)
-    end
-    out[#out + 1] = "}"
-  end
-  return out
-end
-
 ---@param args table
 ---@return integer exit_code
 function M.run(args)
@@ -340,7 +316,7 @@ function M.run(args)
   clear()
   if not result then fail(err.message, hints[err.of]) end
   if args.json then
-    print(table.concat(json(result, {})))
+    print(require("turboci.cli.text").json(result))
   else
     show(result, args.decisions)
   end
