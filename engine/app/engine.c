@@ -168,12 +168,12 @@ static void collect_reply(tci_engine *e, const tci_effect *effect) {
     return;
   }
   tci_counter counters[COUNTERS];
-  fill_counters(e, counters);
   tci_server_facts facts = {.version = e->options.version,
                             .started_us = e->started_us,
                             .limits = &e->options.limits,
                             .counters = counters,
                             .counters_len = COUNTERS};
+  if (effect->reply.kind == TCI_REPLY_SERVER_INFO) fill_counters(e, counters);
   if (effect->reply.kind == TCI_REPLY_POLICIES) {
     tci_policies_info(e->policies, e->core, &e->arena, &facts.policies, &facts.policies_len);
     facts.changed = e->changed;

@@ -206,6 +206,30 @@ static void change_refused(fx *f, tci_change c, const char *part) {
   tci_buf_deinit(&scratch);
 }
 
+/* The same for plan 0. */
+static void runner_refused(fx *f, tci_change c, const char *part) {
+  tci_buf out = {0}, scratch = {0};
+  tci_record_put_header(&out, 1, 0);
+  tci_record_put_change(&out, &c, &scratch);
+  tci_record record = {.sequence = f->core->sequence + 1, .bytes = tci_buf_str(&out)};
+  load_refused(f, &record, part);
+  tci_buf_deinit(&out);
+  tci_buf_deinit(&scratch);
+}
+
+static void runners_and_policies_without_a_name_are_refused(void **state) {
+  fx *f = *state;
+  const tci_str x = TCI_STR("x");
+  runner_refused(f, (tci_change){.type = TCI_CHANGE_RUNNER, .registration_id = x, .kind = x}, "without ids");
+  runner_refused(f, (tci_change){.type = TCI_CHANGE_RUNNER, .id = x, .kind = x}, "without ids");
+  runner_refused(f, (tci_change){.type = TCI_CHANGE_RUNNER, .id = x, .registration_id = x}, "without ids");
+  runner_refused(f, (tci_change){.type = TCI_CHANGE_RUNNER_GONE, .registration_id = x}, "not there");
+  runner_refused(f, (tci_change){.type = TCI_CHANGE_POLICY, .state = TCI_POLICY_LIVE}, "without name");
+  runner_refused(f, (tci_change){.type = TCI_CHANGE_POLICY, .id = x}, "without name or state");
+  runner_refused(f, (tci_change){.type = TCI_CHANGE_POLICY, .id = x, .state = 9}, "without name or state");
+  runner_refused(f, (tci_change){.type = TCI_CHANGE_PLAN_STATE}, "no plan");
+}
+
 static void a_journal_that_does_not_fit_the_model_is_refused(void **state) {
   fx *f = *state;
   fx_create(f);
@@ -265,6 +289,7 @@ int main(void) {
       CLAIM(records_hold_their_changes_in_order),
       CLAIM(records_cut_anywhere_or_of_another_format_are_refused),
       CLAIM(a_journal_that_does_not_fit_the_model_is_refused),
+      CLAIM(runners_and_policies_without_a_name_are_refused),
       CLAIM(gaps_strangers_and_garbage_in_the_journal_are_refused),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);

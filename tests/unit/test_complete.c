@@ -83,6 +83,18 @@ static void updates_of_an_attempt_that_is_retried_stay_with_it(void **state) {
   fx_is(f, "@c", "FINAL/SUCCEEDED/RESULTS_FINAL stage:s#");
 }
 
+static void a_second_word_on_a_result_that_is_final_is_kept_and_not_applied(void **state) {
+  fx *f = *state;
+  with_runner(f);
+  fx_write(f, "@c; s runner=go checks=c; t runner=go checks=c");
+  fx_answers(f, "s", "FINAL @c=first:k @c!second");
+  fx_is(f, "@c", "PLANNING stage:s#");
+  const tci_attempt *a = fx_attempt(f, "s");
+  assert_non_null(memmem(a->details.ptr, a->details.len, "second", 6));
+  fx_answers(f, "t", "FINAL @c");
+  fx_is(f, "@c", "FINAL/SUCCEEDED/RESULTS_FINAL stage:s# stage:t#");
+}
+
 static void nonsense_is_a_protocol_failure_and_changes_no_check(void **state) {
   fx *f = *state;
   with_runner(f);
@@ -356,6 +368,7 @@ int main(void) {
       CLAIM(a_reported_failure_applies_its_updates_when_it_is_not_retried),
       CLAIM(a_failure_counts_whatever_the_state_says),
       CLAIM(updates_of_an_attempt_that_is_retried_stay_with_it),
+      CLAIM(a_second_word_on_a_result_that_is_final_is_kept_and_not_applied),
       CLAIM(nonsense_is_a_protocol_failure_and_changes_no_check),
       CLAIM(awaiting_a_group_without_children_is_final_at_once),
       CLAIM(a_late_answer_changes_nothing),

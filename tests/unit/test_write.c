@@ -483,8 +483,20 @@ static void plans_have_ids_and_metadata_of_their_own(void **state) {
   assert_int_equal(fx_plan(f)->key, 2);
 }
 
+static void keys_of_plans_go_on_where_the_journal_ended(void **state) {
+  fx *f = *state;
+  tci_core_set_next_plan_key(f->core, 7);
+  tci_core_set_next_plan_key(f->shadow, 7);
+  fx_create(f);
+  assert_int_equal(fx_plan(f)->key, 7);
+  tci_core_set_next_plan_key(f->core, 3); /* never back */
+  fx_create(f);
+  assert_int_equal(fx_plan(f)->key, 8);
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {
+      CLAIM(keys_of_plans_go_on_where_the_journal_ended),
       CLAIM(missing_ids_and_plans_are_refused),
       CLAIM(a_check_and_a_stage_may_share_an_id),
       CLAIM(unknown_targets_are_refused_by_name),
