@@ -27,24 +27,24 @@ static void attach(const tci_core *core, tci_attachment *at, tci_str name) {
   at->entry = at->policy ? tci_policy_entry_find(core, name) : NULL;
 }
 
-const tci_attachment *tci_attached(tci_core *core, const tci_stage *stage) {
+static bool has_hook(const tci_policy *policy, tci_hook hook) { return policy && policy->hooks >> hook & 1; }
+
+const tci_attachment *tci_attached(tci_core *core, tci_pool *pool, const tci_stage *stage) {
   tci_plan *plan = stage->node.plan;
   if (!core->set && !plan->policy.len) return &core->unattached;
   if (plan->policy.len) {
     attach(core, &plan->attached, plan->policy);
     return &plan->attached;
   }
-  tci_pool *pool = tci_map_get(&core->pools, stage->runner_type);
   tci_attachment *at = pool ? &pool->attached : &core->loose;
   if (!pool) at->generation = 0; /* of whatever type was asked for last */
   if (at->generation != core->policies_generation) attach(core, at, type_policy(core->set, stage->runner_type));
   return at;
 }
 
-bool tci_asks_script(tci_core *core, const tci_stage *stage, tci_hook hook) {
-  const tci_attachment *at = tci_attached(core, stage);
-  return at->policy && at->policy->hooks >> hook & 1;
-}
+bool tci_asks_script(const tci_attachment *at, tci_hook hook) { return has_hook(at->policy, hook); }
+
+bool tci_asks_shadow(const tci_core *core, tci_hook hook) { return core->set && has_hook(core->set->shadow, hook); }
 
 /* ---- notes ---- */
 
@@ -86,7 +86,7 @@ static tci_str excuse(tci_core *core, const tci_attachment *at, tci_hook hook) {
   if (!at->policy)
     return at->name.len ? tci_str_from(tci_fmt(arena, "there is no policy '%.*s' any more", TCI_STR_ARG(at->name)))
                         : (tci_str){0};
-  if (!(at->policy->hooks >> hook & 1)) return (tci_str){0};
+  if (!has_hook(at->policy, hook)) return (tci_str){0};
   if (at->entry->state == TCI_POLICY_OPEN && core->now.mono_us < at->entry->open_mono_us)
     return tci_str_from(tci_fmt(arena, "the circuit of policy '%.*s' is open: %lld faults in a row",
                                 TCI_STR_ARG(at->name), (long long)core->limits.policy_faults_max));
@@ -169,17 +169,16 @@ static void ask_shadow(tci_core *core, tci_hook hook, tci_question q, tci_rng rn
   note(core, TCI_NOTE_SHADOW, shadow, hook, tci_str_from(text), q.stage);
 }
 
-void tci_ask(tci_core *core, tci_hook hook, const tci_attempt *attempt, tci_runner *const *candidates, size_t len,
-             tci_decision *out, tci_decision_record *record) {
+void tci_ask(tci_core *core, const tci_attachment *at, tci_hook hook, const tci_attempt *attempt,
+             tci_runner *const *candidates, size_t len, tci_decision *out, tci_decision_record *record) {
   tci_question q = {&core->limits,  core->now, &core->rng, &core->update->arena,
                     attempt->stage, attempt,   candidates, len};
   *record = (tci_decision_record){.hook = hook, .at_us = core->now.wall_us};
-  const tci_attachment *at = tci_attached(core, attempt->stage);
-  bool shadowed = core->set && core->set->shadow && core->set->shadow->hooks >> hook & 1;
+  bool shadowed = tci_asks_shadow(core, hook);
   tci_rng before;
   if (shadowed) before = core->rng;
   record->fault = excuse(core, at, hook);
-  bool has = at->policy && at->policy->hooks >> hook & 1, asks = has && !record->fault.len;
+  bool asks = has_hook(at->policy, hook) && !record->fault.len;
   if (asks && hook == TCI_HOOK_RETRY && core->instructions_left <= 0) {
     /* A retry cannot wait for the next turn, and this is nobody's fault. Of the others none begins without instructions
      * (dispatch.c), and who is asked is asked all. */
@@ -238,6 +237,12 @@ void tci_on_policies(tci_core *core, const tci_policy_set *set) {
 
 /* ---- evolve ---- */
 
+/* What is left of an open circuit counts from now, and is never longer than it was meant. */
+static void time_circuit(const tci_core *core, tci_policy_entry *entry) {
+  int64_t left = entry->until_us - core->now.wall_us, most = core->limits.policy_circuit_ms * 1000;
+  entry->open_mono_us = core->now.mono_us + (left < 0 ? 0 : left > most ? most : left);
+}
+
 const char *tci_policy_evolve(tci_core *core, const tci_change *c) {
   if (!c->id.len || c->state < TCI_POLICY_LIVE || c->state > TCI_POLICY_OPEN) return "a policy without name or state";
   tci_policy_entry *entry = tci_policy_entry_find(core, c->id);
@@ -255,17 +260,12 @@ const char *tci_policy_evolve(tci_core *core, const tci_change *c) {
   if (c->state == TCI_POLICY_LIVE) entry->faults_in_row = 0; /* it starts afresh, also when it comes back as it was */
   entry->state = (tci_policy_state)c->state;
   entry->until_us = (int64_t)c->until_us;
-  int64_t left = entry->until_us - core->now.wall_us, most = core->limits.policy_circuit_ms * 1000;
-  entry->open_mono_us = core->now.mono_us + (left < 0 ? 0 : left > most ? most : left);
+  time_circuit(core, entry);
   return NULL;
 }
 
 void tci_policies_wake(tci_core *core) {
-  for (size_t i = 0; i < core->policy_list.len; i++) {
-    tci_policy_entry *entry = core->policy_list.items[i];
-    int64_t left = entry->until_us - core->now.wall_us, most = core->limits.policy_circuit_ms * 1000;
-    entry->open_mono_us = core->now.mono_us + (left < 0 ? 0 : left > most ? most : left);
-  }
+  for (size_t i = 0; i < core->policy_list.len; i++) time_circuit(core, core->policy_list.items[i]);
 }
 
 void tci_policies_free(tci_core *core) {

@@ -161,7 +161,7 @@ void tci_attempt_fail(tci_core *core, tci_attempt *a, tci_failure_kind kind, tci
   tci_emit(core, stage->node.plan, &c);
   tci_decision d;
   tci_decision_record record;
-  tci_ask(core, TCI_HOOK_RETRY, a, NULL, 0, &d, &record);
+  tci_ask(core, tci_attached(core, tci_attempt_pool(core, a), stage), TCI_HOOK_RETRY, a, NULL, 0, &d, &record);
   d.after_us = clamp(d.after_us, 0, core->limits.duration_ms_max * 1000);
   d.again = d.again && stage->attempts.len < (size_t)core->limits.attempts_per_stage_max;
   if (record.policy.len) note_retry(core, a, &d, &record);

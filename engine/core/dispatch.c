@@ -266,11 +266,12 @@ static void send(tci_core *core, tci_attempt *a, tci_runner *r, tci_str decision
 }
 
 /* May it run now? False: it waits, in the list where it belongs. */
-static bool admitted(tci_core *core, tci_pool *pool, tci_attempt *a, tci_decision *d, tci_decision_record *record) {
+static bool admitted(tci_core *core, tci_pool *pool, const tci_attachment *at, tci_attempt *a, tci_decision *d,
+                     tci_decision_record *record) {
   *d = (tci_decision){0};
   *record = (tci_decision_record){0};
-  if (!tci_asks_script(core, a->stage, TCI_HOOK_ADMIT) && !tci_asks_shadow(core, TCI_HOOK_ADMIT)) return true;
-  tci_ask(core, TCI_HOOK_ADMIT, a, NULL, 0, d, record);
+  if (!tci_asks_script(at, TCI_HOOK_ADMIT) && !tci_asks_shadow(core, TCI_HOOK_ADMIT)) return true;
+  tci_ask(core, at, TCI_HOOK_ADMIT, a, NULL, 0, d, record);
   record->keys = d->keys;
   record->keys_len = d->keys_len;
   if (d->wait) {
@@ -291,13 +292,14 @@ static bool admitted(tci_core *core, tci_pool *pool, tci_attempt *a, tci_decisio
 static void ask_about(tci_core *core, tci_pool *pool, tci_attempt *a, tci_runner **options, size_t len) {
   tci_decision admission, d;
   tci_decision_record admit, select;
-  if (!admitted(core, pool, a, &admission, &admit)) return;
+  const tci_attachment *at = tci_attached(core, pool, a->stage);
+  if (!admitted(core, pool, at, a, &admission, &admit)) return;
   if (a->exclude.len) len = not_excluded(a, options, len);
   if (!len) {
     hold(a, TCI_HOLD_NONE, (tci_str){0});
     return;
   }
-  tci_ask(core, TCI_HOOK_SELECT, a, options, len, &d, &select);
+  tci_ask(core, at, TCI_HOOK_SELECT, a, options, len, &d, &select);
   if (d.wait) {
     told_to_wait(core, pool, a, TCI_HOLD_POLICY, &d);
     return;
@@ -327,10 +329,10 @@ static void keep(tci_attempt *a, const tci_decision_record *record) {
   tci_vec_push(&a->undecided, tci_buf_str(&bytes));
 }
 
-static void ask_timeouts(tci_core *core, tci_attempt *a) {
+static void ask_timeouts(tci_core *core, const tci_attachment *at, tci_attempt *a) {
   tci_decision d;
   tci_decision_record record;
-  tci_ask(core, TCI_HOOK_TIMEOUT, a, NULL, 0, &d, &record);
+  tci_ask(core, at, TCI_HOOK_TIMEOUT, a, NULL, 0, &d, &record);
   record.execution_ms = d.execution_ms;
   record.stale_ms = d.stale_ms;
   record.queue_ms = d.queue_ms;
@@ -341,10 +343,10 @@ static void ask_timeouts(tci_core *core, tci_attempt *a) {
   a->queue_mono_us = d.queue_ms > 0 ? a->ready_mono_us + a->queue_ms * 1000 : 0;
 }
 
-static void ask_priority(tci_core *core, tci_attempt *a) {
+static void ask_priority(tci_core *core, const tci_attachment *at, tci_attempt *a) {
   tci_decision d;
   tci_decision_record record;
-  tci_ask(core, TCI_HOOK_PRIORITY, a, NULL, 0, &d, &record);
+  tci_ask(core, at, TCI_HOOK_PRIORITY, a, NULL, 0, &d, &record);
   record.priority = d.priority;
   keep(a, &record);
   int64_t most = core->limits.priority_max;
@@ -354,15 +356,15 @@ static void ask_priority(tci_core *core, tci_attempt *a) {
 static bool may_ask(const tci_core *core) { return core->asks_left > 0 && core->instructions_left > 0; }
 
 /* Priority and timeouts of those that have just become ready. Only scripts are counted. */
-static void take_in(tci_core *core, tci_ready *ready) {
+static void take_in(tci_core *core, tci_pool *pool, tci_ready *ready) {
   while (!tci_list_empty(&ready->arrived)) {
     tci_attempt *a = queued(ready->arrived.next);
-    bool scripted =
-        tci_asks_script(core, a->stage, TCI_HOOK_PRIORITY) || tci_asks_script(core, a->stage, TCI_HOOK_TIMEOUT);
+    const tci_attachment *at = tci_attached(core, pool, a->stage);
+    bool scripted = tci_asks_script(at, TCI_HOOK_PRIORITY) || tci_asks_script(at, TCI_HOOK_TIMEOUT);
     if (scripted && !may_ask(core)) return;
     core->asks_left -= scripted;
-    ask_priority(core, a);
-    ask_timeouts(core, a);
+    ask_priority(core, at, a);
+    ask_timeouts(core, at, a);
     tci_link_remove(&a->queued);
     tci_ready_insert(&bucket_for(ready, a->priority)->list, a);
     if (ready->cursor && queued(ready->cursor)->priority < a->priority) ready->again = true; /* the look is past it */
@@ -375,7 +377,7 @@ static void take_in(tci_core *core, tci_ready *ready) {
 /* Looks at one queue, asking at most `share` times. */
 static void serve(tci_core *core, tci_pool *pool, tci_mode mode, int64_t share) {
   tci_ready *ready = &pool->ready[mode];
-  take_in(core, ready);
+  take_in(core, pool, ready);
   tci_runner **options = tci_arena_array(&core->update->arena, tci_runner *, pool->runners.len + 1);
   tci_attempt *a = ready->cursor ? queued(ready->cursor) : next_ready(ready, NULL), *instead = NULL;
   bool room = true, asked_all = true;

@@ -176,7 +176,7 @@ static void held(explaining *e, const tci_attempt *a, const tci_attachment *at) 
 }
 
 static void pending(explaining *e, const tci_attempt *a) {
-  const tci_attachment *at = tci_attached(e->core, a->stage);
+  const tci_attachment *at = tci_attached(e->core, tci_attempt_pool(e->core, a), a->stage);
   policy_state(e, at);
   if (!tci_link_in(&a->queued)) {
     say(e, TCI_EXPLAINS_BACKOFF, (tci_str){0}, a->index,
@@ -201,35 +201,33 @@ static void admission(explaining *e, const tci_attempt *a, const tci_decision_re
       colon(e, r->reason));
 }
 
-static void decision(explaining *e, const tci_attempt *a, tci_str bytes) {
-  tci_decision_record r;
-  if (!tci_decision_decode(bytes, e->arena, &r)) return;
-  const char *by = r.policy.len ? tci_fmt(e->arena, "policy '%.*s' (%.*s)", TCI_STR_ARG(r.policy),
-                                          TCI_STR_ARG(r.version.len ? r.version : TCI_STR("not there")))
-                                : "the built-in default";
-  if (r.fault.len) {
-    say(e, TCI_EXPLAINS_POLICY_FAULT, r.policy, a->index,
-        "attempt %u: %s could not decide, the built-in default did: %.*s", a->index, by, TCI_STR_ARG(r.fault));
+static void decision(explaining *e, const tci_attempt *a, const tci_decision_record *r) {
+  const char *by = r->policy.len ? tci_fmt(e->arena, "policy '%.*s' (%.*s)", TCI_STR_ARG(r->policy),
+                                           TCI_STR_ARG(r->version.len ? r->version : TCI_STR("not there")))
+                                 : "the built-in default";
+  if (r->fault.len) {
+    say(e, TCI_EXPLAINS_POLICY_FAULT, r->policy, a->index,
+        "attempt %u: %s could not decide, the built-in default did: %.*s", a->index, by, TCI_STR_ARG(r->fault));
     by = "the built-in default";
   }
-  if (r.hook == TCI_HOOK_SELECT)
-    say(e, TCI_EXPLAINS_DECISION, r.runner_id, a->index, "attempt %u: %s chose runner '%.*s' of %lld candidate%s%s",
-        a->index, by, TCI_STR_ARG(r.runner_id), (long long)r.candidates_total, r.candidates_total == 1 ? "" : "s",
-        colon(e, r.reason));
-  else if (r.hook == TCI_HOOK_RETRY && r.again)
-    say(e, TCI_EXPLAINS_DECISION, r.policy, a->index, "attempt %u: %s wants another attempt after %s%s%s", a->index, by,
-        length(e, r.after_us), r.exclude.len ? ", not on the runners it excludes" : "", colon(e, r.reason));
-  else if (r.hook == TCI_HOOK_RETRY)
-    say(e, TCI_EXPLAINS_DECISION, r.policy, a->index, "attempt %u: %s gave up%s", a->index, by, colon(e, r.reason));
-  else if (r.hook == TCI_HOOK_TIMEOUT)
-    say(e, TCI_EXPLAINS_DECISION, r.policy, a->index, "attempt %u: %s gives it %s%s%s%s", a->index, by,
-        length(e, r.execution_ms * 1000), r.queue_ms ? ", and to wait for a runner " : "",
-        r.queue_ms ? length(e, r.queue_ms * 1000) : "", colon(e, r.reason));
-  else if (r.hook == TCI_HOOK_PRIORITY)
-    say(e, TCI_EXPLAINS_DECISION, r.policy, a->index, "attempt %u: %s gives it priority %lld%s", a->index, by,
-        (long long)r.priority, colon(e, r.reason));
+  if (r->hook == TCI_HOOK_SELECT)
+    say(e, TCI_EXPLAINS_DECISION, r->runner_id, a->index, "attempt %u: %s chose runner '%.*s' of %lld candidate%s%s",
+        a->index, by, TCI_STR_ARG(r->runner_id), (long long)r->candidates_total, r->candidates_total == 1 ? "" : "s",
+        colon(e, r->reason));
+  else if (r->hook == TCI_HOOK_RETRY && r->again)
+    say(e, TCI_EXPLAINS_DECISION, r->policy, a->index, "attempt %u: %s wants another attempt after %s%s%s", a->index,
+        by, length(e, r->after_us), r->exclude.len ? ", not on the runners it excludes" : "", colon(e, r->reason));
+  else if (r->hook == TCI_HOOK_RETRY)
+    say(e, TCI_EXPLAINS_DECISION, r->policy, a->index, "attempt %u: %s gave up%s", a->index, by, colon(e, r->reason));
+  else if (r->hook == TCI_HOOK_TIMEOUT)
+    say(e, TCI_EXPLAINS_DECISION, r->policy, a->index, "attempt %u: %s gives it %s%s%s%s", a->index, by,
+        length(e, r->execution_ms * 1000), r->queue_ms ? ", and to wait for a runner " : "",
+        r->queue_ms ? length(e, r->queue_ms * 1000) : "", colon(e, r->reason));
+  else if (r->hook == TCI_HOOK_PRIORITY)
+    say(e, TCI_EXPLAINS_DECISION, r->policy, a->index, "attempt %u: %s gives it priority %lld%s", a->index, by,
+        (long long)r->priority, colon(e, r->reason));
   else
-    admission(e, a, &r, by);
+    admission(e, a, r, by);
 }
 
 static void ended(explaining *e, const tci_attempt *a) {
@@ -266,22 +264,23 @@ static void under_way(explaining *e, const tci_attempt *a) {
       a->mode == TCI_MODE_ASYNC && !a->accepted ? "; it has not said yet whether it takes the work" : "");
 }
 
+/* Those of retry, or all others. */
+static void decisions(explaining *e, const tci_attempt *a, bool retry) {
+  for (size_t i = 0; i < a->decisions.len; i++) {
+    tci_decision_record r;
+    if (tci_decision_decode(a->decisions.items[i], e->arena, &r) && (r.hook == TCI_HOOK_RETRY) == retry)
+      decision(e, a, &r);
+  }
+}
+
 static void attempts(explaining *e, const tci_stage *stage) {
   size_t from = stage->attempts.len > LINES_MAX ? stage->attempts.len - LINES_MAX : 0;
   if (from) say(e, TCI_EXPLAINS_ATTEMPT, (tci_str){0}, 0, "of %zu earlier attempts nothing is told here", from);
   for (size_t i = from; i < stage->attempts.len; i++) {
     const tci_attempt *a = stage->attempts.items[i];
-    for (size_t k = 0; k < a->decisions.len; k++) { /* select, then how it ended, then retry */
-      tci_decision_record r;
-      if (tci_decision_decode(a->decisions.items[k], e->arena, &r) && r.hook != TCI_HOOK_RETRY)
-        decision(e, a, a->decisions.items[k]);
-    }
+    decisions(e, a, false);
     if (!tci_attempt_is_open(a)) ended(e, a);
-    for (size_t k = 0; k < a->decisions.len; k++) {
-      tci_decision_record r;
-      if (tci_decision_decode(a->decisions.items[k], e->arena, &r) && r.hook == TCI_HOOK_RETRY)
-        decision(e, a, a->decisions.items[k]);
-    }
+    decisions(e, a, true); /* asked once it had ended */
   }
 }
 

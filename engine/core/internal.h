@@ -199,14 +199,14 @@ void tci_on_update_execution(tci_core *core, const tci_event *event);
 void tci_on_complete_execution(tci_core *core, const tci_event *event);
 
 /* ---- ask.c ---- */
-/* Asks the policy of the attempt's stage; *out is sound in any case. *record: who was asked, the reason, the fault. */
-void tci_ask(tci_core *core, tci_hook hook, const tci_attempt *attempt, tci_runner *const *candidates, size_t len,
-             tci_decision *out, tci_decision_record *record);
-const tci_attachment *tci_attached(tci_core *core, const tci_stage *stage);
-bool tci_asks_script(tci_core *core, const tci_stage *stage, tci_hook hook); /* its policy has this hook */
-static inline bool tci_asks_shadow(const tci_core *core, tci_hook hook) {
-  return core->set && core->set->shadow && core->set->shadow->hooks >> hook & 1;
-}
+/* Who is asked about a stage. `pool`: of its runner type, NULL when there is none. Valid while the pool is, until others are
+ * looked up without one. */
+const tci_attachment *tci_attached(tci_core *core, tci_pool *pool, const tci_stage *stage);
+bool tci_asks_script(const tci_attachment *attached, tci_hook hook); /* the policy has this hook */
+bool tci_asks_shadow(const tci_core *core, tci_hook hook);
+/* *out is sound in any case. *record: who was asked, the reason, the fault. */
+void tci_ask(tci_core *core, const tci_attachment *attached, tci_hook hook, const tci_attempt *attempt,
+             tci_runner *const *candidates, size_t len, tci_decision *out, tci_decision_record *record);
 tci_policy_entry *tci_policy_entry_find(const tci_core *core, tci_str name);
 void tci_policies_sync(tci_core *core); /* journals what differs between the set and the entries */
 void tci_policies_wake(tci_core *core); /* after a load: lengths count from now */

@@ -4,6 +4,8 @@
 #include <stddef.h>
 #include <string.h>
 
+#include "base/guess.h"
+
 #define INFO(name, value, doc) {#name, doc, offsetof(tci_limits, name)},
 const tci_limit_info tci_limit_infos[] = {TCI_LIMITS(INFO)};
 #undef INFO
@@ -18,15 +20,8 @@ tci_limits tci_limits_default(void) {
 /* Milliseconds of it still fit an int64 of microseconds, and bytes of it no machine. */
 #define VALUE_MAX 1000000000000LL
 
-/* How many leading bytes agree: enough to guess which limit was meant. */
-static size_t common_prefix(const char *name, tci_str other) {
-  size_t n = 0;
-  while (n < other.len && name[n] && name[n] == other.ptr[n]) n++;
-  return n;
-}
-
 tci_status tci_limits_set(tci_limits *limits, tci_str name, int64_t value, tci_arena *arena) {
-  const tci_limit_info *nearest = &tci_limit_infos[0];
+  tci_guess guess = tci_guess_start(name);
   for (size_t i = 0; i < tci_limit_infos_len; i++) {
     const tci_limit_info *info = &tci_limit_infos[i];
     if (tci_str_eq(name, tci_str_from(info->name))) {
@@ -37,8 +32,8 @@ tci_status tci_limits_set(tci_limits *limits, tci_str name, int64_t value, tci_a
       memcpy((char *)limits + info->offset, &value, sizeof value);
       return TCI_STATUS_OK;
     }
-    if (common_prefix(info->name, name) > common_prefix(nearest->name, name)) nearest = info;
+    tci_guess_offer(&guess, tci_str_from(info->name));
   }
-  return (tci_status){TCI_INVALID_ARGUMENT, tci_fmt(arena, "no limit is called '%.*s'; did you mean '%s'?",
-                                                    TCI_STR_ARG(name), nearest->name)};
+  return (tci_status){TCI_INVALID_ARGUMENT,
+                      tci_fmt(arena, "no limit is called '%.*s'%s", TCI_STR_ARG(name), tci_guess_text(&guess, arena))};
 }

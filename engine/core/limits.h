@@ -67,8 +67,8 @@ typedef struct {
 } tci_limits;
 
 tci_limits tci_limits_default(void);
-/* Sets a limit by name; values below 1 or over 10^12 are refused. INVALID_ARGUMENT (text in `arena`) names the nearest limit when
- * there is none of that name. */
+/* Sets a limit by name; values below 1 or over 10^12 are refused. INVALID_ARGUMENT (text in `arena`) names one that is near when there is
+ * none of that name. */
 TCI_MUST_USE tci_status tci_limits_set(tci_limits *limits, tci_str name, int64_t value, tci_arena *arena);
 
 /* name, value and meaning of every limit, for --help and GetServerInfo. */

@@ -5,25 +5,21 @@
  */
 #include "core/write.h"
 
+#include "base/guess.h"
+
 /* A typo must not become a plan that runs under another policy. */
 static bool refuse_policy(tci_core *core, const tci_event *event, tci_str name) {
   if (!name.len || tci_policy_find(core->set, name)) return false;
   tci_buf known = {0};
-  tci_str nearest = {0};
-  size_t most = 2; /* of the letters at the start that agree */
+  tci_guess guess = tci_guess_start(name);
   for (size_t i = 0; core->set && i < core->set->len; i++) {
-    tci_str other = core->set->policies[i]->name;
     if (i) tci_buf_add(&known, TCI_STR(", "));
-    tci_buf_add(&known, other);
-    size_t same = 0;
-    while (same < name.len && same < other.len && name.ptr[same] == other.ptr[same]) same++;
-    if (same <= most) continue;
-    most = same;
-    nearest = other;
+    tci_buf_add(&known, core->set->policies[i]->name);
+    tci_guess_offer(&guess, core->set->policies[i]->name);
   }
   tci_refuse(core, event, TCI_INVALID_ARGUMENT,
-             "CreateWorkPlanRequest.policy: this server has no policy '%.*s'; %s%.*s%sit has: %.*s", TCI_STR_ARG(name),
-             nearest.len ? "did you mean '" : "", TCI_STR_ARG(nearest), nearest.len ? "'? " : "",
+             "CreateWorkPlanRequest.policy: this server has no policy '%.*s'%s; it has: %.*s", TCI_STR_ARG(name),
+             tci_guess_text(&guess, &core->update->arena),
              TCI_STR_ARG(known.len ? tci_buf_str(&known) : TCI_STR("none")));
   tci_buf_deinit(&known);
   return true;

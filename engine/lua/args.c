@@ -4,8 +4,6 @@
 #include <math.h>
 #include <string.h>
 
-enum { GUESS_BYTES_MAX = 64 };
-
 static const char BUF_TYPE[] = "turboci.buf", ARENA_TYPE[] = "turboci.arena";
 
 /* ---- boxes ---- */
@@ -68,11 +66,11 @@ int64_t tci_lua_check_seconds(lua_State *L, int arg) {
 
 const tci_method *tci_lua_check_method(lua_State *L, int arg) {
   tci_str name = tci_lua_check_str(L, arg);
-  tci_lua_guess guess = tci_lua_guess_start(name);
+  tci_guess guess = tci_guess_start(name);
   for (size_t i = 0; i < tci_methods_len; i++) {
     const tci_method *method = &tci_methods[i];
     if (tci_str_eq(name, tci_str_from(method->name)) || tci_str_eq(name, tci_str_from(method->path))) return method;
-    tci_lua_guess_offer(&guess, method->name);
+    tci_guess_offer(&guess, tci_str_from(method->name));
   }
   lua_pushfstring(L, "no method is called '%s'%s", name.ptr, tci_lua_push_guess(L, &guess));
   luaL_argerror(L, arg, lua_tostring(L, -1));
@@ -97,9 +95,9 @@ void tci_lua_check_options(lua_State *L, int arg, const char *const *names) {
   for (lua_pushnil(L); lua_next(L, arg); lua_pop(L, 1)) {
     if (lua_type(L, -2) != LUA_TSTRING) luaL_error(L, "options have names; this key is a %s", luaL_typename(L, -2));
     const char *key = lua_tostring(L, -2);
-    tci_lua_guess guess = tci_lua_guess_start(tci_str_from(key));
+    tci_guess guess = tci_guess_start(tci_str_from(key));
     const char *const *name = names;
-    for (; *name && strcmp(*name, key) != 0; name++) tci_lua_guess_offer(&guess, *name);
+    for (; *name && strcmp(*name, key) != 0; name++) tci_guess_offer(&guess, tci_str_from(*name));
     if (!*name) luaL_error(L, "there is no option '%s'%s", key, tci_lua_push_guess(L, &guess));
   }
 }
@@ -152,35 +150,10 @@ bool tci_lua_option_list(lua_State *L, int arg, const char *name, tci_arena *are
 
 /* ---- guesses ---- */
 
-tci_lua_guess tci_lua_guess_start(tci_str word) { return (tci_lua_guess){.word = word, .distance = word.len / 3 + 2}; }
-
-/* Levenshtein's distance, by rows; both words are short. */
-static size_t distance(tci_str a, tci_str b) {
-  size_t row[GUESS_BYTES_MAX + 1];
-  for (size_t j = 0; j <= b.len; j++) row[j] = j;
-  for (size_t i = 0; i < a.len; i++) {
-    size_t diagonal = row[0];
-    row[0] = i + 1;
-    for (size_t j = 0; j < b.len; j++) {
-      size_t change = diagonal + (a.ptr[i] != b.ptr[j]);
-      size_t skip = (row[j] < row[j + 1] ? row[j] : row[j + 1]) + 1;
-      diagonal = row[j + 1];
-      row[j + 1] = change < skip ? change : skip;
-    }
-  }
-  return row[b.len];
-}
-
-void tci_lua_guess_offer(tci_lua_guess *guess, const char *name) {
-  tci_str offered = tci_str_from(name);
-  if (guess->word.len > GUESS_BYTES_MAX || offered.len > GUESS_BYTES_MAX) return;
-  size_t far = distance(guess->word, offered);
-  if (far >= offered.len || far > guess->distance) return;
-  if (far == guess->distance && (!guess->best || strcmp(name, guess->best) >= 0)) return; /* whatever the order */
-  guess->distance = far;
-  guess->best = name;
-}
-
-const char *tci_lua_push_guess(lua_State *L, const tci_lua_guess *guess) {
-  return guess->best ? lua_pushfstring(L, "; did you mean '%s'?", guess->best) : lua_pushliteral(L, "");
+const char *tci_lua_push_guess(lua_State *L, const tci_guess *guess) {
+  if (!guess->best.len) return lua_pushliteral(L, "");
+  tci_lua_push_str(L, guess->best); /* ends in NUL, what was offered may not */
+  const char *text = lua_pushfstring(L, "; did you mean '%s'?", lua_tostring(L, -1));
+  lua_remove(L, -2);
+  return text;
 }

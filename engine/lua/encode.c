@@ -100,7 +100,7 @@ static bool get_enum(encoder *e, const ProtobufCFieldDescriptor *field, const tc
   if (lua_type(e->L, -1) == LUA_TNUMBER) return get_integer(e, field, path, out);
   tci_str name = {NULL, 0};
   if (!get_text(e, path, &name)) return false;
-  tci_lua_guess guess = tci_lua_guess_start(name);
+  tci_guess guess = tci_guess_start(name);
   for (unsigned i = 0; i < type->n_values; i++) {
     const ProtobufCEnumValue *value = &type->values[i];
     const char *brief = tci_message_enum_short(type, value->name);
@@ -108,7 +108,7 @@ static bool get_enum(encoder *e, const ProtobufCFieldDescriptor *field, const tc
       *out = (uint64_t)(int64_t)value->value;
       return true;
     }
-    tci_lua_guess_offer(&guess, brief);
+    tci_guess_offer(&guess, tci_str_from(brief));
   }
   return tci_message_fail(e->L, path, "no %s is called '%s'%s", type->short_name, name.ptr,
                           tci_lua_push_guess(e->L, &guess));
@@ -140,8 +140,8 @@ static bool check_keys(encoder *e, const ProtobufCMessageDescriptor *message, co
     if (!wrong.ptr || tci_str_cmp(key, wrong) < 0) wrong = key;
   }
   if (!wrong.ptr) return true;
-  tci_lua_guess guess = tci_lua_guess_start(wrong);
-  for (unsigned i = 0; i < message->n_fields; i++) tci_lua_guess_offer(&guess, message->fields[i].name);
+  tci_guess guess = tci_guess_start(wrong);
+  for (unsigned i = 0; i < message->n_fields; i++) tci_guess_offer(&guess, tci_str_from(message->fields[i].name));
   tci_message_path at = {path, wrong, 0};
   return tci_message_fail(L, &at, "no such field%s", tci_lua_push_guess(L, &guess));
 }

@@ -177,9 +177,9 @@ static const ProtobufCMessageDescriptor *check_message(lua_State *L) {
       size_t package = sizeof PACKAGE - 1;
       if (name.len > package && memcmp(name.ptr, PACKAGE, package) == 0)
         name = (tci_str){name.ptr + package, name.len - package};
-      tci_lua_guess guess = tci_lua_guess_start(name);
+      tci_guess guess = tci_guess_start(name);
       for (lua_pushnil(L); lua_next(L, lua_upvalueindex(1)); lua_pop(L, 1))
-        tci_lua_guess_offer(&guess, ((const ProtobufCMessageDescriptor *)lua_touserdata(L, -1))->short_name);
+        tci_guess_offer(&guess, tci_str_from(((const ProtobufCMessageDescriptor *)lua_touserdata(L, -1))->short_name));
       luaL_argerror(L, 1, lua_pushfstring(L, "no message is called '%s'%s", name.ptr, tci_lua_push_guess(L, &guess)));
     }
   }

@@ -9,6 +9,7 @@
 #define TCI_LUA_MODULE_H
 
 #include "app/policies.h"
+#include "base/guess.h"
 #include "core/event.h"
 #include "core/limits.h"
 #include "rpc/codec.h"
@@ -59,16 +60,7 @@ void tci_lua_option_policies(lua_State *L, int arg, tci_arena *arena, tci_polici
 /* Makes the metatable `type` (methods are also its __index) and leaves the stack as it was. */
 void tci_lua_class(lua_State *L, const char *type, const luaL_Reg *methods, lua_CFunction close);
 
-/* Guessing what was meant: start with the word, offer the names, ask for the best (NULL: none is near). */
-typedef struct {
-  tci_str word;
-  const char *best;
-  size_t distance;
-} tci_lua_guess;
-
-tci_lua_guess tci_lua_guess_start(tci_str word);
-void tci_lua_guess_offer(tci_lua_guess *guess, const char *name);
 /* Pushes "; did you mean 'NAME'?", or "" when nothing is near. Borrowed from the stack. */
-const char *tci_lua_push_guess(lua_State *L, const tci_lua_guess *guess);
+const char *tci_lua_push_guess(lua_State *L, const tci_guess *guess);
 
 #endif

@@ -142,9 +142,9 @@ static void push_answer(lua_State *L, tci_hook hook, const tci_decision *decisio
 
 static tci_hook check_hook(lua_State *L, int arg, const tci_policy *policy) {
   tci_str name = tci_lua_check_str(L, arg);
-  tci_lua_guess guess = tci_lua_guess_start(name);
+  tci_guess guess = tci_guess_start(name);
   for (int i = 0; i < TCI_HOOKS; i++) {
-    tci_lua_guess_offer(&guess, tci_hook_name((tci_hook)i));
+    tci_guess_offer(&guess, tci_str_from(tci_hook_name((tci_hook)i)));
     if (!tci_str_eq(name, tci_str_from(tci_hook_name((tci_hook)i)))) continue;
     if (policy->hooks & 1u << i) return (tci_hook)i;
     tci_lua_push_str(L, policy->name);

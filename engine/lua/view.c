@@ -37,9 +37,9 @@ static table enter(lua_State *L, tci_arena *arena, const char *path, const char 
   for (lua_pushnil(L); lua_next(L, -2); lua_pop(L, 1)) {
     if (lua_type(L, -2) != LUA_TSTRING) luaL_error(L, "%s: its keys are names, not a %s", path, luaL_typename(L, -2));
     const char *key = lua_tostring(L, -2);
-    tci_lua_guess guess = tci_lua_guess_start(tci_str_from(key));
+    tci_guess guess = tci_guess_start(tci_str_from(key));
     const char *const *name = names;
-    for (; *name && strcmp(*name, key) != 0; name++) tci_lua_guess_offer(&guess, *name);
+    for (; *name && strcmp(*name, key) != 0; name++) tci_guess_offer(&guess, tci_str_from(*name));
     if (!*name) luaL_error(L, "%s: there is no '%s'%s", path, key, tci_lua_push_guess(L, &guess));
   }
   return (table){L, arena, path};
@@ -236,10 +236,10 @@ static void read_failure(const table *t, tci_failure *out) {
   } else if (type != LUA_TNIL) {
     wrong(t, "failure", "a kind such as \"TIMEOUT\", or { kind =, message = }");
   }
-  tci_lua_guess guess = tci_lua_guess_start(kind);
+  tci_guess guess = tci_guess_start(kind);
   for (int i = TCI_FAILURE_REPORTED; i <= TCI_FAILURE_POLICY; i++) {
     if (tci_str_eq(kind, tci_str_from(tci_failure_kind_name(i)))) out->kind = (tci_failure_kind)i;
-    tci_lua_guess_offer(&guess, tci_failure_kind_name(i));
+    tci_guess_offer(&guess, tci_str_from(tci_failure_kind_name(i)));
   }
   if (out->kind == TCI_FAILURE_UNKNOWN)
     luaL_error(L, "%s.failure: there is no kind '%s'%s", t->path, tci_str_z(t->arena, kind),

@@ -76,7 +76,7 @@ static bool keys_are_known(const answer *a, int table, const char *const *names)
   if (strange != LUA_TNONE)
     return wrong(a, "expected %s, got a table with a key that is a %s", expected(a->hook), lua_typename(L, strange));
   if (!unknown) return true;
-  const char *near = tci_nearest(unknown, names);
+  const char *near = tci_guess_among(unknown, names);
   if (near) return wrong(a, "unknown key '%.60s' in the answer; did you mean '%s'?", unknown, near);
   return wrong(a, "unknown key '%.60s' in the answer; expected %s", unknown, expected(a->hook));
 }

@@ -1,7 +1,7 @@
 /* internal: what the files of engine/script share. The door is script.h.
  *
  *     sandbox.c                   the state: allocator, count hook, faults
- *     library.c, walk.c, text.c   what a policy may call; prelude.c: the part of it in Lua; nearest.c: "did you mean"
+ *     library.c, walk.c, text.c   what a policy may call; prelude.c: the part of it in Lua
  *     load.c, source.c            files, require, version, the policy's table; what a source would cost
  *     view.c, runners.c, args.c   what a hook is shown; sample.c: the views it is tried on
  *     answer.c                    what it answered
@@ -17,6 +17,7 @@
 #include <lauxlib.h>
 #include <lua.h>
 
+#include "base/guess.h"
 #include "base/vec.h"
 #include "script/script.h"
 
@@ -208,8 +209,6 @@ void tci_library_tostring(lua_State *L, int at); /* pushes */
 extern const char tci_prelude[];
 /* An integer, and no text that looks like one: reading those is not counted. */
 lua_Integer tci_check_integer(lua_State *L, int at);
-/* The nearest of the names (NULL ends them), or NULL when none is near. */
-const char *tci_nearest(const char *name, const char *const *names);
 int tci_require(lua_State *L);
 int tci_library_ipairs(lua_State *L);
 int tci_library_pairs(lua_State *L);

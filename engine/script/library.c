@@ -279,8 +279,8 @@ static int unknown_global(lua_State *L) {
                                       "select",   "require", "setmetatable", "string", "table", "tonumber", "type",
                                       "tostring", NULL};
   if (lua_type(L, 2) != LUA_TSTRING) return luaL_error(L, "there is no such global");
-  tci_sandbox_charge(L, 64);
-  const char *name = lua_tostring(L, 2), *near = tci_nearest(name, names);
+  tci_sandbox_charge(L, 256); /* a guess */
+  const char *name = lua_tostring(L, 2), *near = tci_guess_among(name, names);
   if (near) return luaL_error(L, "global '%s' is not defined; did you mean '%s'?", name, near);
   return luaL_error(L, "global '%s' is not defined; a policy has no such thing", name);
 }

@@ -250,7 +250,7 @@ static bool take_policy(tci_script *s, char *message, size_t size) {
     }
   }
   if (unknown) {
-    const char *near = tci_nearest(unknown, keys);
+    const char *near = tci_guess_among(unknown, keys);
     snprintf(message, size, "%s: unknown key '%.60s'%s%s%s", s->file, unknown, near ? "; did you mean '" : "",
              near ? near : "", near ? "'?" : "");
     return false;

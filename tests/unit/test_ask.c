@@ -97,7 +97,7 @@ static void a_policy_that_is_not_there_is_refused_by_name(void **state) {
   tci_command c = {.kind = TCI_COMMAND_CREATE_PLAN, .create_plan = {.policy = TCI_STR("specal")}};
   fx_refuses_command(f, TCI_INVALID_ARGUMENT, "no policy 'specal'; it has: none", c);
   policies_init(f, SELECT);
-  fx_refuses_command(f, TCI_INVALID_ARGUMENT, "no policy 'specal'; did you mean 'special'? it has: default, special",
+  fx_refuses_command(f, TCI_INVALID_ARGUMENT, "no policy 'specal'; did you mean 'special'?; it has: default, special",
                      c);
 }
 
