@@ -85,6 +85,13 @@ function util.clean_text(text)
   return table.concat(out)
 end
 
+---Where temporary files go: $TMPDIR, or /tmp.
+---@return string path
+function util.temporary_folder()
+  local folder = os.getenv("TMPDIR")
+  return folder and folder ~= "" and folder or "/tmp"
+end
+
 ---Wall clock, seconds since 1970 with microseconds.
 ---@return number
 function util.now()

@@ -71,7 +71,8 @@ end
 ---@param args table
 ---@return string
 function M.server(args)
-  return args.server or os.getenv("TURBOCI_SERVER") or "127.0.0.1:50051"
+  local named = os.getenv("TURBOCI_SERVER")
+  return args.server or named ~= "" and named or "127.0.0.1:50051"
 end
 
 ---@param text string
@@ -171,7 +172,7 @@ function M.load_plan(path, parameters)
       :format(problem))
   end
   file:close()
-  local chunk, err = loadfile(path, "t")
+  local chunk, err = require("turboci.workflow.load").file(path)
   if not chunk then M.fail(2, ("turboci: the workflow file is not valid Lua:\n  %s"):format(err)) end
   require("turboci.runner.lua").take_print()
   local where = require "turboci.workflow.where"

@@ -37,9 +37,14 @@ local function check_stages(plan, file)
   end
 end
 
+local SOCKET_PATH_BYTES_MAX = 107 -- of a unix socket on Linux
+
+-- In $TMPDIR, unless its path is too long for the sockets in it.
 local function make_folder()
   local uv = require "luv"
-  local folder, err = uv.fs_mkdtemp((os.getenv("TMPDIR") or "/tmp") .. "/turboci-XXXXXX")
+  local above = require("turboci.util").temporary_folder()
+  if #above + #"/turboci-XXXXXX/engine" > SOCKET_PATH_BYTES_MAX then above = "/tmp" end
+  local folder, err = uv.fs_mkdtemp(above .. "/turboci-XXXXXX")
   if not folder then
     common.fail(2, ("turboci: cannot make a temporary folder: %s\n  set TMPDIR to a folder that can be written")
       :format(err))

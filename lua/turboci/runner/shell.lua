@@ -2,7 +2,7 @@
 --
 --     args = { command = "make -j2", env = { CC = "clang" }, cwd = "src", timeout = "10m" }
 --
--- command: a text for /bin/sh -c, or a list (program, arguments...). env is added to the runner's own environment.
+-- command: a text for /bin/sh, or a list (program, arguments...). env is added to the runner's own environment.
 -- The result's details: exit_code, signal, duration, output (its end) and lines_before (how many are not in it).
 -- Invariants:
 --   1. A command has a process group of its own, and nothing of that group is left when run() returns.
@@ -17,6 +17,8 @@ local uv = require "luv"
 
 local KILL_AFTER = 2 -- seconds between SIGTERM and SIGKILL
 local PIPE_GRACE = 0.5 -- seconds for output still in the pipe when the command is gone
+
+local EXEC_TEXT_BYTES_MAX = 131071 -- Linux takes no longer argument, and no longer NAME=value (MAX_ARG_STRLEN)
 
 local groups = {} -- process groups at work
 
@@ -50,36 +52,72 @@ local function unknown_arg(args)
   return nil
 end
 
+-- What the kernel would not take, or would take for something else; nil: it is fine.
+local function problem_of_text(text)
+  if text:find("\0", 1, true) then return "has a zero byte in it; no command can be given one" end
+  if #text > EXEC_TEXT_BYTES_MAX then
+    return ("has %d bytes; the system hands at most %d to a program: put it into a file")
+      :format(#text, EXEC_TEXT_BYTES_MAX)
+  end
+  return nil
+end
+
+-- args.command as a program, its arguments, and a script when the text is too long for an argument.
+local function read_command(command)
+  if type(command) == "string" and command:find("%S") then
+    if command:find("\0", 1, true) then return nil, "args.command has a zero byte in it; no shell can be given one" end
+    if #command <= EXEC_TEXT_BYTES_MAX then return { file = "/bin/sh", args = { "-c", command } } end
+    -- The shell reads a long text from a file of its own, file descriptor 3.
+    return { file = "/bin/sh", args = { "-c", ". /dev/fd/3" }, script = command }
+  elseif type(command) == "table" and is_text_list(command) then
+    for i, text in ipairs(command) do
+      local problem = problem_of_text(text)
+      if problem then return nil, ("args.command[%d] %s"):format(i, problem) end
+    end
+    return { file = command[1], args = table.move(command, 2, #command, 1, {}) }
+  end
+  return nil, "args.command: expected a command as text, or a list of texts (program, arguments...)"
+end
+
+-- The runner's own environment with the names of the stage, as NAME=value.
+local function read_env(given)
+  if given ~= nil and type(given) ~= "table" then return nil, "args.env: expected names and texts" end
+  local env = uv.os_environ()
+  for name, value in pairs(given or {}) do
+    if type(name) ~= "string" or type(value) == "table" then return nil, "args.env: expected names and texts" end
+    if name == "" then return nil, "args.env: a name is empty" end
+    if name:find("[=%z]") then
+      return nil, ("args.env: the name %q has %s in it; no variable can be called so")
+        :format(name, name:find("=", 1, true) and "'='" or "a zero byte")
+    end
+    local problem = problem_of_text(name .. "=" .. tostring(value))
+    if problem then return nil, ("args.env.%s %s"):format(name, problem) end
+    env[name] = tostring(value)
+  end
+  local list = {}
+  for name, value in pairs(env) do
+    list[#list + 1] = name .. "=" .. value
+  end
+  return list
+end
+
 -- What to spawn, before anything is looked up here; nil and a text when the args make no sense.
 local function read_args(args)
   local problem = unknown_arg(args)
   if problem then return nil, problem end
-  local command = args.command
-  local file, list
-  if type(command) == "string" and command:find("%S") then
-    file, list = "/bin/sh", { "-c", command }
-  elseif type(command) == "table" and is_text_list(command) then
-    file, list = command[1], table.move(command, 2, #command, 1, {})
-  else
-    return nil, "args.command: expected a command as text, or a list of texts (program, arguments...)"
-  end
-  local env = uv.os_environ()
-  if args.env ~= nil and type(args.env) ~= "table" then return nil, "args.env: expected names and texts" end
-  for name, value in pairs(args.env or {}) do
-    if type(name) ~= "string" or type(value) == "table" then return nil, "args.env: expected names and texts" end
-    env[name] = tostring(value)
-  end
-  local pairs_of_env = {}
-  for name, value in pairs(env) do
-    pairs_of_env[#pairs_of_env + 1] = name .. "=" .. value
-  end
-  local timeout, err
+  local spec, err = read_command(args.command)
+  if not spec then return nil, err end
+  spec.env, err = read_env(args.env)
+  if not spec.env then return nil, err end
   if args.timeout ~= nil then
-    timeout, err = util.duration(args.timeout)
-    if not timeout then return nil, "args.timeout: " .. err end
+    spec.timeout, err = util.duration(args.timeout)
+    if not spec.timeout then return nil, "args.timeout: " .. err end
   end
   if args.cwd ~= nil and type(args.cwd) ~= "string" then return nil, "args.cwd: expected the path of a folder" end
-  return { file = file, args = list, env = pairs_of_env, cwd = args.cwd, timeout = timeout }
+  problem = args.cwd and problem_of_text(args.cwd)
+  if problem then return nil, "args.cwd " .. problem end
+  spec.cwd = args.cwd
+  return spec
 end
 
 -- The folder may be made by an earlier stage: it is looked for only now.
@@ -90,19 +128,41 @@ local function check_folder(cwd)
   return nil, ("args.cwd: '%s' is not a directory"):format(cwd)
 end
 
+-- A file without a name that holds the text, open for reading; nil and a text when there is no room for it.
+local function open_script(text)
+  local writer, path = uv.fs_mkstemp(util.temporary_folder() .. "/turboci-script-XXXXXX")
+  if not writer then return nil, "cannot keep the command: " .. path end
+  -- The shell closes its descriptor of the file before the first command, so that no command inherits it.
+  local written, err = uv.fs_write(writer, "exec 3<&-; " .. text)
+  uv.fs_close(writer)
+  local reader
+  if written then
+    reader, err = uv.fs_open(path, "r", 0)
+  end
+  uv.fs_unlink(path)
+  if not reader then return nil, "cannot keep the command: " .. err end
+  return reader
+end
+
 -- Starts it with one pipe for both streams. Returns the process or nil and a text.
 local function start(spec, on_bytes, on_end, on_exit)
   local ok, problem = check_folder(spec.cwd)
   if not ok then return nil, problem end
+  local script
+  if spec.script then
+    script, problem = open_script(spec.script)
+    if not script then return nil, problem end
+  end
   local ends = assert(uv.pipe({ nonblock = true }, {}))
   local handle, pid = uv.spawn(spec.file, {
     args = spec.args,
     env = spec.env,
     cwd = spec.cwd,
-    stdio = { nil, ends.write, ends.write },
+    stdio = { nil, ends.write, ends.write, script },
     detached = true,
   }, on_exit)
   uv.fs_close(ends.write)
+  if script then uv.fs_close(script) end
   if not handle then
     uv.fs_close(ends.read)
     return nil, ("cannot start '%s': %s"):format(spec.file, pid)

@@ -103,7 +103,7 @@ end
 ---@return turboci.testing.Grpc
 local function new(given)
   local self = setmetatable({ generation = 0, closers = {} }, Grpc)
-  self.folder = assert(uv.fs_mkdtemp((os.getenv "TMPDIR" or "/tmp") .. "/turboci-test-XXXXXX"))
+  self.folder = assert(uv.fs_mkdtemp(util.temporary_folder() .. "/turboci-test-XXXXXX"))
   start(self, given)
   self:wait(function() return self.address or self.exit end, START_TIMEOUT_S * 1000)
   if self.address then return self end
@@ -152,9 +152,22 @@ function Grpc:wait(condition, limit_ms)
   end
 end
 
----A round trip: what was sent before it has been taken by the engine.
+-- How much the engine has done: changes it has written down, and questions it has asked policies.
+local function work_done(connection)
+  local info = assert(connection:call("GetServerInfo", {}, { timeout = 20 }))
+  return info.counters.records + info.counters.policy_asks
+end
+
+---Round trips until one finds that nothing was done since the last: what was sent before has been taken, and what was
+---due (a backoff that is over, questions left for the next turn) has happened.
 function Grpc:settle()
-  assert(client.connect(self.address):call("GetServerInfo", {}, { timeout = 20 }))
+  local connection = client.connect(self.address)
+  local before, now = -1, work_done(connection)
+  local give_up = util.mono() + WAIT_MS / 1000
+  while now ~= before do
+    if util.mono() > give_up then error("the engine does not come to rest", 0) end
+    before, now = now, work_done(connection)
+  end
 end
 
 function Grpc.advance()

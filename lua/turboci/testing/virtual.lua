@@ -251,10 +251,10 @@ function Virtual:raise_failure()
   if failure then error(failure, 0) end
 end
 
--- Runs everything that can happen now.
+-- Runs everything that can happen now, timers that are due included.
 function Virtual:run_ready()
   local steps = 0
-  while self.ready_first <= self.ready_last or self.engine:next_due() == 0 do
+  while self.ready_first <= self.ready_last or self:next_due() == 0 do
     steps = steps + 1
     if steps > STEPS_MAX then error(("%d steps at one moment: something runs in circles"):format(STEPS_MAX), 0) end
     local fn = self.ready[self.ready_first]

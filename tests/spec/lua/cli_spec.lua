@@ -195,6 +195,14 @@ describe("turboci", function()
   end)
 end)
 
+describe("an empty TURBOCI_SERVER", function()
+  it("is as good as none", function()
+    local process = spawn({ "status" }, { TURBOCI_SERVER = "" }):ended()
+    assert.is_nil(process.err:find("secure client channel", 1, true))
+    assert.is_truthy(process.code == 0 or process.err:find("127.0.0.1:50051", 1, true), process.err)
+  end)
+end)
+
 describe("turboci run", function()
   it("runs a workflow, shows it in plain lines in a pipe and exits 0", function()
     local process = turboci("run", write("w.lua", workflow), "--", "who=world")
@@ -202,6 +210,39 @@ describe("turboci run", function()
     assert.matches("build%s+| building world", process.out)
     assert.matches("^hello SUCCEEDED  2 stages in %d+%.%ds$", last_line(process.out))
     assert.is_nil(process.out:find("\27", 1, true))
+  end)
+
+  it("runs where TMPDIR is too deep for a socket, or empty", function()
+    write("w.lua", workflow)
+    local deep = folder .. "/" .. ("d"):rep(100)
+    uv.fs_mkdir(deep, 448)
+    for _, path in ipairs { deep, "" } do
+      local process = spawn({ "run", "w.lua" }, { TMPDIR = path }):ended()
+      assert.equal(0, process.code, process.err)
+    end
+    assert.is_nil(uv.fs_scandir_next(uv.fs_scandir(deep)))
+    uv.fs_rmdir(deep)
+  end)
+
+  it("finds the modules beside the workflow file, and tells a misspelt name before anything runs", function()
+    uv.fs_mkdir(folder .. "/proj", 448)
+    write("proj/words.lua", "return { hi = 'hello' }")
+    local file = [[
+      local words = require "words"
+      local plan = require("turboci").plan { name = "p" }
+      local build = plan:stage("build", { runner = "shell", args = { command = "echo " .. words.hi } })
+      plan:stage("deploy", { runner = "shell", args = { command = "echo deployed" }, after = %s })
+      return plan
+    ]]
+    local process = turboci("run", write("proj/ci.lua", file:format "build"))
+    assert.equal(0, process.code, process.err)
+    assert.matches("build%s+| hello", process.out)
+    process = turboci("run", write("proj/ci.lua", file:format "biuld"))
+    assert.equal(2, process.code)
+    assert.matches("proj/ci.lua:4: 'biuld' is not defined: did you mean 'build'?", process.err, 1, true)
+    assert.equal("", process.out)
+    for _, name in ipairs { "words.lua", "ci.lua" } do os.remove(folder .. "/proj/" .. name) end
+    uv.fs_rmdir(folder .. "/proj")
   end)
 
   it("names the file of a mistake in a call that returns its plan", function()

@@ -57,6 +57,36 @@ describe("the shell runner", function()
     assert.equal(0, result.data.exit_code)
   end)
 
+  it("runs a text that is longer than the system takes as an argument", function()
+    local filler = ("# filler\n"):rep(20000)
+    local result = run { command = filler .. "echo reached; ls -l /proc/self/fd | grep -c script; exit 3" }
+    assert.equal("exit code 3", result.failure)
+    assert.equal("reached\n0", result.details.output)
+  end)
+
+  it("refuses what no program can be given, before it starts anything", function()
+    local long = ("x"):rep(131072)
+    for part, args in pairs {
+      ["args.command has a zero byte"] = { command = "echo a\0b" },
+      ["args.command[2] has a zero byte"] = { command = { "echo", "a\0b" } },
+      ["args.command[2] has 131072 bytes"] = { command = { "echo", long } },
+      ["args.env: a name is empty"] = { command = "true", env = { [""] = "x" } },
+      ["args.env: the name \"A=B\" has '='"] = { command = "true", env = { ["A=B"] = "x" } },
+      ["args.env: the name \"A\\0B\" has a zero byte"] = { command = "true", env = { ["A\0B"] = "x" } },
+      ["args.env.A has a zero byte"] = { command = "true", env = { A = "a\0b" } },
+      ["args.env.A has 131074 bytes"] = { command = "true", env = { A = long } },
+      ["args.cwd has a zero byte"] = { command = "true", cwd = "a\0b" },
+    } do
+      local problem = shell.check(args)
+      assert.is_truthy(problem and problem:find(part, 1, true), ("%s: %s"):format(part, tostring(problem)))
+      local result, err = run(args)
+      assert.is_nil(result)
+      assert.equal(problem, err)
+    end
+    assert.is_nil(shell.check { command = { "echo", ("x"):rep(131071) } })
+    assert.is_nil(shell.check { command = ("x"):rep(1000000) })
+  end)
+
   it("fails with the exit code", function()
     local result = run { command = "echo bad; exit 3" }
     assert.equal("exit code 3", result.failure)

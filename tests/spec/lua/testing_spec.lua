@@ -107,6 +107,17 @@ describe("testing.env", function()
     assert.equal(2, #env:stage(plan, "s").attempts)
   end)
 
+  it("settles only when what is due has happened", function()
+    local said = {}
+    env.world:after(0, function()
+      said[1] = "first"
+      env.world:after(0, function() said[2] = "second" end)
+    end)
+    env.world:after(1, function() said[3] = "later" end)
+    env:settle()
+    assert.same({ "first", "second" }, said)
+  end)
+
   it("stops twice without harm", function()
     env:stop()
     env:stop()
