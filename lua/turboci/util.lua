@@ -68,6 +68,33 @@ function util.format_duration(seconds)
   return ("%dh%02dm"):format(whole // 3600, whole % 3600 // 60)
 end
 
+---A number with all its digits: the shortest text that reads back as the same number.
+---@param number number
+---@return string
+function util.number_text(number)
+  if math.type(number) == "integer" then return ("%d"):format(number) end
+  if number == math.floor(number) and math.abs(number) < 2 ^ 53 then return ("%.0f"):format(number) end
+  for digits = 15, 16 do
+    local text = ("%." .. digits .. "g"):format(number)
+    if tonumber(text) == number then return text end
+  end
+  return ("%.17g"):format(number)
+end
+
+---What tostring says, but for numbers, which keep all their digits.
+---@param value any
+---@return string
+function util.text_of(value)
+  return type(value) == "number" and util.number_text(value) or tostring(value)
+end
+
+---A moment of the wall clock for people, with its zone: "12:03:05 +0200".
+---@param seconds number since 1970
+---@return string
+function util.clock_text(seconds)
+  return os.date("%H:%M:%S %z", math.floor(seconds)) --[[@as string]]
+end
+
 ---The text with invalid UTF-8, NUL and carriage returns made harmless: what a command prints is arbitrary bytes, a
 ---string on the wire is not.
 ---@param text string

@@ -144,7 +144,7 @@ local function write_json(value, out)
   elseif kind == "number" and (value ~= value or value == math.huge or value == -math.huge) then
     out[#out + 1] = ('"%s"'):format(value)
   elseif kind == "number" then
-    out[#out + 1] = (math.type(value) == "integer" and "%d" or "%.14g"):format(value)
+    out[#out + 1] = require("turboci.util").number_text(value)
   elseif kind == "userdata" or kind == "nil" then
     out[#out + 1] = "null"
   else

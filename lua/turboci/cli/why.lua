@@ -61,7 +61,7 @@ local function choice(decision)
   return "admitted it" .. (#keys > 0 and " with " .. table.concat(keys, ", ") or "")
 end
 
--- "12:03:05  select  warm_first@1a2b3c4d  chose b of a (load 2), b (load 0): it is warm"
+-- "12:03:05 +0200  select  warm_first@1a2b3c4d  chose b of a (load 2), b (load 0): it is warm"
 -- Not `whole`: without what the explanations told.
 local function decision_row(decision, whole)
   local text = require "turboci.cli.text"
@@ -72,7 +72,7 @@ local function decision_row(decision, whole)
       or "could not answer; the built-in default " .. said
   end
   return {
-    "  " .. (decision.decided_at and os.date("%H:%M:%S", math.floor(decision.decided_at)) or ""),
+    "  " .. (decision.decided_at and require("turboci.util").clock_text(decision.decided_at) or ""),
     decision.hook,
     decision.policy == "" and "built-in" or decision.version ~= "" and decision.policy .. "@" .. decision.version
       or decision.policy .. " (gone)",

@@ -81,7 +81,7 @@ function Context:progress(message, options)
   if #self.unsent >= UNSENT_MAX then table.remove(self.unsent, 1) end
   table.insert(self.unsent, {
     execution_id = self.execution_id,
-    message = util.clean_text(tostring(message)),
+    message = util.clean_text(util.text_of(message)),
     progress_percent = options.percent and math.floor(math.min(100, math.max(0, options.percent))) or nil,
     details = options.details,
   })

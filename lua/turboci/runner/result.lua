@@ -24,7 +24,7 @@ local check_fields = { data = "table", failure = "string|table", finalize = "boo
 local function failure_of(value)
   if value == nil then return nil end
   local message = type(value) == "table" and value.message or value
-  return { message = util.clean_text(tostring(message)) }
+  return { message = util.clean_text(util.text_of(message)) }
 end
 
 local function problem_in(context, result)

@@ -3,7 +3,8 @@
 --     args = { command = "make -j2", env = { CC = "clang" }, cwd = "src", timeout = "10m" }
 --
 -- command: a text for /bin/sh, or a list (program, arguments...). env is added to the runner's own environment.
--- The result's details: exit_code, signal, duration, output (its end) and lines_before (how many are not in it).
+-- The result's details: exit_code or, when it was killed, signal; duration, output (its end) and lines_before (how many
+-- are not in it).
 -- Invariants:
 --   1. A command has a process group of its own, and nothing of that group is left when run() returns.
 --   2. stdout and stderr are one pipe, so their order is the command's own.
@@ -90,9 +91,10 @@ local function read_env(given)
       return nil, ("args.env: the name %q has %s in it; no variable can be called so")
         :format(name, name:find("=", 1, true) and "'='" or "a zero byte")
     end
-    local problem = problem_of_text(name .. "=" .. tostring(value))
+    local text = util.text_of(value)
+    local problem = problem_of_text(name .. "=" .. text)
     if problem then return nil, ("args.env.%s %s"):format(name, problem) end
-    env[name] = tostring(value)
+    env[name] = text
   end
   local list = {}
   for name, value in pairs(env) do
@@ -205,18 +207,22 @@ local function wait(process, queue, output)
   return code, signal
 end
 
+-- Some numbers have two names (SIGABRT and SIGIOT, SIGCHLD and SIGCLD, SIGIO and SIGPOLL): the usual one is the first.
 local signal_names = {}
 for name, number in pairs(uv.constants) do
-  if name:find("^SIG") then signal_names[number] = name end
+  local known = signal_names[number]
+  if name:find("^SIG") and (not known or name < known) then signal_names[number] = name end
 end
 
 local function result_of(process, code, signal, seconds, output)
-  local details = output:details { exit_code = code, duration = seconds }
+  local exit_code = signal == 0 and code or nil -- a command that was killed has none
+  local details = output:details { exit_code = exit_code, duration = seconds }
   if signal ~= 0 then details.signal = signal_names[signal] or tostring(signal) end
   local failure = process.why
   if not failure and signal ~= 0 then failure = "killed by " .. details.signal end
   if not failure and code ~= 0 then failure = "exit code " .. code end
-  return { failure = failure, details = details, data = { exit_code = code, duration = seconds } }
+  local data = { exit_code = exit_code, signal = details.signal, duration = seconds }
+  return { failure = failure, details = details, data = data }
 end
 
 local reasons = {

@@ -60,7 +60,7 @@ function M.texts(path, value)
     if kind ~= "string" and kind ~= "number" and kind ~= "boolean" then
       where.fail(("%s: expected a string, got %s"):format(path_of(path, key), kind))
     end
-    out[key] = tostring(item)
+    out[key] = require("turboci.util").text_of(item)
   end
   return out
 end

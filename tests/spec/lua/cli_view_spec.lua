@@ -43,6 +43,17 @@ describe("text for a terminal", function()
   end)
 end)
 
+describe("JSON", function()
+  it("has numbers that read back as they were", function()
+    for _, number in ipairs { 0.1, 0.1 + 0.2, 1 / 3, 1e300, 5e-324, -2.5, 2 ^ 53, 1700000000.123456, 12, 3.0 } do
+      assert.equal(number, tonumber(text.json(number)), text.json(number))
+    end
+    assert.equal("0.1", text.json(0.1))
+    assert.equal("3", text.json(3.0))
+    assert.equal("1000000000000000", text.json(1e15))
+  end)
+end)
+
 describe("the live tree", function()
   local function stage(id, state, outcome, attempt_state)
     return {

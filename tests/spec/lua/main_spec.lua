@@ -6,12 +6,12 @@ if not bin then return end -- a build tells; there is nothing to run otherwise
 local home
 
 -- Runs the program with this text as turboci/cli.lua; its output and exit code.
-local function run(cli, arguments)
+local function run(cli, arguments, streams)
   local file = assert(io.open(home .. "/lua/turboci/cli.lua", "w"))
   file:write(cli)
   file:close()
-  local command = "TURBOCI_HOME=%s timeout 20 %s %s 2>&1; echo exit $?"
-  local out = assert(io.popen(command:format(home, bin, arguments or "")))
+  local command = "TURBOCI_HOME=%s timeout 20 sh -c '%s %s %s'; echo exit $?"
+  local out = assert(io.popen(command:format(home, bin, arguments or "", streams or "2>&1")))
   local text = out:read "a"
   out:close()
   local before, code = text:match "^(.*)exit (%d+)\n$"
@@ -29,7 +29,7 @@ describe("turboci", function()
   it("hands its arguments to turboci.cli.main and ends with what that returns", function()
     local cli = [[return { main = function(args)
       io.write(#args, args[1], args[2], args == arg and "same" or "", args[0]) return %s end }]]
-    local text, code = run(cli:format "7", "a 'b c'")
+    local text, code = run(cli:format "7", [[a "b c"]])
     assert.same({ "2ab csame" .. bin, 7 }, { text, code })
     for value, expected in pairs { ["nil"] = 0, ["true"] = 0, ["false"] = 1, ["0"] = 0 } do
       assert.equal(expected, select(2, run(cli:format(value), "a b")), value)
@@ -58,6 +58,21 @@ describe("turboci", function()
     text, code = run "this is not Lua"
     assert.equal(70, code)
     assert.truthy(text:find("cli.lua:1", 1, true), text)
+  end)
+
+  it("opens standard streams that are closed on /dev/null", function()
+    local cli = [[return { main = function()
+      local file = assert(io.open(arg[1], "w")) -- would be descriptor 1
+      io.write "not for the file"
+      file:write(io.read "a" == "" and "written" or "input")
+      return 5
+    end }]]
+    for _, closed in ipairs { ">&-", "2>&-", "<&-", "<&- >&- 2>&-" } do
+      assert.equal(5, select(2, run(cli, home .. "/file", closed)), closed)
+      local file = assert(io.open(home .. "/file"))
+      assert.equal("written", file:read "a", closed)
+      file:close()
+    end
   end)
 
   it("dies of SIGINT and SIGTERM while nobody handles them", function()

@@ -98,6 +98,9 @@ describe("the shell runner", function()
     local result = run { command = "kill -9 $$" }
     assert.equal("killed by SIGKILL", result.failure)
     assert.equal("SIGKILL", result.details.signal)
+    assert.same({ nil, "SIGKILL" }, { result.data.exit_code, result.data.signal })
+    assert.is_nil(result.details.exit_code) -- it never came to one
+    assert.equal("killed by SIGABRT", run({ command = "kill -ABRT $$" }).failure) -- not by its other name
   end)
 
   it("runs a list without a shell", function()
@@ -108,6 +111,8 @@ describe("the shell runner", function()
   it("adds env to its own environment", function()
     local result = run { command = "echo $EXTRA; echo ${PATH:+kept}", env = { EXTRA = 12 } }
     assert.equal("12\nkept", result.details.output)
+    result = run { command = "echo $A $B $C", env = { A = 1700000000.123456, B = 0.1 + 0.2, C = 3.0 } }
+    assert.equal("1700000000.123456 0.30000000000000004 3", result.details.output)
   end)
 
   it("runs in cwd", function()

@@ -26,7 +26,8 @@ local function state(info)
       text.plain(info.error))
   end
   if info.circuit_open then
-    parts[#parts + 1] = ("circuit open until %s"):format(os.date("%H:%M:%S", math.ceil(info.circuit_until or 0)))
+    local ends = require("turboci.util").clock_text(math.ceil(info.circuit_until or 0))
+    parts[#parts + 1] = "circuit open until " .. ends
   end
   if info.last_fault ~= "" then parts[#parts + 1] = "last fault: " .. text.plain(info.last_fault) end
   return #parts > 0 and table.concat(parts, "; ") or "ok"

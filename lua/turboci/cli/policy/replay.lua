@@ -216,7 +216,7 @@ end
 
 local function decisions(result, max)
   local text = require "turboci.cli.text"
-  local rows = { { "TIME", "PLAN", "STAGE", "ATTEMPT", "WAS", "NOW", "WHY NOW" } }
+  local rows = { { "TIME (UTC)", "PLAN", "STAGE", "ATTEMPT", "WAS", "NOW", "WHY NOW" } }
   for i = 1, math.min(max, #result.decisions) do
     local row = result.decisions[i]
     rows[i + 1] = { clock(row.at), row.plan, row.stage, count(row.attempt), side(row.was), side(row.now),
