@@ -10,6 +10,12 @@
 /* ---- results and checks ---- */
 
 tci_result *tci_check_result(tci_check *check, tci_str owner_type, tci_str owner_id) {
+  if (check->by_owner.len) {
+    tci_str key = tci_owner_key(owner_type, owner_id);
+    size_t place = (uintptr_t)tci_map_get(&check->by_owner, key);
+    tci_str_free(&key);
+    return place ? &check->results.items[place - 1] : NULL;
+  }
   for (size_t i = 0; i < check->results.len; i++) {
     tci_result *r = &check->results.items[i];
     if (tci_str_eq(r->owner_id, owner_id) && tci_str_eq(r->owner_type, owner_type)) return r;
@@ -79,9 +85,9 @@ static tci_failure missing_result(tci_core *core, const tci_stage *stage) {
 void tci_check_settle(tci_core *core, tci_check *check) {
   if (check->state == TCI_CHECK_FINAL || check->pending) return;
   bool missing = false;
-  for (size_t i = 0; i < check->stages.len; i++) {
-    tci_stage *stage = check->stages.items[i];
-    tci_assignment *a = tci_stage_assignment(stage, check);
+  for (size_t i = 0; i < check->assigned.len; i++) {
+    const tci_assignment *a = check->assigned.items[i];
+    const tci_stage *stage = a->stage;
     const tci_result *r = a->result ? &check->results.items[a->result - 1] : NULL;
     if (r && r->finalized_us) continue;
     tci_failure failure = {0};

@@ -83,12 +83,12 @@ static int edge_at(const search *s, uint64_t index, size_t k, uint64_t *target) 
   if ((item ? item->kind : node->kind) != TCI_NODE_CHECK) return -1;
   if (node) {
     const tci_check *check = tci_node_check(node);
-    if (k < check->stages.len) {
-      *target = check->stages.items[k]->node.index;
+    if (k < check->assigned.len) {
+      *target = check->assigned.items[k]->stage->node.index;
       const tci_prepared *stage = prepared(s, *target);
       return stage && stage->assignments_changed ? 0 : 1;
     }
-    k -= check->stages.len;
+    k -= check->assigned.len;
   }
   size_t at = added_at(s, index) + k;
   if (at >= s->added_len || s->added[at].check != index) return -1;

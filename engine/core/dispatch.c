@@ -7,7 +7,7 @@
  *
  * Invariants: an execution that waits is in one of these lists; choosing a runner and reserving its slot is one step; a
  * queue is looked at only when something changed (a head arrived, a slot freed, a runner changed, a wait elapsed, other
- * policies). A look that begins at the head goes on to the end, over as many turns as it takes: what changes meanwhile means
+ * policies); what is dispatched in one turn is bounded in bytes, too. A look that begins at the head goes on to the end, over as many turns as it takes: what changes meanwhile means
  * another look, so that nobody starves behind those who are told to wait. One turn asks at most policy_asks_per_turn, shared
  * among the queues; the rest is left to the next (update->more).
  */
@@ -257,6 +257,7 @@ static void send(tci_core *core, tci_attempt *a, tci_runner *r, tci_str decision
   tci_emit(core, stage->node.plan, &c);
   /* A sync call starts with its dispatch: one commit says both. */
   if (a->mode == TCI_MODE_SYNC) tci_attempt_move(core, a, TCI_ATTEMPT_RUNNING, TCI_EXECUTION_RUNNING);
+  core->request_bytes_left -= (int64_t)stage->request_bytes;
   tci_effect *effect = tci_effect_add(core, TCI_EFFECT_DISPATCH);
   effect->attempt = a;
   effect->address = r->address;
@@ -288,10 +289,23 @@ static bool admitted(tci_core *core, tci_pool *pool, const tci_attachment *at, t
   return true;
 }
 
+/* One that was written under another limit. Writes refuse it today; it is nobody's refusal but ours. */
+static bool too_large(tci_core *core, tci_attempt *a) {
+  size_t bytes = a->stage->request_bytes, most = (size_t)core->limits.request_bytes_max;
+  if (bytes <= most) return false;
+  const char *text = tci_fmt(&core->update->arena,
+                             "its request to a runner, args and the options of all assigned checks, is %zu bytes, over "
+                             "the limit request_bytes_max (%zu)",
+                             bytes, most);
+  tci_attempt_fail(core, a, TCI_FAILURE_REPORTED, tci_str_from(text), NULL);
+  return true;
+}
+
 /* Asks about one execution and sends it, or leaves it where it waits. */
 static void ask_about(tci_core *core, tci_pool *pool, tci_attempt *a, tci_runner **options, size_t len) {
   tci_decision admission, d;
   tci_decision_record admit, select;
+  if (too_large(core, a)) return;
   const tci_attachment *at = tci_attached(core, pool, a->stage);
   if (!admitted(core, pool, at, a, &admission, &admit)) return;
   if (a->exclude.len) len = not_excluded(a, options, len);
@@ -353,7 +367,9 @@ static void ask_priority(tci_core *core, const tci_attachment *at, tci_attempt *
   a->priority = d.priority > most ? most : d.priority < -most ? -most : d.priority;
 }
 
-static bool may_ask(const tci_core *core) { return core->asks_left > 0 && core->instructions_left > 0; }
+static bool may_ask(const tci_core *core) {
+  return core->asks_left > 0 && core->instructions_left > 0 && core->request_bytes_left > 0;
+}
 
 /* Priority and timeouts of those that have just become ready. Only scripts are counted. */
 static void take_in(tci_core *core, tci_pool *pool, tci_ready *ready) {
@@ -463,4 +479,5 @@ void tci_dispatch(tci_core *core) {
 void tci_core_begin_turn(tci_core *core) {
   core->asks_left = core->limits.policy_asks_per_turn;
   core->instructions_left = core->limits.policy_instructions_per_turn;
+  core->request_bytes_left = core->limits.turn_request_bytes_max;
 }

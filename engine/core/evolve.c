@@ -9,6 +9,8 @@
 #include "core/internal.h"
 #include "core/states.h"
 
+enum { RESULTS_INDEXED_FROM = 16 };
+
 tci_check *tci_plan_check(const tci_plan *plan, tci_str id) { return tci_map_get(&plan->checks, id); }
 tci_stage *tci_plan_stage(const tci_plan *plan, tci_str id) { return tci_map_get(&plan->stages, id); }
 
@@ -72,13 +74,13 @@ static void node_free(tci_core *core, tci_node *node) {
     tci_check *check = tci_node_check(node);
     for (size_t i = 0; i < check->results.len; i++) {
       tci_result *r = &check->results.items[i];
-      tci_str_free(&r->owner_type);
-      tci_str_free(&r->owner_id);
+      tci_str_free(&r->owner);
       tci_str_free(&r->data);
       tci_str_free(&r->failure.message);
     }
     tci_vec_free(&check->results);
-    tci_vec_free(&check->stages);
+    tci_map_deinit(&check->by_owner);
+    tci_vec_free(&check->assigned);
     tci_str_free(&check->kind);
     tci_str_free(&check->options);
   } else {
@@ -145,8 +147,21 @@ static const char *check_created(tci_core *core, tci_plan *plan, const tci_chang
   return NULL;
 }
 
+/* Its options are part of the requests of all stages that are assigned to it. */
+static void check_fields(tci_core *core, tci_check *check, const tci_change *c) {
+  size_t before = check->kind.len + check->options.len;
+  if (c->kind.len) replace(core, &check->kind, c->kind);
+  if (c->bytes.len) replace(core, &check->options, c->bytes);
+  size_t after = check->kind.len + check->options.len;
+  if (after == before) return;
+  for (size_t i = 0; i < check->assigned.len; i++) check->assigned.items[i]->stage->request_bytes += after - before;
+}
+
 static void stage_fields(tci_core *core, tci_stage *stage, const tci_change *c) {
-  if (c->bytes.len) replace(core, &stage->args, c->bytes);
+  if (c->bytes.len) {
+    stage->request_bytes += c->bytes.len - stage->args.len;
+    replace(core, &stage->args, c->bytes);
+  }
   if (c->mode) stage->mode = (tci_mode)c->mode;
   if (c->kind.len) replace(core, &stage->runner_type, c->kind);
   if (c->priority) stage->priority = tci_unzigzag(c->priority);
@@ -163,6 +178,7 @@ static const char *stage_created(tci_core *core, tci_plan *plan, const tci_chang
   stage->mode = TCI_MODE_SYNC;
   stage_fields(core, stage, c);
   node_init(core, plan, &stage->node, TCI_NODE_STAGE, c, wall_us);
+  stage->request_bytes = tci_request_bytes_of(stage);
   return NULL;
 }
 
@@ -212,11 +228,9 @@ static const char *set_assignments(tci_core *core, tci_plan *plan, tci_stage *st
     tci_assignment *a = &stage->assignments[i];
     if (!tci_goal_counts(a->goal)) continue;
     if (!a->done) a->check->pending--;
-    for (size_t j = 0; j < a->check->stages.len; j++)
-      if (a->check->stages.items[j] == stage) {
-        tci_vec_swap_remove(&a->check->stages, j);
-        break;
-      }
+    tci_check *check = a->check;
+    check->assigned.items[check->assigned.len - 1]->position = a->position;
+    tci_vec_swap_remove(&check->assigned, a->position);
   }
   tci_discard(core, stage->assignments);
   stage->assignments = tci_calloc(len ? len : 1, sizeof(tci_assignment));
@@ -226,15 +240,17 @@ static const char *set_assignments(tci_core *core, tci_plan *plan, tci_stage *st
     tci_node *target = plan->nodes.items[reader.node - 1];
     if (target->kind != TCI_NODE_CHECK) return "an assignment leads to a stage";
     tci_assignment *a = &stage->assignments[stage->assignments_len++];
-    *a = (tci_assignment){.check = tci_node_check(target), .goal = (tci_check_state)reader.number};
+    *a = (tci_assignment){.check = tci_node_check(target), .stage = stage, .goal = (tci_check_state)reader.number};
     if (tci_goal_counts(a->goal)) {
-      tci_vec_push(&a->check->stages, stage);
+      a->position = a->check->assigned.len;
+      tci_vec_push(&a->check->assigned, a);
       a->check->pending++;
     }
     tci_result *result = tci_check_result(a->check, TCI_STR("stage"), stage->node.id);
     if (result) a->result = (size_t)(result - a->check->results.items) + 1;
     if (stage->state == TCI_STAGE_FINAL || (result && result->finalized_us)) mark_done(a);
   }
+  stage->request_bytes = tci_request_bytes_of(stage);
   return NULL;
 }
 
@@ -288,14 +304,39 @@ static const char *stage_state(tci_core *core, tci_plan *plan, tci_stage *stage,
   return NULL;
 }
 
+tci_str tci_owner_key(tci_str owner_type, tci_str owner_id) {
+  char *key = tci_malloc(owner_type.len + 1 + owner_id.len);
+  if (owner_type.len) memcpy(key, owner_type.ptr, owner_type.len);
+  key[owner_type.len] = 0;
+  if (owner_id.len) memcpy(key + owner_type.len + 1, owner_id.ptr, owner_id.len);
+  return (tci_str){key, owner_type.len + 1 + owner_id.len};
+}
+
+static void index_result(tci_check *check, size_t place) {
+  tci_map_put(&check->by_owner, check->results.items[place - 1].owner, (void *)(uintptr_t)place);
+}
+
+/* A result keeps its owner for ever. Few are searched one by one, more by a map. */
+static void add_result(tci_check *check, const tci_change *c, int64_t wall_us) {
+  tci_str owner = tci_owner_key(c->owner_type, c->owner_id);
+  tci_str type = {owner.ptr, c->owner_type.len}, id = {owner.ptr + type.len + 1, c->owner_id.len};
+  tci_vec_push(
+      &check->results,
+      ((tci_result){
+          .id = (int64_t)c->result, .created_us = wall_us, .owner = owner, .owner_type = type, .owner_id = id}));
+  size_t len = check->results.len;
+  if (len == RESULTS_INDEXED_FROM)
+    for (size_t place = 1; place < len; place++) index_result(check, place);
+  if (len >= RESULTS_INDEXED_FROM) index_result(check, len);
+}
+
 static const char *check_result(tci_core *core, tci_plan *plan, tci_check *check, const tci_change *c,
                                 int64_t wall_us) {
   if (c->result == 0 || c->result > check->results.len + 1) return "a result's id is out of order";
-  if (c->result == check->results.len + 1)
-    tci_vec_push(&check->results, ((tci_result){.id = (int64_t)c->result, .created_us = wall_us}));
+  if (c->result == check->results.len + 1) add_result(check, c, wall_us);
   tci_result *r = &check->results.items[c->result - 1];
-  replace(core, &r->owner_type, c->owner_type);
-  replace(core, &r->owner_id, c->owner_id);
+  if (!tci_str_eq(r->owner_type, c->owner_type) || !tci_str_eq(r->owner_id, c->owner_id))
+    return "a result changes its owner";
   replace(core, &r->data, c->bytes);
   tci_discard(core, (void *)r->failure.message.ptr);
   r->failure = failure_of(c, wall_us);
@@ -521,8 +562,7 @@ static const char *node_change(tci_core *core, tci_plan *plan, const tci_change 
     case TCI_CHANGE_EDGES: return edges(core, plan, node, c);
     case TCI_CHANGE_CHECK_UPDATED:
       if (!check) return "a check's change to a stage";
-      if (c->kind.len) replace(core, &check->kind, c->kind);
-      if (c->bytes.len) replace(core, &check->options, c->bytes);
+      check_fields(core, check, c);
       return NULL;
     case TCI_CHANGE_CHECK_STATE: return check ? check_state(core, plan, check, c) : "a check's move of a stage";
     case TCI_CHANGE_CHECK_RESULT:

@@ -309,9 +309,9 @@ static void explain_check(explaining *e, const tci_check *check) {
   if (check->state == TCI_CHECK_PLANNED) dependencies(e, &check->node, false);
   if (check->node.reason == TCI_REASON_DEPENDENCIES_UNSATISFIED) dependencies(e, &check->node, true);
   size_t n = 0;
-  for (size_t i = 0; !final && i < check->stages.len; i++) {
-    const tci_stage *stage = check->stages.items[i];
-    const tci_assignment *a = tci_stage_assignment(check->stages.items[i], check);
+  for (size_t i = 0; !final && i < check->assigned.len; i++) {
+    const tci_assignment *a = check->assigned.items[i];
+    const tci_stage *stage = a->stage;
     if (a->done || n++ >= LINES_MAX) continue;
     say(e, TCI_EXPLAINS_RESULT, stage->node.id, 0, "waits for the result of stage '%.*s', which is %s",
         TCI_STR_ARG(stage->node.id), node_now(e, &stage->node));
@@ -323,7 +323,7 @@ static void explain_check(explaining *e, const tci_check *check) {
         TCI_STR_ARG(r->owner_id), colon(e, r->failure.message));
   }
   if (n > LINES_MAX) say(e, TCI_EXPLAINS_RESULT, check->node.id, 0, "... and %zu more", n - LINES_MAX);
-  if (check->state == TCI_CHECK_WAITING && !check->stages.len)
+  if (check->state == TCI_CHECK_WAITING && !check->assigned.len)
     say(e, TCI_EXPLAINS_CLIENT, (tci_str){0}, 0, "no stage is assigned to it: a client is to finalise it");
 }
 

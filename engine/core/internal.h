@@ -5,7 +5,7 @@
  *     complete.c  results and completions     runner.c   registrations          watch.c     streams
  *     query.c     reads                       policy.c   built-in defaults      invariant.c what must hold
  *     ask.c       who decides, and circuits   admission.c keys                  explain.c  why, in words
- *     decision.c  the record of a decision
+ *     decision.c  the record of a decision    request.c  sizes of RunRequests
  */
 #ifndef TCI_CORE_INTERNAL_H
 #define TCI_CORE_INTERNAL_H
@@ -86,7 +86,7 @@ struct tci_core {
   TCI_VEC(tci_policy_entry *) policy_list;
   tci_attachment unattached, loose;
   bool wake_all;
-  int64_t asks_left, instructions_left; /* of the turn */
+  int64_t asks_left, instructions_left, request_bytes_left; /* of the turn */
   size_t look_from;
   tci_map keys; /* name -> tci_key */
   uint64_t arrivals, revisions, serials;
@@ -147,6 +147,7 @@ tci_plan *tci_plan_new(tci_core *core, uint64_t key, tci_str id, int64_t wall_us
 void tci_plan_free(tci_core *core, tci_plan *plan);
 void tci_runner_free(tci_core *core, tci_runner *runner);
 tci_assignment *tci_stage_assignment(tci_stage *stage, const tci_check *check); /* NULL: not assigned */
+tci_str tci_owner_key(tci_str owner_type, tci_str owner_id);                    /* heap; of tci_check.by_owner */
 tci_check *tci_plan_check(const tci_plan *plan, tci_str id);
 tci_stage *tci_plan_stage(const tci_plan *plan, tci_str id);
 
@@ -247,6 +248,10 @@ void tci_on_list_runners(tci_core *core, const tci_event *event);
 void tci_runner_timer(tci_core *core, tci_runner *runner);
 void tci_runner_arm(tci_core *core, tci_runner *runner);
 bool tci_runner_is_passed_over(const tci_core *core, const tci_runner *runner);
+
+/* ---- request.c ---- */
+/* An upper bound of what the RunRequest of a stage takes, encoded; O(assignments). */
+size_t tci_request_bytes_of(const tci_stage *stage);
 
 /* ---- write.c, query.c, watch.c ---- */
 void tci_on_write_nodes(tci_core *core, const tci_event *event);

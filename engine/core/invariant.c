@@ -49,6 +49,8 @@ static const char *check_attempts(const tci_stage *stage, tci_arena *arena) {
     if (tci_link_in(&a->live) && !tci_execution_is_live(a))
       BROKEN("6: '%.*s' holds a slot", TCI_STR_ARG(stage->node.id));
   }
+  if (stage->request_bytes != tci_request_bytes_of(stage) || stage->request_growth)
+    BROKEN("19: the request of '%.*s' is measured wrongly", TCI_STR_ARG(stage->node.id));
   bool attempting = stage->state == TCI_STAGE_ATTEMPTING;
   if (stage->runner_type.len && (unfinished == 1) != attempting)
     BROKEN("5: stage '%.*s' is %s with %zu open attempts", TCI_STR_ARG(stage->node.id),
@@ -58,17 +60,18 @@ static const char *check_attempts(const tci_stage *stage, tci_arena *arena) {
 
 static const char *check_check(tci_check *check, tci_arena *arena) {
   size_t pending = 0;
-  for (size_t i = 0; i < check->stages.len; i++) {
-    tci_stage *stage = check->stages.items[i];
-    const tci_assignment *a = tci_stage_assignment(stage, check);
-    if (!a) BROKEN("22: check '%.*s' knows a stage that is not assigned", TCI_STR_ARG(check->node.id));
+  for (size_t i = 0; i < check->assigned.len; i++) {
+    const tci_assignment *a = check->assigned.items[i];
+    tci_stage *stage = a->stage;
+    if (a != tci_stage_assignment(stage, check) || a->position != i)
+      BROKEN("22: check '%.*s' knows a stage that is not assigned", TCI_STR_ARG(check->node.id));
     const tci_result *r = tci_check_result(check, TCI_STR("stage"), stage->node.id);
     bool done = stage->state == TCI_STAGE_FINAL || (r && r->finalized_us);
     if (a->done != done) BROKEN("19: assignment of '%.*s' is miscounted", TCI_STR_ARG(check->node.id));
     pending += !done;
   }
   if (pending != check->pending) BROKEN("19: check '%.*s' counts pending results wrongly", TCI_STR_ARG(check->node.id));
-  if (check->stages.len && !pending && check->state != TCI_CHECK_FINAL)
+  if (check->assigned.len && !pending && check->state != TCI_CHECK_FINAL)
     BROKEN("12: check '%.*s' should be FINAL", TCI_STR_ARG(check->node.id));
   return NULL;
 }

@@ -9,55 +9,57 @@
 #include "base/str.h"
 
 /* X(name, default, what it bounds). Units are last in the name; 0 is not allowed unless said. */
-#define TCI_LIMITS(X)                                                                                              \
-  X(id_bytes_max, 256, "a plan, check, stage, runner id or runner type")                                           \
-  X(text_bytes_max, 65536, "any other string: a kind, an address, a failure message")                              \
-  X(message_bytes_max, 4194304, "a request, as it arrives")                                                        \
-  X(message_depth_max, 64, "nesting of a message")                                                                 \
-  X(message_arena_bytes_max, 67108864, "memory that one request may take once it is unpacked")                     \
-  X(reply_bytes_max, 4194304, "a reply")                                                                           \
-  X(node_bytes_max, 1048576, "the options of a check, the args of a stage, one result, the details of an attempt") \
-  X(metadata_bytes_max, 65536, "the metadata of a plan or runner")                                                 \
-  X(nodes_per_plan_max, 1000000, "nodes of one plan")                                                              \
-  X(dependencies_per_node_max, 100000, "dependencies of one node")                                                 \
-  X(assignments_per_stage_max, 1000, "checks that one stage is assigned to")                                       \
-  X(attempts_per_stage_max, 1000, "attempts of one stage, whatever its own retry or a policy says")                \
-  X(results_per_check_max, 10000, "results that clients write into one check")                                     \
-  X(priority_max, 100, "priorities go from minus this to this")                                                    \
-  X(duration_ms_max, 2592000000, "any timeout or backoff: 30 days")                                                \
-  X(plans_in_memory_max, 10000, "plans kept in memory besides those with work under way or a watcher")             \
-  X(runners_max, 10000, "registered runners")                                                                      \
-  X(watchers_max, 10000, "open WatchWorkPlan streams")                                                             \
-  X(watch_buffer_bytes_max, 4194304, "events that wait for one slow watcher")                                      \
-  X(queue_requests_max, 10000, "requests that wait for the engine")                                                \
-  X(turn_events_max, 256, "events taken in one turn")                                                              \
-  X(turn_timers_max, 256, "timers fired in one step")                                                              \
-  X(policy_asks_per_turn, 256, "questions to policies about queued executions in one turn")                        \
-  X(policy_instructions_max, 20000, "Lua instructions of one policy call, and 100 more for each candidate")        \
-  X(policy_instructions_per_turn, 1000000, "Lua instructions of all policy calls in one turn, about")              \
-  X(policy_memory_bytes_max, 1048576, "memory that one policy call may take")                                      \
-  X(policy_string_bytes_max, 8192, "a string that a policy makes")                                                 \
-  X(policy_source_bytes_max, 65536, "a file of a policy")                                                          \
-  X(policy_view_bytes_max, 65536, "the args of a stage that a policy can read; larger ones are not shown")         \
-  X(policy_reason_bytes_max, 200, "the reason a policy gives; longer ones are cut")                                \
-  X(policy_cpu_ms_max, 5, "CPU time of one policy call: a fuse, for what instructions do not count")               \
-  X(policy_faults_max, 3, "faults of a policy in a row before its circuit opens")                                  \
-  X(policy_circuit_ms, 30000, "how long a policy with an open circuit is not asked")                               \
-  X(policies_max, 1000, "policies in the folders")                                                                 \
-  X(admission_keys_max, 16, "admission keys of one execution")                                                     \
-  X(decision_candidates_max, 16, "candidates that the record of a decision names")                                 \
-  X(progress_entries_max, 100, "progress entries kept per attempt")                                                \
-  X(progress_bytes_max, 65536, "bytes of progress kept per attempt")                                               \
-  X(accept_timeout_ms, 10000, "how long a runner may take to answer RunAsync")                                     \
-  X(execution_timeout_ms, 3600000, "deadline of an execution when its stage gives none")                           \
-  X(stale_timeout_ms, 300000, "silence of an async execution when its stage gives no limit")                       \
-  X(runner_ttl_ms, 300000, "life of a registration that gives no ttl")                                             \
-  X(runner_ttl_ms_max, 86400000, "the longest ttl of a registration")                                              \
-  X(pass_over_ms, 5000, "how long a runner that refused or could not be reached is passed over")                   \
-  X(attempts_max, 3, "attempts of a stage that says nothing of retries")                                           \
-  X(delivery_attempts_max, 20, "attempts that never got through to a runner")                                      \
-  X(backoff_ms, 1000, "the first backoff; each further one is twice as long")                                      \
-  X(backoff_ms_max, 60000, "the longest backoff")                                                                  \
+#define TCI_LIMITS(X)                                                                                                 \
+  X(id_bytes_max, 256, "a plan, check, stage, runner id or runner type")                                              \
+  X(text_bytes_max, 65536, "any other string: a kind, an address, a failure message")                                 \
+  X(message_bytes_max, 4194304, "a request, as it arrives")                                                           \
+  X(message_depth_max, 64, "nesting of a message")                                                                    \
+  X(message_arena_bytes_max, 67108864, "memory that one request may take once it is unpacked")                        \
+  X(reply_bytes_max, 4194304, "a reply")                                                                              \
+  X(node_bytes_max, 1048576, "the options of a check, the args of a stage, one result, the details of an attempt")    \
+  X(request_bytes_max, 4194304, "a RunRequest: the args of a stage, and the options of all checks it is assigned to") \
+  X(turn_request_bytes_max, 8388608, "RunRequests sent in one turn, about")                                           \
+  X(metadata_bytes_max, 65536, "the metadata of a plan or runner")                                                    \
+  X(nodes_per_plan_max, 1000000, "nodes of one plan")                                                                 \
+  X(dependencies_per_node_max, 100000, "dependencies of one node")                                                    \
+  X(assignments_per_stage_max, 1000, "checks that one stage is assigned to")                                          \
+  X(attempts_per_stage_max, 1000, "attempts of one stage, whatever its own retry or a policy says")                   \
+  X(results_per_check_max, 10000, "results that clients write into one check")                                        \
+  X(priority_max, 100, "priorities go from minus this to this")                                                       \
+  X(duration_ms_max, 2592000000, "any timeout or backoff: 30 days")                                                   \
+  X(plans_in_memory_max, 10000, "plans kept in memory besides those with work under way or a watcher")                \
+  X(runners_max, 10000, "registered runners")                                                                         \
+  X(watchers_max, 10000, "open WatchWorkPlan streams")                                                                \
+  X(watch_buffer_bytes_max, 4194304, "events that wait for one slow watcher")                                         \
+  X(queue_requests_max, 10000, "requests that wait for the engine")                                                   \
+  X(turn_events_max, 256, "events taken in one turn")                                                                 \
+  X(turn_timers_max, 256, "timers fired in one step")                                                                 \
+  X(policy_asks_per_turn, 256, "questions to policies about queued executions in one turn")                           \
+  X(policy_instructions_max, 20000, "Lua instructions of one policy call, and 100 more for each candidate")           \
+  X(policy_instructions_per_turn, 1000000, "Lua instructions of all policy calls in one turn, about")                 \
+  X(policy_memory_bytes_max, 1048576, "memory that one policy call may take")                                         \
+  X(policy_string_bytes_max, 8192, "a string that a policy makes")                                                    \
+  X(policy_source_bytes_max, 65536, "a file of a policy")                                                             \
+  X(policy_view_bytes_max, 65536, "the args of a stage that a policy can read; larger ones are not shown")            \
+  X(policy_reason_bytes_max, 200, "the reason a policy gives; longer ones are cut")                                   \
+  X(policy_cpu_ms_max, 5, "CPU time of one policy call: a fuse, for what instructions do not count")                  \
+  X(policy_faults_max, 3, "faults of a policy in a row before its circuit opens")                                     \
+  X(policy_circuit_ms, 30000, "how long a policy with an open circuit is not asked")                                  \
+  X(policies_max, 1000, "policies in the folders")                                                                    \
+  X(admission_keys_max, 16, "admission keys of one execution")                                                        \
+  X(decision_candidates_max, 16, "candidates that the record of a decision names")                                    \
+  X(progress_entries_max, 100, "progress entries kept per attempt")                                                   \
+  X(progress_bytes_max, 65536, "bytes of progress kept per attempt")                                                  \
+  X(accept_timeout_ms, 10000, "how long a runner may take to answer RunAsync")                                        \
+  X(execution_timeout_ms, 3600000, "deadline of an execution when its stage gives none")                              \
+  X(stale_timeout_ms, 300000, "silence of an async execution when its stage gives no limit")                          \
+  X(runner_ttl_ms, 300000, "life of a registration that gives no ttl")                                                \
+  X(runner_ttl_ms_max, 86400000, "the longest ttl of a registration")                                                 \
+  X(pass_over_ms, 5000, "how long a runner that refused or could not be reached is passed over")                      \
+  X(attempts_max, 3, "attempts of a stage that says nothing of retries")                                              \
+  X(delivery_attempts_max, 20, "attempts that never got through to a runner")                                         \
+  X(backoff_ms, 1000, "the first backoff; each further one is twice as long")                                         \
+  X(backoff_ms_max, 60000, "the longest backoff")                                                                     \
   X(drain_timeout_ms, 30000, "how long a stopping server waits for sync calls")
 
 typedef struct {

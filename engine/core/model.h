@@ -65,27 +65,31 @@ struct tci_node {
 
 typedef struct {
   int64_t id;                   /* 1.. within the check */
+  tci_str owner;                /* heap: type, a zero byte, id: its key in by_owner; the two below are parts of it */
   tci_str owner_type, owner_id; /* a stage's result: "stage", the stage's id */
   tci_str data;
   int64_t created_us, finalized_us; /* wall; 0: not finalised */
   tci_failure failure;
 } tci_result;
 
+typedef struct {
+  tci_check *check;
+  tci_stage *stage;
+  tci_check_state goal;
+  size_t result;   /* rebuilt: 1-based place of this stage's result in check->results; 0: none */
+  size_t position; /* rebuilt: in check->assigned, when the goal counts */
+  bool done;       /* rebuilt: the stage is FINAL or has finalised its result */
+} tci_assignment;
+
 struct tci_check {
   tci_node node; /* first */
   tci_check_state state;
   tci_str kind, options;
   TCI_VEC(tci_result) results;
-  TCI_VEC(tci_stage *) stages; /* rebuilt: assigned with a goal that counts */
-  size_t pending;              /* rebuilt: of those, not done */
+  tci_map by_owner;                   /* rebuilt: owner key -> place in results, from 1; kept when there are many */
+  TCI_VEC(tci_assignment *) assigned; /* rebuilt: of stages, with a goal that counts */
+  size_t pending;                     /* rebuilt: of those, not done */
 };
-
-typedef struct {
-  tci_check *check;
-  tci_check_state goal;
-  size_t result; /* rebuilt: 1-based place of this stage's result in check->results; 0: none */
-  bool done;     /* rebuilt: the stage is FINAL or has finalised its result */
-} tci_assignment;
 
 typedef struct {
   tci_str message, details;
@@ -150,8 +154,10 @@ struct tci_stage {
   tci_str args;
   tci_assignment *assignments; /* heap array */
   size_t assignments_len;
-  tci_mode mode;       /* SYNC or ASYNC */
-  tci_str runner_type; /* empty: pulled */
+  size_t request_bytes;   /* rebuilt: an upper bound of what its RunRequest takes, see tci_request_bytes_of */
+  int64_t request_growth; /* scratch of a write; 0 in between */
+  tci_mode mode;          /* SYNC or ASYNC */
+  tci_str runner_type;    /* empty: pulled */
   int64_t priority;
   tci_retry retry;
   tci_timeouts timeouts;

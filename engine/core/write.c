@@ -287,7 +287,7 @@ static void apply(tci_write *w) {
   }
   for (size_t i = 0; i < w->len; i++) link_edges(w, &w->items[i], is_new[i]);
   for (size_t i = 0; i < left_len; i++) /* one that no stage is left for waits for a client, like every such check */
-    if (left[i]->stages.len) tci_check_settle(w->core, left[i]);
+    if (left[i]->assigned.len) tci_check_settle(w->core, left[i]);
   for (size_t i = 0; i < w->len; i++) {
     if (w->items[i].kind == TCI_NODE_CHECK)
       move_check(w, &w->items[i]);
@@ -314,8 +314,8 @@ void tci_on_write_nodes(tci_core *core, const tci_event *event) {
   tci_plan *plan = tci_find_plan(core, event);
   if (!plan) return;
   tci_write w = {.core = core, .event = event, .plan = plan, .arena = &core->update->arena};
-  if (expected(&w, &event->command) && prepare(&w, &event->command) && tci_write_is_acyclic(&w) &&
-      fits(&w, &event->command)) {
+  if (expected(&w, &event->command) && prepare(&w, &event->command) && tci_write_requests_fit(&w) &&
+      tci_write_is_acyclic(&w) && fits(&w, &event->command)) {
     apply(&w);
     answer(&w);
   } else {

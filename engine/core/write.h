@@ -43,6 +43,8 @@ bool tci_write_check_item(tci_write *write, tci_prepared *item);
 bool tci_write_stage_item(tci_write *write, tci_prepared *item);
 /* False, with a fault that prints the path, when the write would close a cycle. */
 bool tci_write_is_acyclic(tci_write *write);
+/* False, with a fault: a RunRequest would be larger than request_bytes_max. */
+bool tci_write_requests_fit(tci_write *write);
 void tci_write_apply_attempt(tci_core *core, tci_stage *stage, const tci_attempt_write *write);
 
 #endif

@@ -467,7 +467,7 @@ static void client_finishes(sim *s, const sim_plan *p) {
     tci_node *node = core_node(s, p, i);
     if (tci_node_is_final(node)) continue;
     s->text[0] = '\0';
-    if (p->nodes[i].is_check && !tci_node_check(node)->stages.len) {
+    if (p->nodes[i].is_check && !tci_node_check(node)->assigned.len) {
       say(s, "@%s state=FINAL", p->nodes[i].id);
     } else if (p->nodes[i].is_check) {
       continue;

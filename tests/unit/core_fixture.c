@@ -59,7 +59,7 @@ static void put_check(tci_buf *out, const tci_check *c, bool rebuilt) {
   put(out, " state=%d", (int)c->state);
   put_str(out, "kind", c->kind);
   put_str(out, "options", c->options);
-  if (rebuilt) put(out, " stages=%zu pending=%zu", c->stages.len, c->pending);
+  if (rebuilt) put(out, " stages=%zu pending=%zu", c->assigned.len, c->pending);
   for (size_t i = 0; i < c->results.len; i++) {
     const tci_result *r = &c->results.items[i];
     put(out, "\n    result %lld created=%lld finalized=%lld", (long long)r->id, (long long)r->created_us,

@@ -11,6 +11,7 @@
 #include <string.h>
 
 #include "core/change.h"
+#include "core/internal.h"
 #include "rpc/codec.h"
 #include "turboci/v1/service.pb-c.h"
 
@@ -691,6 +692,7 @@ static void run_requests_name_the_checks_that_count(void **state) {
   world_init(&w);
   tci_buf buf = {0};
   tci_codec_run_request(&w.attempt, TCI_STR("127.0.0.1:50051"), &buf);
+  assert_true(buf.len <= tci_request_bytes_of(&w.stage)); /* what writes are measured by */
   Turboci__V1__RunAsyncRequest *m = parse(&turboci__v1__run_async_request__descriptor, &buf);
   assert_string_equal(m->execution_id, "p1:1:1:secret");
   assert_string_equal(m->work_plan_id, "p1");

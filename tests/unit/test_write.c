@@ -348,8 +348,8 @@ static void what_a_stage_is_changes_only_while_it_is_planned(void **state) {
   fx_write(f, "@gate; @c; @d; p runner=go after=@gate checks=c; s runner=go checks=c");
   fx_write(f, "p runner=py mode=async checks=d after=@gate,@c");
   assert_int_equal(fx_stage(f, "p")->mode, TCI_MODE_ASYNC);
-  assert_int_equal(fx_check(f, "c")->stages.len, 1);
-  assert_int_equal(fx_check(f, "d")->stages.len, 1);
+  assert_int_equal(fx_check(f, "c")->assigned.len, 1);
+  assert_int_equal(fx_check(f, "d")->assigned.len, 1);
   fx_refuses(f, TCI_FAILED_PRECONDITION, "runner_type: stage 's' is ATTEMPTING", "s runner=py");
   fx_refuses(f, TCI_FAILED_PRECONDITION, "execution_mode: stage 's' is ATTEMPTING", "s mode=async");
   fx_refuses(f, TCI_FAILED_PRECONDITION, "assignments: stage 's' is ATTEMPTING", "s checks=d");
