@@ -1,17 +1,22 @@
-/* world: what the simulator knows: what it wrote, was sent and was asked itself, and the dice. Included by its parts, which are
- * one program.
+/* world: what the simulator knows: what it wrote, was sent and was asked itself; and what its parts offer each other.
+ *
+ *     sim.c       seeds, over several processes          run.c        one seed: its steps, and the settling after them
+ *     plans.c     plans, new nodes, other edges          writes.c     words to nodes that exist, one or several at once
+ *     runners.c   registrations, answers, callbacks      accidents.c  the clock, policies, restarts
+ *     questions.c what is asked and changes nothing      policies.h   made-up policies
+ *     oracle.c    what nodes and plans must be           asked.c      what policies were asked, who waits and why
+ *     seen.c      what leaves the core, and when
  */
 #ifndef TCI_SIM_WORLD_H
 #define TCI_SIM_WORLD_H
 
-#include <signal.h>
 #include <stdio.h>
 #include <string.h>
 
 #include "core_fixture.h"
 #include "policies.h"
 
-enum { PLANS = 3, NODES = 40, DEPS = 5, CHECKS = 4, TYPES = 3, TEXT = 4000, ACTIONS = 14 };
+enum { PLANS = 3, NODES = 40, DEPS = 5, CHECKS = 4, SAID = 12, TYPES = 3, TEXT = 8000 };
 /* The last ones come when the faults stop: no policy excludes them. */
 enum { RUNNERS = EXCLUDABLE + TYPES };
 
@@ -22,6 +27,11 @@ typedef struct {
   int deps[DEPS], conditions[DEPS], deps_len;
   int checks[CHECKS], checks_len;
   bool counts[CHECKS];
+  struct {
+    char owner[8]; /* "me:" and this */
+    bool final, failed;
+  } said[SAID]; /* results that clients wrote into a check */
+  int said_len;
 } sim_node; /* as this program wrote it */
 
 typedef struct {
@@ -51,6 +61,7 @@ typedef struct {
   bool gave_back;              /* its keys */
   int keys[KEYS];              /* held while it is live: 0 or 1 of each */
   char last[300];              /* the last completion it was given */
+  char taken[300];             /* the one that was taken while it was live */
 } sim_execution;
 
 /* What was asked about an execution, and what the policies said. */
@@ -95,6 +106,25 @@ typedef struct {
   int64_t heard_us, ttl_us;
 } sim_runner; /* "r0" ... */
 
+/* What a step may do. */
+typedef enum {
+  CREATE,
+  ADD,
+  REWIRE,
+  WRITE,
+  COMBINE,
+  REGISTER,
+  UNREGISTER,
+  SPEAK,
+  REPEAT,
+  CLOCK,
+  RESTART,
+  RELOAD,
+  POLICY,
+  ASK_WHY,
+  ACTIONS
+} sim_action;
+
 typedef struct {
   uint64_t seed, rng, hash;
   int step, steps;
@@ -105,6 +135,7 @@ typedef struct {
   sim_runner runners[RUNNERS];
   unsigned weights[ACTIONS]; /* swarm: what this seed likes to do */
   bool unregistering;
+  bool was_quiet;       /* the last step: nothing happened in it but its event */
   bool scripted;        /* this seed has policies */
   int types;            /* of runners: the fewer, the longer the queues */
   bool steady;          /* runners stay */
@@ -125,40 +156,72 @@ typedef struct {
   char text[TEXT];
 } sim;
 
-static sim world;
+extern sim world;
 
-static void die(const char *message) {
-  fflush(stdout);
-  fprintf(stderr, "sim: seed %llu, step %d: %s\n  replay: sim --seed %llu --steps %d\n", (unsigned long long)world.seed,
-          world.step, message, (unsigned long long)world.seed, world.steps);
-  exit(1);
-}
+/* ---- sim.c ---- */
+void die(const char *message); /* the seed failed; does not return */
+uint64_t roll(sim *s, uint64_t bound);
+bool chance(sim *s, unsigned percent);
+int pick(sim *s, int len);
+void say(sim *s, const char *format, ...) __attribute__((format(printf, 2, 3))); /* appends to s->text */
+void mix(sim *s, tci_str bytes);
 
-/* An assertion of the core: it prints itself. */
-static void on_abort(int signal_number) {
-  (void)signal_number;
-  die("the core stopped");
-}
+/* ---- run.c ---- */
+uint64_t run_seed(uint64_t seed, int steps); /* the hash of everything that happened */
 
-static uint64_t roll(sim *s, uint64_t bound) { /* splitmix64 */
-  uint64_t z = (s->rng += 0x9e3779b97f4a7c15u);
-  z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9u;
-  z = (z ^ (z >> 27)) * 0x94d049bb133111ebu;
-  return (z ^ (z >> 31)) % bound;
-}
+/* ---- plans.c ---- */
+bool is_cyclic(const sim_plan *p);
+void say_edges(sim *s, const sim_plan *p, const sim_node *n);
+void say_checks(sim *s, const sim_plan *p, const sim_node *n);
+void roll_deps(sim *s, sim_node *n, int below);
+void roll_checks(sim *s, const sim_plan *p, sim_node *n, int from);
+void roll_nodes(sim *s, sim_plan *next, int first);              /* those from `first` on, with their edges */
+void say_new_node(sim *s, const sim_plan *p, const sim_node *n); /* all that a write says of it */
+const tci_reply *write_text(sim *s, const sim_plan *p);          /* s->text */
+void adopt(sim_plan *p, const sim_plan *next); /* the nodes as they are after a write that was taken */
+void create_plan(sim *s);
+void add_nodes(sim *s, sim_plan *p);
+void rewire(sim *s, sim_plan *p);
 
-static bool chance(sim *s, unsigned percent) { return roll(s, 100) < percent; }
-static int pick(sim *s, int len) { return (int)roll(s, (uint64_t)len); }
+/* ---- writes.c ---- */
+void client_writes(sim *s, sim_plan *p);
+void combined_write(sim *s, sim_plan *p);
 
-static void say(sim *s, const char *format, ...) __attribute__((format(printf, 2, 3)));
-static void say(sim *s, const char *format, ...) { /* appends to s->text */
-  size_t len = strlen(s->text);
-  va_list args;
-  va_start(args, format);
-  vsnprintf(s->text + len, TEXT - len, format, args);
-  va_end(args);
-}
+/* ---- runners.c ---- */
+void register_runner(sim *s, int i, bool healthy);
+void unregister_runner(sim *s);
+void send_answer(sim *s, sim_execution *e, bool healthy);
+void call_back(sim *s, sim_execution *e, bool healthy);
+void a_runner_speaks(sim *s);
+void a_runner_repeats(sim *s);
 
-static void mix(sim *s, tci_str bytes) { s->hash = tci_siphash(s->hash, 3, bytes); }
+/* ---- accidents.c ---- */
+void move_clock(sim *s);
+tci_str roll_policy(sim *s); /* a name, or that of nobody */
+void roll_set(sim *s, bool good);
+void swap_policies(sim *s, bool good);
+void start_again(sim *s, bool calls_die); /* the engine was restarted, or its model loaded afresh */
+
+/* ---- questions.c ---- */
+void ask_why(sim *s, sim_plan *p);
+
+/* ---- oracle.c ---- */
+tci_node *core_node(sim *s, const sim_plan *p, int i);
+void judge_plan(sim *s, sim_plan *p);
+
+/* ---- asked.c ---- */
+sim_asked *was_asked(const sim *s, const tci_attempt *a); /* NULL: nobody was asked about it yet */
+int policy_number(tci_str name);                          /* -1: there is none */
+void hear(const sim_policy *p, tci_hook hook, const tci_question *q, const tci_decision *d);
+void read_notes(sim *s);
+void judge_circuits(sim *s);
+void judge_decision(sim *s, sim_execution *e, const tci_attempt *a);
+void judge_readiness(sim *s);
+
+/* ---- seen.c ---- */
+tci_attempt *attempt_of(sim *s, const sim_execution *e);
+void after_step(fx *f, bool quiet, void *ctx);
+void judge(sim *s);          /* not in after_step: a write must have been taken over into sim_plan first */
+bool is_quiet(const sim *s); /* a step now is about its event alone: no timer is due before it */
 
 #endif

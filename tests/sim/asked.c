@@ -4,15 +4,12 @@
  * It is built from what the policies of policies.h were asked and answered. A question without an answer leaves a note in the
  * update; those are believed only when this program comes to the same.
  */
-#ifndef TCI_SIM_ASKED_H
-#define TCI_SIM_ASKED_H
-
 #include "world.h"
 
 /* ---- what is asked ---- */
 
 /* NULL: nobody was asked about it yet. */
-static sim_asked *was_asked(const sim *s, const tci_attempt *a) {
+sim_asked *was_asked(const sim *s, const tci_attempt *a) {
   return a->execution_id.len ? tci_map_get(&s->asked, a->execution_id) : NULL;
 }
 
@@ -47,7 +44,7 @@ static tci_str attached_name(const sim *s, const tci_stage *stage) {
   return s->set ? s->set->set.server : (tci_str){0};
 }
 
-static int policy_number(tci_str name) {
+int policy_number(tci_str name) {
   for (int i = 0; i < POLICIES; i++)
     if (tci_str_eq(policy_names[i], name)) return i;
   return -1;
@@ -59,7 +56,7 @@ static const sim_policy *attached(const sim *s, const tci_stage *stage) {
   return number < 0 ? NULL : s->circuits[number].policy;
 }
 
-static bool is_open(const sim *s, const sim_policy *p) {
+bool is_open(const sim *s, const sim_policy *p) {
   const sim_circuit *c = &s->circuits[p->number];
   return c->open && s->f.now.mono_us < c->until_us;
 }
@@ -78,7 +75,7 @@ static void hear_fault(sim *s, int number) {
 }
 
 /* What nobody was asked leaves nothing but a note. */
-static void read_notes(sim *s) {
+void read_notes(sim *s) {
   for (; s->notes < s->f.update.notes.len; s->notes++) {
     const tci_note *note = &s->f.update.notes.items[s->notes];
     s->opened -= note->kind == TCI_NOTE_CIRCUIT_OPEN;
@@ -177,7 +174,7 @@ static void hear_hook(sim *s, tci_hook hook, const tci_question *q, const tci_de
   }
 }
 
-static void hear(const sim_policy *p, tci_hook hook, const tci_question *q, const tci_decision *d) {
+void hear(const sim_policy *p, tci_hook hook, const tci_question *q, const tci_decision *d) {
   sim *s = &world;
   read_notes(s);
   if (s->turn != s->f.turns) s->spent = s->questions = 0;
@@ -203,7 +200,7 @@ static void hear(const sim_policy *p, tci_hook hook, const tci_question *q, cons
   c->open = false;
 }
 
-static void judge_circuits(sim *s) {
+void judge_circuits(sim *s) {
   for (int i = 0; i < POLICIES; i++) {
     const sim_circuit *c = &s->circuits[i];
     bool open, here = c->policy != NULL;
@@ -263,7 +260,7 @@ static void judge_record(sim *s, const tci_attempt *a) {
 }
 
 /* It was sent just now: by the last word of its policy. */
-static void judge_decision(sim *s, sim_execution *e, const tci_attempt *a) {
+void judge_decision(sim *s, sim_execution *e, const tci_attempt *a) {
   sim_asked *k = asked_of(s, a);
   if (k->hold_us > s->f.now.mono_us && k->hold_step > s->may_void) fx_fail("oracle: sent before the wait was over");
   bool there = tci_str_eq(a->runner_id, tci_str_from(k->runner));
@@ -367,7 +364,7 @@ static void judge_pending(sim *s, const tci_attempt *a) {
 }
 
 /* Whoever is ready has been sent, if anybody could take it and nobody said wait: a look at everybody by everybody. */
-static void judge_readiness(sim *s) {
+void judge_readiness(sim *s) {
   for (size_t e = 0; e < s->f.core->plan_list.len; e++) {
     const tci_plan *plan = s->f.core->plan_list.items[e];
     for (size_t i = 0; i < plan->nodes.len; i++) {
@@ -382,5 +379,3 @@ static void judge_readiness(sim *s) {
     }
   }
 }
-
-#endif

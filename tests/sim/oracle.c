@@ -1,12 +1,9 @@
-/* oracle: a naive second opinion on everything that happens: states, outcomes, versions, runners, deadlines, dispatches. */
-#ifndef TCI_SIM_ORACLE_H
-#define TCI_SIM_ORACLE_H
-
-#include "asked.h"
+/* oracle: a naive second opinion on plans and nodes: states, outcomes, versions. seen.c has the rest. */
+#include "world.h"
 
 /* ---- nodes ---- */
 
-static tci_node *core_node(sim *s, const sim_plan *p, int i) {
+tci_node *core_node(sim *s, const sim_plan *p, int i) {
   tci_plan *plan = tci_core_plan(s->f.core, p->id);
   if (!plan) fx_fail("a plan is gone");
   tci_str id = tci_str_from(p->nodes[i].id);
@@ -46,6 +43,19 @@ static bool has_failed_result(const tci_check *c) {
   return false;
 }
 
+/* What clients wrote into it is there, as they wrote it. */
+static void judge_said(const sim_node *n, const tci_check *c) {
+  for (int k = 0; k < n->said_len; k++) {
+    const tci_result *r = NULL;
+    for (size_t i = 0; i < c->results.len && !r; i++)
+      if (tci_str_eq(c->results.items[i].owner_type, TCI_STR("me")) &&
+          tci_str_eq(c->results.items[i].owner_id, tci_str_from(n->said[k].owner)))
+        r = &c->results.items[i];
+    if (!r || (n->said[k].final && !r->finalized_us) || (n->said[k].failed && !r->failure.present))
+      fx_fail("oracle: check %s has lost result me:%s", n->id, n->said[k].owner);
+  }
+}
+
 static void judge_check(sim *s, const sim_plan *p, int at, const tci_check *c) {
   const sim_node *n = &p->nodes[at];
   int known = truth(s, p, n), stages = 0, open = 0;
@@ -56,8 +66,9 @@ static void judge_check(sim *s, const sim_plan *p, int at, const tci_check *c) {
       stages++;
       open += !(r && r->finalized_us) && !tci_node_is_final(core_node(s, p, i));
     }
+  judge_said(n, c);
   bool failed = has_failed_result(c);
-  if (!p->seen[at].just && c->state == TCI_CHECK_FINAL)
+  if (c->state == TCI_CHECK_FINAL && (!p->seen[at].just || !s->was_quiet))
     open = 0; /* stages may be assigned to it later: they run in vain */
   if (c->state != TCI_CHECK_FINAL) {
     if (stages && !open) fx_fail("oracle: check %s has all its results and is not FINAL", n->id);
@@ -211,7 +222,7 @@ static bool judge_history(sim *s, sim_plan *p, int at, const tci_node *node) {
   return changed;
 }
 
-static void judge_plan(sim *s, sim_plan *p) {
+void judge_plan(sim *s, sim_plan *p) {
   const tci_plan *plan = tci_core_plan(s->f.core, p->id);
   int open = 0;
   bool changed = false, failed = false;
@@ -241,148 +252,3 @@ static void judge_plan(sim *s, sim_plan *p) {
   p->version = plan->version;
   p->touched = 0;
 }
-
-static sim_runner *runner_of(sim *s, tci_str id) { return &s->runners[id.ptr[1] - '0']; }
-static tci_attempt *attempt_of(sim *s, const sim_execution *e);
-
-static void judge_runners(sim *s) {
-  for (int i = 0; i < RUNNERS; i++) {
-    char id[4] = {'r', (char)('0' + i), 0};
-    sim_runner *r = &s->runners[i];
-    bool here = fx_runner(&s->f, id) != NULL, due = s->f.now.mono_us >= r->heard_us + r->ttl_us;
-    if (here && !r->here) fx_fail("oracle: runner %s came from nowhere", id);
-    if (here && due && !s->f.update.more) fx_fail("oracle: runner %s should have expired", id);
-    if (!here && r->here && !due && !s->unregistering) fx_fail("oracle: runner %s expired early", id);
-    r->here = here;
-  }
-  for (size_t i = 0; i < s->executions.len; i++) {
-    sim_execution *e = s->executions.items[i];
-    const tci_attempt *a = attempt_of(s, e);
-    if (!e->async || !tci_execution_is_live(a) || tci_map_get(&s->f.core->registrations, a->registration_id)) continue;
-    e->left |= s->unregistering;
-    if (!e->left) fx_fail("oracle: a runner expired and his work did not");
-  }
-}
-
-/* ---- dispatches, and the whole ---- */
-
-static sim_execution *execution_of(sim *s, tci_str id) {
-  for (size_t i = s->executions.len; i > 0; i--)
-    if (tci_str_eq(s->executions.items[i - 1]->id, id)) return s->executions.items[i - 1];
-  return NULL;
-}
-
-static tci_attempt *attempt_of(sim *s, const sim_execution *e) {
-  tci_stage *stage = tci_plan_stage(tci_core_plan(s->f.core, s->plans[e->plan].id), e->stage);
-  for (size_t i = 0; i < stage->attempts.len; i++)
-    if (tci_str_eq(stage->attempts.items[i]->execution_id, e->id)) return stage->attempts.items[i];
-  fx_fail("an execution is gone");
-}
-
-static void see_dispatch(sim *s, const tci_effect *effect) {
-  const tci_attempt *a = effect->attempt;
-  if (execution_of(s, a->execution_id)) fx_fail("oracle: an execution is sent twice");
-  int plan = 0;
-  while (!tci_str_eq(s->plans[plan].id, a->stage->node.plan->id)) plan++;
-  const tci_runner *r = a->runner;
-  if (!r || !r->modes[a->mode] || !tci_str_eq(r->runner_type, a->stage->runner_type) ||
-      s->f.now.mono_us >= runner_of(s, r->runner_id)->heard_us + runner_of(s, r->runner_id)->ttl_us)
-    fx_fail("oracle: sent to the wrong runner");
-  int64_t load = 0;
-  for (size_t i = 0; i < s->executions.len; i++) {
-    const tci_attempt *other = attempt_of(s, s->executions.items[i]);
-    load += tci_execution_is_live(other) && tci_str_eq(other->registration_id, r->registration_id);
-    if (other->stage == a->stage && tci_execution_is_live(other)) fx_fail("oracle: two live executions of one stage");
-  }
-  if (r->max_concurrent && load >= r->max_concurrent) fx_fail("oracle: a runner gets more than it takes");
-  sim_execution *e = tci_arena_new(&s->f.arena, sim_execution);
-  *e = (sim_execution){.id = tci_str_copy(&s->f.arena, a->execution_id),
-                       .plan = plan,
-                       .stage = tci_str_copy(&s->f.arena, a->stage->node.id),
-                       .async = a->mode == TCI_MODE_ASYNC,
-                       .calling = true,
-                       .sent_us = s->f.now.mono_us};
-  tci_vec_push(&s->executions, e);
-  judge_decision(s, e, a);
-}
-
-static void see_watch(sim *s, const tci_effect *effect) {
-  sim_plan *p = &s->plans[effect->token - 1];
-  const tci_watch_event *w = &effect->watch;
-  if (w->sequence <= p->watched) fx_fail("oracle: the watch goes backwards");
-  p->watched = w->sequence;
-  p->completed += !w->check && !w->stage;
-}
-
-/* Deadlines end nobody early. */
-static void judge_timeouts(sim *s) {
-  for (size_t i = 0; i < s->executions.len; i++) {
-    sim_execution *e = s->executions.items[i];
-    if (e->over) continue;
-    const tci_attempt *a = attempt_of(s, e);
-    if (tci_execution_is_live(a)) continue;
-    e->over = true;
-    if (a->failure.kind != TCI_FAILURE_TIMEOUT || e->survived_restart) continue;
-    int64_t least = a->mode == TCI_MODE_ASYNC && !a->accepted && s->f.limits.accept_timeout_ms < a->execution_ms
-                        ? s->f.limits.accept_timeout_ms
-                        : a->execution_ms;
-    bool said_so =
-        tci_str_cmp(a->failure.message, TCI_STR("DEADLINE_EXCEEDED")) > 0 && a->failure.message.ptr[0] == 'D';
-    if (!said_so && s->f.now.mono_us - e->sent_us < least * 1000) fx_fail("oracle: an attempt timed out early");
-  }
-}
-
-/* Those that ended hold no keys any more; before anybody new gets one. */
-static void give_back(sim *s) {
-  for (size_t i = 0; i < s->executions.len; i++) {
-    sim_execution *e = s->executions.items[i];
-    if (e->gave_back || tci_execution_is_live(attempt_of(s, e))) continue;
-    e->gave_back = true;
-    for (int key = 0; key < KEYS; key++) s->live[key] -= e->keys[key];
-  }
-}
-
-static void after_step(fx *f, bool quiet, void *ctx) {
-  (void)quiet;
-  sim *s = ctx;
-  read_notes(s);
-  if (s->faults || s->opened || s->closed) fx_fail("oracle: a fault or a circuit went unnoticed");
-  for (size_t i = 0; i < f->update.notes.len; i++) {
-    mix(s, (tci_str){(const char *)&f->update.notes.items[i].kind, sizeof(tci_note_kind)});
-    mix(s, f->update.notes.items[i].text);
-  }
-  s->notes = 0;
-  give_back(s);
-  if (!f->asleep) judge_circuits(s);
-  for (size_t i = 0; i < f->update.records.len; i++) {
-    const tci_record *record = &f->update.records.items[i];
-    mix(s, record->bytes);
-    if (record->plan_key && !record->plan_id.len) s->plans[record->plan_key - 1].touched++;
-  }
-  for (size_t i = 0; i < f->update.effects.len; i++) {
-    const tci_effect *e = &f->update.effects.items[i];
-    mix(s, (tci_str){(const char *)&e->kind, sizeof e->kind});
-    if (e->kind == TCI_EFFECT_REPLY) mix(s, tci_str_from(e->reply.status.message));
-  }
-  for (size_t i = 0; i < f->update.effects.len; i++) {
-    const tci_effect *e = &f->update.effects.items[i];
-    if (e->kind == TCI_EFFECT_DISPATCH) see_dispatch(s, e);
-    if (e->kind == TCI_EFFECT_WATCH) see_watch(s, e);
-  }
-}
-
-/* Not in after_step: a write must have been taken over into sim_plan first. */
-static void judge(sim *s) {
-  for (int i = 0; i < s->plans_len; i++) judge_plan(s, &s->plans[i]);
-  judge_runners(s);
-  judge_readiness(s);
-  judge_timeouts(s);
-  s->unregistering = false;
-  tci_buf_clear(&s->f.told);
-  for (int i = 0; i < FX_STREAMS; i++) tci_buf_clear(&s->f.streams[i]);
-}
-
-/* A step now is about its event alone: no timer is due before it. */
-static bool is_quiet(const sim *s) { return tci_core_next_due_us(s->f.core) > s->f.now.mono_us && !s->f.update.more; }
-
-#endif
