@@ -5,12 +5,14 @@
  * 2. The lock file is removed by its owner only, while it holds the lock; who gets a lock checks that the file it
  *    locked is still the one in the folder.
  * 3. TCP: SO_REUSEPORT is off (server.c), so a taken port is refused by the kernel.
+ * 4. The address that is told can be dialled on this machine: of one that listens everywhere it is the loopback.
  *
  * Callers: server.c.
  */
 #define _GNU_SOURCE 1
 #include "rpc/rpc_internal.h"
 
+#include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <netdb.h>
@@ -37,6 +39,7 @@ static tci_status lock_path(const char *path, tci_rpc_listener *out, char *messa
 static tci_status clear_stale(const char *path, char *message, size_t size);
 static bool same_file(int fd, const char *path);
 static int bind_errno(const char *host, const char *port);
+static bool is_everywhere(const char *host);
 static bool split(const char *address, char host[HOST_BYTES_MAX + 1], const char **port);
 static int add_port(grpc_server *server, const char *address);
 static tci_status refuse(tci_code code, char *message, size_t size, const char *format, ...)
@@ -141,11 +144,16 @@ static bool same_file(int fd, const char *path) {
 
 static tci_status listen_tcp(grpc_server *server, const char *address, tci_rpc_listener *out, char *message,
                              size_t size) {
-  char host[HOST_BYTES_MAX + 1];
+  char host[HOST_BYTES_MAX + 1], everywhere[16];
   const char *port;
+  if (address[0] == ':' && strlen(address) < 7) { /* ":50051" is every address of this machine, as in Go */
+    snprintf(everywhere, sizeof everywhere, "0.0.0.0%s", address);
+    address = everywhere;
+  }
   if (!split(address, host, &port))
     return refuse(TCI_INVALID_ARGUMENT, message, size,
-                  "cannot listen on \"%.300s\": an address is \"host:port\", \"[ipv6]:port\" or \"unix:/path\"",
+                  "cannot listen on \"%.300s\": an address is \"host:port\", \":port\" (everywhere), \"[ipv6]:port\" "
+                  "or \"unix:/path\"",
                   address);
   int bound = add_port(server, address);
   if (bound == 0) {
@@ -157,11 +165,23 @@ static tci_status listen_tcp(grpc_server *server, const char *address, tci_rpc_l
                   : error == EADDRINUSE ? "the port is taken, perhaps by another server"
                                         : strerror(error));
   }
+  const char *dialled = address;
   size_t head = (size_t)(port - address);
+  if (is_everywhere(host)) {
+    dialled = strchr(host, ':') ? "[::1]:" : "127.0.0.1:";
+    head = strlen(dialled);
+  }
   out->address = tci_malloc(head + 6);
-  memcpy(out->address, address, head);
+  memcpy(out->address, dialled, head);
   snprintf(out->address + head, 6, "%d", bound);
   return TCI_STATUS_OK;
+}
+
+static bool is_everywhere(const char *host) {
+  struct in_addr v4;
+  struct in6_addr v6;
+  if (inet_pton(AF_INET, host, &v4) == 1) return v4.s_addr == htonl(INADDR_ANY);
+  return inet_pton(AF_INET6, host, &v6) == 1 && IN6_IS_ADDR_UNSPECIFIED(&v6);
 }
 
 /* "host:port" and "[ipv6]:port"; `port` points into the address. */

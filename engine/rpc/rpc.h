@@ -38,7 +38,7 @@ typedef struct {
 } tci_rpc_handler;
 
 typedef struct {
-  const char *address;       /* "127.0.0.1:50051", "127.0.0.1:0", "unix:/path"; port 0 picks one */
+  const char *address; /* "127.0.0.1:50051", ":50051" (every address of this machine), "unix:/path"; port 0 picks one */
   int64_t message_bytes_max; /* 0: 4 MiB */
 } tci_rpc_server_options;
 
@@ -47,7 +47,8 @@ typedef struct {
 TCI_MUST_USE tci_status tci_rpc_server_open(tci_rpc *rpc, const tci_rpc_server_options *options,
                                             const tci_rpc_handler *handler, tci_rpc_server **out, char *message,
                                             size_t size);
-/* As clients dial it: "127.0.0.1:43211" (the port that was picked), "unix:/path". Borrowed from the server. */
+/* As clients on this machine dial it: "127.0.0.1:43211" (the port that was picked; also of one that listens on 0.0.0.0),
+ * "unix:/path". Borrowed from the server. */
 const char *tci_rpc_server_address(const tci_rpc_server *server);
 /* No new calls are taken (clients see UNAVAILABLE); calls that are in stay. Any thread. */
 void tci_rpc_server_stop(tci_rpc_server *server);

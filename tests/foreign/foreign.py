@@ -133,12 +133,12 @@ def unknown_field(number=900, payload=b"from a newer client"):
 # ---- the server ----
 
 class Server:
-    def __init__(self, *options):
+    def __init__(self, *options, listen="127.0.0.1:0"):
         assert BIN, "TURBOCI_BIN does not name the turboci program"
         self.folder = tempfile.mkdtemp(prefix="turboci-foreign-")
         self.errors = open(os.path.join(self.folder, "stderr"), "w+")
         self.process = subprocess.Popen(
-            [BIN, "serve", "--listen", "127.0.0.1:0", "--db", os.path.join(self.folder, "turboci.db"), *options],
+            [BIN, "serve", "--listen", listen, "--db", os.path.join(self.folder, "turboci.db"), *options],
             stdout=subprocess.PIPE, stderr=self.errors, text=True)
         atexit.register(self.stop)
         line = self.process.stdout.readline()

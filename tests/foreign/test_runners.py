@@ -171,6 +171,41 @@ class Runners(unittest.TestCase):
         self.assertEqual("cannot check out", self.stage().attempts[0].failure.message)
         self.assertEqual(INCOMPLETE, self.stage().attempts[0].state)
 
+    def test_an_answer_without_a_state_is_final_and_its_results_count(self):
+        def run(request, context):
+            answer = f.success(request, tests=3)
+            answer.ClearField("stage_state")
+            return answer
+
+        self.runner(run=run)
+        self.submit()
+        self.assertFalse(self.watch.until_complete().has_failures)
+        nodes = self.server.nodes(self.plan)
+        self.assertEqual((COMPLETE, 3), (nodes["s"].attempts[0].state, nodes["c"].results[0].data["tests"]))
+
+    def test_an_answer_with_a_state_that_ends_nothing_fails(self):
+        states = {"planned": f.STAGE_STATE_PLANNED, "attempting": f.STAGE_STATE_ATTEMPTING}
+        self.runner(run=lambda request, context: f.RunResponse(stage_state=states[request.stage_id]))
+        self.server.write(self.plan, stages=[f.StageWrite(id=name, runner_type=self.type) for name in states])
+        self.assertTrue(self.watch.until_complete().has_failures)
+        for name in states:
+            for attempt in self.stage(name).attempts:
+                self.assertIn("stage_state", attempt.failure.message)
+
+    def test_structs_are_there_even_when_they_are_empty(self):
+        runner = self.runner(modes=[SYNC, ASYNC])
+        for mode, name in ((SYNC, "s"), (ASYNC, "a")):
+            self.server.write(self.plan, checks=[f.CheckWrite(id="c" + name, state=f.CHECK_STATE_PLANNED)],
+                              stages=[f.StageWrite(id=name, runner_type=self.type, execution_mode=mode,
+                                                   assignments=[f.Assignment(target_check_id="c" + name)])])
+            request = runner.next()[0]
+            self.assertTrue(request.HasField("args"))
+            self.assertTrue(request.check_options[0].HasField("options"))
+        nodes = self.server.nodes(self.plan)
+        self.assertTrue(nodes["s"].HasField("args"))
+        self.assertTrue(nodes["a"].attempts[0].HasField("details"))
+        self.assertTrue(nodes["cs"].HasField("options"))
+
     def test_a_sync_execution_takes_progress_and_no_completion(self):
         go_on, texts = threading.Event(), []
 
@@ -191,8 +226,8 @@ class Runners(unittest.TestCase):
         self.assertEqual(1, self.info(runner).current_load)
         go_on.set()
         self.watch.until_complete()
-        self.assertEqual(["step 0", "step 1", "step 2"],
-                         [entry.message for entry in self.stage().attempts[0].progress])
+        self.assertEqual([("step 0", 0), ("step 1", 30), ("step 2", 60)],
+                         [(entry.message, entry.details["percent"]) for entry in self.stage().attempts[0].progress])
         self.assertEqual(1, len(texts))
         self.assertEqual(0, self.info(runner).current_load)
 
@@ -235,6 +270,25 @@ class Runners(unittest.TestCase):
         runner.complete(after)
         self.assertFalse(self.watch.until_complete().has_failures)
         self.assertEqual(COMPLETE, self.stage().attempts[0].state)
+
+    def test_who_listens_everywhere_tells_runners_an_address_to_call(self):
+        for listen in (":0", "0.0.0.0:0"):
+            server = f.Server(listen=listen)
+            plan = server.plan()
+            runner = f.Runner(server, "r", "t", modes=[ASYNC])
+            try:
+                server.write(plan, stages=[f.StageWrite(id="s", runner_type="t", execution_mode=ASYNC)])
+                request = runner.next()[0]
+                self.assertEqual("127.0.0.1", request.callback_address.rsplit(":", 1)[0])
+                with grpc.insecure_channel(request.callback_address) as channel:
+                    complete = channel.unary_unary(f.ORCHESTRATOR + "CompleteStageExecution", f.encode,
+                                                   f.CompleteStageExecutionResponse.FromString)
+                    done = f.CompleteStageExecutionRequest(execution_id=request.execution_id)
+                    self.assertTrue(complete(done, timeout=f.WAIT).acknowledged)
+                self.assertEqual(f.STAGE_STATE_FINAL, server.nodes(plan)["s"].state)
+            finally:
+                runner.close()
+                self.assertEqual(0, server.stop())
 
     def test_the_same_completion_in_other_words_is_acknowledged_and_another_is_not(self):
         runner, request = self.async_request()

@@ -681,7 +681,9 @@ static void an_address_that_is_none_is_refused(void **state) {
   world w = {.rpc = tci_rpc_open()};
   const char *bad[] = {"",
                        "127.0.0.1",
-                       ":50051",
+                       ":",
+                       ":port",
+                       ":123456",
                        "127.0.0.1:",
                        "127.0.0.1:port",
                        "127.0.0.1:65536",
@@ -699,6 +701,20 @@ static void an_address_that_is_none_is_refused(void **state) {
   assert_refused(&w, "unix:/nowhere/at/all.sock", TCI_UNAVAILABLE, "No such file");
   assert_refused(&w, "192.0.2.1:50051", TCI_UNAVAILABLE, "assign"); /* an address that is not ours */
   tci_rpc_close(w.rpc);
+}
+
+static void who_listens_everywhere_tells_an_address_to_dial(void **state) {
+  (void)state;
+  static const char *const everywhere[] = {":0", "0.0.0.0:0"};
+  for (size_t i = 0; i < sizeof everywhere / sizeof *everywhere; i++) {
+    world w;
+    world_open(&w, everywhere[i]);
+    assert_memory_equal(tci_rpc_server_address(w.server), "127.0.0.1:", 10);
+    result r;
+    call_and_wait(&w, "/test/Echo", TCI_STR("x"), &r);
+    assert_result(&r, TCI_OK, "", TCI_STR("x"));
+    world_close(&w);
+  }
 }
 
 static void a_unix_socket_in_use_is_refused(void **state) {
@@ -982,6 +998,7 @@ int main(void) {
       cmocka_unit_test(a_client_reconnects_to_a_server_that_was_restarted),
       cmocka_unit_test(a_taken_port_is_refused),
       cmocka_unit_test(an_address_that_is_none_is_refused),
+      cmocka_unit_test(who_listens_everywhere_tells_an_address_to_dial),
       cmocka_unit_test(a_unix_socket_in_use_is_refused),
       cmocka_unit_test(a_dead_servers_socket_is_replaced_and_a_live_ones_is_not),
       cmocka_unit_test(a_file_that_is_no_socket_is_left_alone),

@@ -23,9 +23,11 @@ function M.describe(parser)
   parser:option("--id", "Name of the runner; default: made of type, host and random digits."):argname("ID")
   parser:option("--type", "Type of the stages it takes; default: the kind."):argname("TYPE")
   parser:option("-j --jobs", "Stages at once; default: one per processor."):argname("N"):convert(common.count)
-  parser:option("--listen", "Where the server reaches it: HOST:PORT (port 0: any free one) or unix:/PATH.")
+  parser:option("--listen", "Where the server reaches it: HOST:PORT (port 0: any free one), :PORT (every address of "
+    .. "this machine) or unix:/PATH.")
     :argname("ADDR"):default("127.0.0.1:0")
-  parser:option("--address", "The address to register, when it is not the one it listens on."):argname("ADDR")
+  parser:option("--address", "The address to register, when it is not the one it listens on: for a server on another "
+    .. "machine."):argname("ADDR")
   parser:option("--metadata", "Told to policies, such as warm=yes or host=h7. May be repeated.")
     :argname("KEY=VALUE"):count("*")
   parser:option("--mode", "sync or async; default: both."):argname("MODE"):convert(mode)

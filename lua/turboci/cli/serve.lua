@@ -9,8 +9,8 @@ local M = {
 }
 
 function M.describe(parser)
-  parser:option("--listen", "Address: HOST:PORT (port 0: any free one) or unix:/PATH. There is no authentication: "
-    .. "keep it on this machine, or behind a proxy."):argname("ADDR"):default("127.0.0.1:50051")
+  parser:option("--listen", "Address: HOST:PORT (port 0: any free one), :PORT (every address of this machine) or "
+    .. "unix:/PATH. There is no authentication: keep it on this machine, or behind a proxy."):argname("ADDR"):default("127.0.0.1:50051")
   parser:option("--db", "File of the journal."):argname("PATH"):default("turboci.db")
   parser:option("--allow", "Hosts at which runners may listen, besides this machine: a host, HOST:PORT or "
     .. "unix:/FOLDER. May be repeated."):argname("HOST"):count("*")
@@ -19,7 +19,8 @@ function M.describe(parser)
     .. "info); nothing of it is used."):argname("NAME")
   parser:option("--limit", "Sets a limit; `turboci status --limits` lists them. May be repeated.")
     :argname("NAME=VALUE"):count("*")
-  parser:option("--callback-address", "Where async runners report to; default: the listen address."):argname("ADDR")
+  parser:option("--callback-address", "Where async runners report to; default: the listen address, as this "
+    .. "machine dials it. Give it when runners are on other machines."):argname("ADDR")
   parser:option("--log", "debug, info, warn, error or off. Default: warn; with --shadow: info."):argname("LEVEL")
     :choices({ "debug", "info", "warn", "error", "off" })
 end
@@ -73,6 +74,10 @@ function M.run(args)
     signals[2] = loop.on_signal("sigint", resume)
     print(("listening on %s db %s"):format(server:address(), args.db))
     io.stdout:flush()
+    if args.listen:find "^:" or args.listen:find "^0%.0%.0%.0:" or args.listen:find "^%[::%]:" then
+      common.notice("this is every address of this machine" .. (args.callback_address and "" or
+        "; async runners on other machines need --callback-address to report back"))
+    end
   end)
   common.notice(("%s: draining"):format(name == "sigint" and "SIGINT" or "SIGTERM"))
   server:stop()
