@@ -301,6 +301,24 @@ static bool refuse_not_live(tci_core *core, const tci_event *event, const tci_at
   return true;
 }
 
+/* On the wire 0 percent is the same as none said, so every entry has a `percent`, 0 included: who reports 0 finds it. One
+ * that the details bring along stands when the field says nothing. */
+static void keep_progress(tci_core *core, tci_attempt *a, const tci_command *cmd) {
+  tci_str details = cmd->update_execution.details;
+  int64_t percent = cmd->update_execution.progress_percent;
+  tci_buf value = {0}, entry = {0}, kept = {0};
+  tci_value_put_number(&value, (double)percent);
+  tci_struct_set((tci_str){0}, TCI_STR("percent"), tci_buf_str(&value), &entry);
+  if (percent)
+    tci_struct_merge(details, tci_buf_str(&entry), &kept);
+  else
+    tci_struct_merge(tci_buf_str(&entry), details, &kept);
+  tci_attempt_progress(core, a, cmd->update_execution.message, tci_buf_str(&kept), 0);
+  tci_buf_deinit(&value);
+  tci_buf_deinit(&entry);
+  tci_buf_deinit(&kept);
+}
+
 void tci_on_update_execution(tci_core *core, const tci_event *event) {
   const tci_command *cmd = &event->command;
   tci_status status;
@@ -325,18 +343,10 @@ void tci_on_update_execution(tci_core *core, const tci_event *event) {
     c.execution = TCI_EXECUTION_RUNNING;
     tci_emit(core, a->stage->node.plan, &c);
   }
-  tci_buf details = {0}, percent = {0};
-  if (cmd->update_execution.progress_percent) {
-    tci_value_put_number(&percent, (double)cmd->update_execution.progress_percent);
-    tci_struct_set(kept, TCI_STR("progress_percent"), tci_buf_str(&percent), &details);
-    kept = tci_buf_str(&details);
-  }
-  if (kept.len || cmd->update_execution.message.len)
-    tci_attempt_progress(core, a, cmd->update_execution.message, kept, 0);
+  if (cmd->update_execution.progress_percent || kept.len || cmd->update_execution.message.len)
+    keep_progress(core, a, cmd);
   else
     tci_attempt_place(core, a); /* a sign of life, nothing to keep */
-  tci_buf_deinit(&details);
-  tci_buf_deinit(&percent);
   tci_answer_ok(core, event, TCI_REPLY_STATUS);
 }
 

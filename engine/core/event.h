@@ -104,7 +104,7 @@ typedef struct {
 
 /* What a runner says at the end, by RunResponse or CompleteStageExecution. */
 typedef struct {
-  tci_stage_state stage_state;
+  tci_stage_state stage_state; /* UNKNOWN, the wire's default, arrives as FINAL unless there is a failure */
   tci_check_update *updates;
   size_t updates_len;
   tci_failure failure;

@@ -1,6 +1,7 @@
 /* codec_node: plan, check, stage, execution, runner -> their messages. Called by codec_reply.c.
  *
- * 1. A message field is there only when it says something: no empty groups, no zero timestamps, no unset retry.
+ * 1. A message field is there only when it says something: no empty groups, no zero timestamps, no unset retry. Structs are
+ *    always there (codec_node.h).
  * 2. The core's numbers are the wire's; the assertions below hold the two lists together.
  */
 #include "rpc/codec_node.h"
@@ -118,7 +119,7 @@ static Tci__Wire__V1__ProgressEntry **progress(tci_arena *arena, const tci_attem
     tci__wire__v1__progress_entry__init(m);
     m->message = tci_codec_text(arena, from->message);
     m->timestamp = tci_codec_time(arena, from->at_us);
-    m->details = tci_codec_struct(from->details);
+    TCI_CODEC_STRUCT(m, PROGRESS_ENTRY, DETAILS, details, from->details);
   }
   return list;
 }
@@ -152,7 +153,7 @@ static Tci__Wire__V1__CheckResult *result(tci_arena *arena, const tci_result *fr
   m->id = from->id;
   m->owner_type = tci_codec_text(arena, from->owner_type);
   m->owner_id = tci_codec_text(arena, from->owner_id);
-  m->data = tci_codec_struct(from->data);
+  TCI_CODEC_STRUCT(m, CHECK_RESULT, DATA, data, from->data);
   m->created_at = tci_codec_time(arena, from->created_us);
   m->finalized_at = tci_codec_time(arena, from->finalized_us);
   m->failure = failure(arena, &from->failure);
@@ -167,7 +168,7 @@ Tci__Wire__V1__Check *tci_codec_check(tci_arena *arena, const tci_check *check) 
   m->work_plan_id = tci_codec_text(arena, node->plan->id);
   m->state = (Tci__Wire__V1__CheckState)check->state;
   m->kind = tci_codec_text(arena, check->kind);
-  m->options = tci_codec_struct(check->options);
+  TCI_CODEC_STRUCT(m, CHECK, OPTIONS, options, check->options);
   m->n_results = check->results.len;
   m->results = tci_arena_array(arena, Tci__Wire__V1__CheckResult *, check->results.len);
   for (size_t i = 0; i < check->results.len; i++) m->results[i] = result(arena, &check->results.items[i]);
@@ -189,7 +190,7 @@ static Tci__Wire__V1__Attempt *attempt(tci_arena *arena, const tci_attempt *from
   m->state = (Tci__Wire__V1__AttemptState)from->state;
   /* Who works on it: the client that claimed it, or the runner it was given to. */
   m->process_uid = tci_codec_text(arena, from->process_uid.len ? from->process_uid : from->runner_id);
-  m->details = tci_codec_struct(from->details);
+  TCI_CODEC_STRUCT(m, ATTEMPT, DETAILS, details, from->details);
   m->n_progress = from->progress.len;
   m->progress = progress(arena, from);
   m->created_at = tci_codec_time(arena, from->created_us);
@@ -224,7 +225,7 @@ Tci__Wire__V1__Stage *tci_codec_stage(tci_arena *arena, const tci_stage *stage) 
   m->id = tci_codec_text(arena, node->id);
   m->work_plan_id = tci_codec_text(arena, node->plan->id);
   m->state = (Tci__Wire__V1__StageState)stage->state;
-  m->args = tci_codec_struct(stage->args);
+  TCI_CODEC_STRUCT(m, STAGE, ARGS, args, stage->args);
   m->n_attempts = stage->attempts.len;
   m->attempts = tci_arena_array(arena, Tci__Wire__V1__Attempt *, stage->attempts.len);
   for (size_t i = 0; i < stage->attempts.len; i++) m->attempts[i] = attempt(arena, stage->attempts.items[i]);

@@ -11,6 +11,11 @@
 
 char *tci_codec_text(tci_arena *arena, tci_str s);
 Google__Protobuf__Timestamp *tci_codec_time(tci_arena *arena, int64_t wall_us); /* 0 gives NULL: not set */
+/* Sets a Struct of a message. It is always sent, an empty one too: programs read its entries without asking whether it is
+ * there. TCI_CODEC_STRUCT(m, STAGE, ARGS, args, encoded) sets m->args of a Stage. */
+#define TCI_CODEC_STRUCT(m, MESSAGE, FIELD, field, encoded)                         \
+  ((m)->given_##field##_case = TCI__WIRE__V1__##MESSAGE##__GIVEN_##FIELD##_##FIELD, \
+   (m)->field = tci_codec_struct(encoded))
 ProtobufCBinaryData tci_codec_struct(tci_str encoded);
 
 Tci__Wire__V1__WorkPlan *tci_codec_plan(tci_arena *arena, const tci_plan *plan);

@@ -216,6 +216,8 @@ tci_status tci_codec_read_completion(tci_codec_reader *r, Tci__Wire__V1__StageSt
   }
   TCI_TRY(tci_codec_read_failure(r, NULL, "failure", failure, &out->failure));
   TCI_TRY(tci_codec_read_struct(r, NULL, "details", details, &out->details));
+  /* Runners that are done leave the state out. Before the digest: saying it in words the second time is no contradiction. */
+  if (out->stage_state == TCI_STAGE_UNKNOWN && !out->failure.present) out->stage_state = TCI_STAGE_FINAL;
   completion_digest(r, out);
   return TCI_STATUS_OK;
 }

@@ -178,7 +178,7 @@ static Tci__Wire__V1__CheckOptions *check_options(tci_arena *arena, const tci_ch
   tci__wire__v1__check_options__init(m);
   m->check_id = tci_codec_text(arena, check->node.id);
   m->kind = tci_codec_text(arena, check->kind);
-  m->options = tci_codec_struct(check->options);
+  TCI_CODEC_STRUCT(m, CHECK_OPTIONS, OPTIONS, options, check->options);
   return m;
 }
 
@@ -191,7 +191,7 @@ void tci_codec_run_request(const tci_attempt *attempt, tci_str callback_address,
   m.work_plan_id = tci_codec_text(&arena, stage->node.plan->id);
   m.stage_id = tci_codec_text(&arena, stage->node.id);
   m.attempt_idx = (int32_t)attempt->index;
-  m.args = tci_codec_struct(stage->args);
+  TCI_CODEC_STRUCT(&m, RUN_ASYNC_REQUEST, ARGS, args, stage->args);
   m.deadline = tci_codec_time(&arena, attempt->deadline_us);
   m.assigned_check_ids = tci_arena_array(&arena, char *, stage->assignments_len);
   m.check_options = tci_arena_array(&arena, Tci__Wire__V1__CheckOptions *, stage->assignments_len);

@@ -56,7 +56,7 @@ describe("callbacks:", function()
     }
     local execution = env:execution(plan, "s")
     local entry = execution.progress[1]
-    assert.same({ file = "main.c", left = { 3, 4 }, progress_percent = 40 }, entry.details)
+    assert.same({ file = "main.c", left = { 3, 4 }, percent = 40 }, entry.details)
     assert.is_true(entry.timestamp >= execution.dispatched_at)
     assert.same(execution.progress, env:stage(plan, "s").attempts[1].progress)
     assert.stage(plan, "s").has_state "ATTEMPTING"
@@ -87,7 +87,7 @@ describe("callbacks:", function()
     assert.execution(plan, "s").is_recorded { state = "COMPLETE", progress = messages }
     local last, lines = 0, {}
     for i, entry in ipairs(env:execution(plan, "s").progress) do
-      assert.equal(i * 20, entry.details.progress_percent)
+      assert.equal(i * 20, entry.details.percent)
       assert.is_true(entry.timestamp >= last)
       last = entry.timestamp
       lines[i] = table.concat(messages, " ", 1, i)

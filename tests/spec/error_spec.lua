@@ -147,9 +147,10 @@ describe("errors:", function()
     local runner = env:mock_runner { id = "r", type = "sync" }
     local async = env:mock_runner { id = "a", type = "async", auto_complete = false }
     -- What the stages of `runner` answer, by attempt; where the list ends, success.
+    local nonsense = { stage_state = "ATTEMPTING" } -- ends no stage: PROTOCOL
     local answers = {
-      default = { {}, {} }, -- neither failure nor state: PROTOCOL
-      ["default-spent"] = { {}, {}, {}, {} },
+      default = { nonsense, nonsense },
+      ["default-spent"] = { nonsense, nonsense, nonsense, nonsense },
       reported = { env.failure "no" },
     }
     function runner.on_run(request) return answers[request.stage_id][request.attempt_idx] end

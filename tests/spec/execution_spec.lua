@@ -216,8 +216,8 @@ describe("execution:", function()
     assert.execution(plan, "compile").is_recorded { state = "COMPLETE", progress = messages }
     assert.same(messages, plan.events:progress "compile")
     execution = env:execution(plan, "compile")
-    assert.same({ progress_percent = 10 }, execution.progress[1].details)
-    assert.same({ progress_percent = 60, file = "a.c" }, execution.progress[2].details)
+    assert.same({ percent = 10 }, execution.progress[1].details)
+    assert.same({ percent = 60, file = "a.c" }, execution.progress[2].details)
     local last = execution.dispatched_at
     for _, entry in ipairs(execution.progress) do
       assert.is_true(entry.timestamp >= last)

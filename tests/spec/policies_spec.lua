@@ -56,7 +56,7 @@ describe("shipped policies:", function()
   -- A hook that fails the first attempts (PROTOCOL), and succeeds from then on.
   local function fails(times)
     return function(request)
-      if request.attempt_idx <= times then return {} end
+      if request.attempt_idx <= times then return { stage_state = "PLANNED" } end
     end
   end
 

@@ -385,8 +385,8 @@ describe("refused:", function()
     })
   end
 
-  add("CompleteStageExecution", "no failure and no state", {
-    request = function() return { execution_id = next(running.pending) } end,
+  add("CompleteStageExecution", "a state that is no end", {
+    request = function() return { execution_id = next(running.pending), stage_state = "PLANNED" } end,
     code = "INVALID_ARGUMENT", says = "stage_state",
   })
   add("CompleteStageExecution", "a check that is not the stage's", {

@@ -44,7 +44,7 @@ describe("failures:", function()
       { "CANCELLED", function() return nil, { code = "CANCELLED", message = "m" } end, "UNREACHABLE", 2 },
       { "a broken connection", function() return testing.disconnect() end, "UNREACHABLE", 2 },
       { "DEADLINE_EXCEEDED", function() return nil, { code = "DEADLINE_EXCEEDED", message = "m" } end, "TIMEOUT", 2 },
-      { "neither failure nor state", function() return {} end, "PROTOCOL", 2 },
+      { "a state before its beginning", function() return { stage_state = "PLANNED" } end, "PROTOCOL", 2 },
       { "a state that is no end", function() return { stage_state = "ATTEMPTING" } end, "PROTOCOL", 2 },
       { "a check of somebody else", function()
         return { stage_state = "FINAL", check_updates = { { check_id = "other", finalize = true } } }
@@ -61,6 +61,18 @@ describe("failures:", function()
         assert.equal("FAILED", env:execution(plan, "s", 1).state)
       end)
     end
+
+    it("neither failure nor state is no failure", function()
+      env:mock_runner { type = "test", on_run = function(request)
+        local id = request.assigned_check_ids[1]
+        return { check_updates = { { check_id = id, finalize = true, result_data = { n = 3 } } } }
+      end }
+      workflow:check("c")
+      local plan = run { finalizes = "c" }
+      assert.stage(plan, "s").is_final { outcome = "SUCCEEDED", attempts = 1 }
+      assert.check(plan, "c").is_final { outcome = "SUCCEEDED" }
+      assert.same({ n = 3 }, env:check(plan, "c").results[1].data)
+    end)
 
     it("accepted = false is REJECTED", function()
       local runner = env:mock_runner { type = "test" }
@@ -86,7 +98,7 @@ describe("failures:", function()
 
   describe("retry:", function()
     it("other kinds than REPORTED get three attempts, with a growing pause", function()
-      env:mock_runner { type = "test", on_run = function() return {} end }
+      env:mock_runner { type = "test", on_run = function() return { stage_state = "PLANNED" } end }
       local plan = run()
       assert.stage(plan, "s").is_final { outcome = "FAILED", attempts = 3, failure_kind = "PROTOCOL" }
       local executions = env:executions(plan, "s")
@@ -339,7 +351,7 @@ describe("failures:", function()
   it("the same seed gives the same plan, byte for byte", function()
     local function trace()
       local other = testing.env { seed = 7 }
-      other:mock_runner { id = "r", type = "test", on_run = function() return {} end }
+      other:mock_runner { id = "r", type = "test", on_run = function() return { stage_state = "PLANNED" } end }
       local again = turboci.plan { name = "again" }
       again:stage("s", { runner = "test" })
       local plan = other:submit(again)

@@ -271,7 +271,7 @@ static void a_step_fires_so_many_timers_and_leaves_the_rest_to_the_next(void **s
 static void the_last_progress_entries_are_kept(void **state) {
   fx *f = *state;
   f->limits.progress_entries_max = 3;
-  f->limits.progress_bytes_max = 20;
+  f->limits.progress_bytes_max = 90; /* three of two letters and their percent */
   fx_renew(f);
   with_runner(f);
   fx_write(f, "s runner=go mode=async; t runner=go");
@@ -281,10 +281,10 @@ static void the_last_progress_entries_are_kept(void **state) {
   assert_true(tci_str_eq(fx_attempt(f, "s")->progress.items[0].message, TCI_STR("p2")));
   fx_reports(f, "s", "0123456789012345");
   assert_int_equal(fx_attempt(f, "s")->progress.len, 3);
-  fx_reports(f, "s", "01234567890123456789"); /* fills it alone */
+  fx_reports(f, "s", tci_fmt(&f->arena, "%090d", 0)); /* fills it alone */
   assert_int_equal(fx_attempt(f, "s")->progress.len, 1);
   fx_refuses_command(f, TCI_INVALID_ARGUMENT, "progress_bytes_max",
-                     fx_update_command(f, fx_execution(f, "s"), "012345678901234567890"));
+                     fx_update_command(f, fx_execution(f, "s"), tci_fmt(&f->arena, "%091d", 0)));
   fx_reports(f, "t", "a sync one may, too");
   fx_is(f, "t", "ATTEMPTING 1:RUNNING/RUNNING");
 }

@@ -495,6 +495,30 @@ static void a_completion_and_a_run_response_say_the_same(void **state) {
   done(&d);
 }
 
+static tci_stage_state state_of(const char *hex) {
+  tci_str response = unhex(hex);
+  tci_limits limits = tci_limits_default();
+  tci_arena arena = {0};
+  tci_answer answer = {0};
+  tci_codec_answer(TCI_MODE_SYNC, response, &limits, &arena, &answer);
+  assert_false(answer.unreadable);
+  tci_arena_deinit(&arena);
+  free((char *)response.ptr);
+  return answer.completion.stage_state;
+}
+
+static void an_end_without_a_state_is_final(void **state) {
+  (void)state;
+  assert_int_equal(state_of(""), TCI_STAGE_FINAL);
+  assert_int_equal(state_of("12030a0161"), TCI_STAGE_FINAL);   /* an update of check a */
+  assert_int_equal(state_of("0814"), TCI_STAGE_ATTEMPTING);    /* what it says in words stands */
+  assert_int_equal(state_of("1a030a0161"), TCI_STAGE_UNKNOWN); /* failure {message: a} */
+  decoded d;
+  decode(&d, "CompleteStageExecution", "0a0161");
+  assert_int_equal(d.command.complete_execution.completion.stage_state, TCI_STAGE_FINAL);
+  done(&d);
+}
+
 static void digest_of(const char *hex, uint64_t out[2]) {
   decoded d;
   decode(&d, "CompleteStageExecution", hex);
@@ -526,6 +550,8 @@ static void digests_ignore_the_order_of_map_entries_and_nothing_else(void **stat
   }
   digest_of("1028", one);
   digest_of("10282200", other); /* failure {}: an empty message is 'not given' */
+  assert_memory_equal(one, other, sizeof one);
+  digest_of("", other); /* no state is FINAL */
   assert_memory_equal(one, other, sizeof one);
   digest_of("10282a120a070a0161120220010a070a016212022001", one);
   digest_of("10282a120a070a0162120220010a070a016112022001", other);
@@ -583,6 +609,7 @@ int main(void) {
       cmocka_unit_test(the_scan_guards_every_request),
       cmocka_unit_test(a_full_arena_is_resource_exhausted_at_any_moment),
       cmocka_unit_test(a_completion_and_a_run_response_say_the_same),
+      cmocka_unit_test(an_end_without_a_state_is_final),
       cmocka_unit_test(digests_ignore_the_order_of_map_entries_and_nothing_else),
       cmocka_unit_test(run_async_answers_say_yes_or_no),
       cmocka_unit_test(nonsense_answers_are_unreadable_and_say_why),

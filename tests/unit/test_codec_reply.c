@@ -717,6 +717,41 @@ static void run_requests_name_the_checks_that_count(void **state) {
   forget(run);
 }
 
+static void empty_structs_are_there(void **state) {
+  (void)state;
+  world w;
+  world_init(&w);
+  const tci_str none = {NULL, 0};
+  w.check.options = w.result.data = w.stage.args = w.attempt.details = w.progress.details = none;
+  const tci_check *checks[] = {&w.check};
+  const tci_stage *stages[] = {&w.stage};
+  tci_reply nodes = {.command = TCI_COMMAND_QUERY_NODES,
+                     .kind = TCI_REPLY_NODES,
+                     .checks = checks,
+                     .checks_len = 1,
+                     .stages = stages,
+                     .stages_len = 1};
+  Turboci__V1__QueryNodesResponse *m = reply(&nodes, &turboci__v1__query_nodes_response__descriptor);
+  assert_non_null(m->checks[0]->options);
+  assert_non_null(m->checks[0]->results[0]->data);
+  assert_non_null(m->stages[0]->args);
+  assert_non_null(m->stages[0]->attempts[0]->details);
+  assert_non_null(m->stages[0]->attempts[0]->progress[0]->details);
+  forget(m);
+  tci_buf buf = {0};
+  tci_codec_run_request(&w.attempt, TCI_STR("127.0.0.1:50051"), &buf);
+  Turboci__V1__RunAsyncRequest *async = parse(&turboci__v1__run_async_request__descriptor, &buf);
+  assert_non_null(async->args);
+  assert_non_null(async->check_options[0]->options);
+  forget(async);
+  w.attempt.mode = TCI_MODE_SYNC;
+  tci_codec_run_request(&w.attempt, TCI_STR("127.0.0.1:50051"), &buf);
+  Turboci__V1__RunRequest *sync = parse(&turboci__v1__run_request__descriptor, &buf);
+  assert_non_null(sync->args);
+  assert_non_null(sync->check_options[1]->options);
+  forget(sync);
+}
+
 static void times_before_1970_count_forward(void **state) {
   (void)state;
   Turboci__V1__WorkPlanEvent *m = event(&(tci_watch_event){.at_us = -1});
@@ -742,6 +777,7 @@ int main(void) {
       cmocka_unit_test(server_info_lists_every_limit),
       cmocka_unit_test(watch_events_carry_their_node),
       cmocka_unit_test(run_requests_name_the_checks_that_count),
+      cmocka_unit_test(empty_structs_are_there),
       cmocka_unit_test(times_before_1970_count_forward),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);

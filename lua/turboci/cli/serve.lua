@@ -10,7 +10,8 @@ local M = {
 
 function M.describe(parser)
   parser:option("--listen", "Address: HOST:PORT (port 0: any free one), :PORT (every address of this machine) or "
-    .. "unix:/PATH. There is no authentication: keep it on this machine, or behind a proxy."):argname("ADDR"):default("127.0.0.1:50051")
+    .. "unix:/PATH. There is no authentication: keep it on this machine, or behind a proxy.")
+    :argname("ADDR"):default("127.0.0.1:50051")
   parser:option("--db", "File of the journal."):argname("PATH"):default("turboci.db")
   parser:option("--allow", "Hosts at which runners may listen, besides this machine: a host, HOST:PORT or "
     .. "unix:/FOLDER. May be repeated."):argname("HOST"):count("*")
