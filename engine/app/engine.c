@@ -73,6 +73,7 @@ static bool load_one(void *ctx, const tci_store_record *r) {
 static tci_status load_plan(tci_engine *e, tci_core *core, uint64_t key) {
   loading l = {core, TCI_STATUS_OK};
   TCI_TRY(tci_store_load(e->store, key, load_one, &l));
+  if (l.status.code == TCI_OK) tci_core_loaded(core, key);
   return l.status;
 }
 

@@ -90,6 +90,10 @@ void tci_check_settle(tci_core *core, tci_check *check) {
     const tci_stage *stage = a->stage;
     const tci_result *r = a->result ? &check->results.items[a->result - 1] : NULL;
     if (r && r->finalized_us) continue;
+    if (core->changes_left <= 0) {
+      tci_list_ended(core, &check->node);
+      return;
+    }
     tci_failure failure = {0};
     if (!r || (stage->node.outcome != TCI_OUTCOME_SUCCEEDED && !r->failure.present)) {
       failure = missing_result(core, stage);

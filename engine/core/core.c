@@ -56,8 +56,8 @@ void tci_core_free(tci_core *core) {
   tci_vec_free(&core->awake);
   tci_vec_free(&core->pool_list);
   tci_vec_free(&core->free_slots);
-  tci_vec_free(&core->resolved);
-  tci_vec_free(&core->finished);
+  tci_vec_free(&core->resolved.nodes);
+  tci_vec_free(&core->ended.nodes);
   tci_vec_free(&core->touched);
   tci_vec_free(&core->buffers);
   tci_vec_free(&core->garbage);
@@ -121,6 +121,7 @@ void tci_emit(tci_core *core, tci_plan *plan, tci_change *change) {
     stamp(core, plan, change);
     if (change->node) old_state = node_state(plan->nodes.items[change->node - 1]);
   }
+  core->changes_left--;
   tci_record_put_change(buf, change, &core->scratch);
   if (plan)
     plan->sequence++;
@@ -160,6 +161,7 @@ static void fire_timers(tci_core *core) {
   for (int64_t n = 0; n < core->limits.turn_timers_max; n++) {
     tci_timer *timer = tci_heap_first(&core->timers);
     if (!timer || timer->due_us > core->now.mono_us) return;
+    if (core->changes_left <= 0) break;
     if (core->instructions_left <= 0) break; /* what fails now could not be asked about any more */
     tci_heap_clear(&core->timers, timer);
     if (timer->kind == TCI_TIMER_ATTEMPT)
@@ -195,6 +197,7 @@ static void wake_up(tci_core *core, bool calls_died) {
   TCI_VEC(tci_attempt *) attempts = {0};
   for (size_t p = 0; p < core->plan_list.len; p++) {
     tci_plan *plan = core->plan_list.items[p];
+    tci_list_left_over(core, plan);
     if (plan->live_attempts == 0) continue;
     for (size_t n = 0; n < plan->nodes.len; n++) {
       tci_node *node = plan->nodes.items[n];
@@ -278,6 +281,7 @@ void tci_core_step(tci_core *core, const tci_event *event, tci_update *update) {
   core->step_no++;
   core->buffers_len = core->record = 0;
   core->touched.len = 0;
+  core->changes_left = core->limits.step_changes_max;
 
   fire_timers(core); /* what is due comes first: nobody is dispatched to a runner that has expired */
   tci_react(core);
@@ -292,6 +296,7 @@ void tci_core_step(tci_core *core, const tci_event *event, tci_update *update) {
   }
   tci_react(core);
   tci_dispatch(core);
+  if (core->ended.nodes.len || core->resolved.nodes.len) update->more = true;
   settle_plans(core);
   close_records(core);
   core->update = NULL;
@@ -338,7 +343,6 @@ static tci_status apply_record(tci_core *core, const tci_record *record, uint64_
       tci_watch_notify(core, plan, &change, old_state);
   }
   if (more < 0) return broken_record;
-  if (plan) tci_plan_touch(core, plan);
   return TCI_STATUS_OK;
 }
 
@@ -348,6 +352,13 @@ tci_status tci_core_load(tci_core *core, const tci_record *record) {
   core->loading = false;
   empty_garbage(core);
   return status;
+}
+
+void tci_core_loaded(tci_core *core, uint64_t plan_key) {
+  tci_plan *plan = tci_map_get(&core->plans_by_key, TCI_U64_KEY(&plan_key));
+  if (!plan) return;
+  tci_list_left_over(core, plan);
+  tci_plan_touch(core, plan);
 }
 
 tci_status tci_core_replay(tci_core *scratch, const tci_record *record, const tci_command *watch, uint64_t token,
@@ -386,7 +397,7 @@ void tci_plan_touch(tci_core *core, tci_plan *plan) {
     tci_link_remove(&plan->idle);
     core->idle_len--;
   }
-  if (plan->live_attempts || !tci_list_empty(&plan->watchers)) return;
+  if (plan->live_attempts || plan->listed || !tci_list_empty(&plan->watchers)) return;
   tci_list_push(&core->idle, &plan->idle);
   core->idle_len++;
 }

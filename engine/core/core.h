@@ -24,6 +24,9 @@ void tci_core_free(tci_core *core); /* NULL is fine */
  * the first record of a plan. DATA_LOSS (static text) when the bytes are not a record or do not fit the model: the
  * caller stops (never guess). */
 TCI_MUST_USE tci_status tci_core_load(tci_core *core, const tci_record *record);
+/* All records of a plan (0: the runners) were applied: it may be evicted from now on, and what its last step left to the next is
+ * taken up by the next step. */
+void tci_core_loaded(tci_core *core, uint64_t plan_key);
 /* ---- work ---- */
 
 /* Before the first step of a turn: what may be asked of policies is counted by the turn. */

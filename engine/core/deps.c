@@ -36,7 +36,42 @@ void tci_group_resolve(tci_core *core, tci_node *node) {
     group->state = TCI_GROUP_UNSATISFIED;
   else
     return;
-  if (!core->loading) tci_vec_push(&core->resolved, node);
+  tci_list_resolved(core, node);
+}
+
+/* ---- what follows ---- */
+
+static void list(tci_core *core, tci_worklist *work, tci_node *node, uint8_t bit) {
+  if (core->loading || node->listed & bit) return;
+  node->listed |= bit;
+  node->plan->listed++;
+  tci_vec_push(&work->nodes, node);
+}
+
+void tci_list_resolved(tci_core *core, tci_node *node) { list(core, &core->resolved, node, TCI_LISTED_RESOLVED); }
+void tci_list_ended(tci_core *core, tci_node *node) { list(core, &core->ended, node, TCI_LISTED_ENDED); }
+
+/* The next node of a list, which it leaves; NULL: there is none. */
+static tci_node *take(tci_core *core, tci_worklist *work, uint8_t bit) {
+  if (work->next == work->nodes.len) {
+    work->next = work->nodes.len = 0;
+    return NULL;
+  }
+  tci_node *node = work->nodes.items[work->next++];
+  node->listed &= (uint8_t)~bit;
+  if (--node->plan->listed == 0) tci_plan_touch(core, node->plan);
+  return node;
+}
+
+void tci_list_left_over(tci_core *core, tci_plan *plan) {
+  if (plan->state == TCI_PLAN_SETTLED) return;
+  for (size_t i = 0; i < plan->nodes.len; i++) {
+    tci_node *node = plan->nodes.items[i];
+    const tci_check *check = node->kind == TCI_NODE_CHECK ? tci_node_check(node) : NULL;
+    bool planned = check ? check->state == TCI_CHECK_PLANNED : tci_node_stage(node)->state == TCI_STAGE_PLANNED;
+    if (planned && node->group.state != TCI_GROUP_OPEN) tci_list_resolved(core, node);
+    if (check && check->assigned.len && !check->pending && check->state != TCI_CHECK_FINAL) tci_list_ended(core, node);
+  }
 }
 
 static void react_check(tci_core *core, tci_check *check) {
@@ -57,21 +92,35 @@ static void react_stage(tci_core *core, tci_stage *stage) {
     tci_stage_start(core, stage);
 }
 
-/* Two worklists instead of recursion: a chain of a million skipped stages needs no stack. */
+static void react_ended(tci_core *core, tci_node *node) {
+  if (node->kind == TCI_NODE_CHECK) {
+    tci_check_settle(core, tci_node_check(node));
+    return;
+  }
+  const tci_stage *stage = tci_node_stage(node);
+  for (size_t i = 0; i < stage->assignments_len; i++)
+    if (tci_goal_counts(stage->assignments[i].goal)) tci_check_settle(core, stage->assignments[i].check);
+}
+
+static void react_resolved(tci_core *core, tci_node *node) {
+  if (node->group.state == TCI_GROUP_OPEN) return; /* its dependencies were replaced meanwhile */
+  if (node->kind == TCI_NODE_CHECK)
+    react_check(core, tci_node_check(node));
+  else
+    react_stage(core, tci_node_stage(node));
+}
+
+/* Two worklists instead of recursion: a chain of a million skipped stages needs no stack. What is left in them when the
+ * step has changed enough is derived state: a restart finds it again (tci_list_left_over). */
 void tci_react(tci_core *core) {
-  for (size_t r = 0, f = 0; r < core->resolved.len || f < core->finished.len;) {
-    if (f < core->finished.len) {
-      tci_stage *stage = tci_node_stage(core->finished.items[f++]);
-      for (size_t i = 0; i < stage->assignments_len; i++)
-        if (tci_goal_counts(stage->assignments[i].goal)) tci_check_settle(core, stage->assignments[i].check);
+  while (core->changes_left > 0) {
+    tci_node *node = take(core, &core->ended, TCI_LISTED_ENDED);
+    if (node) {
+      react_ended(core, node);
       continue;
     }
-    tci_node *node = core->resolved.items[r++];
-    if (node->group.state == TCI_GROUP_OPEN) continue; /* its dependencies were replaced meanwhile */
-    if (node->kind == TCI_NODE_CHECK)
-      react_check(core, tci_node_check(node));
-    else
-      react_stage(core, tci_node_stage(node));
+    node = take(core, &core->resolved, TCI_LISTED_RESOLVED);
+    if (!node) return;
+    react_resolved(core, node);
   }
-  core->resolved.len = core->finished.len = 0;
 }

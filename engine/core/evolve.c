@@ -288,8 +288,7 @@ static const char *check_state(tci_core *core, tci_plan *plan, tci_check *check,
   if (!tci_check_may_move(check->state, to)) return "a check makes an illegal move";
   check->state = to;
   if (to == TCI_CHECK_FINAL) finished(core, plan, &check->node, c);
-  if (to == TCI_CHECK_PLANNED && check->node.group.state != TCI_GROUP_OPEN && !core->loading)
-    tci_vec_push(&core->resolved, &check->node);
+  if (to == TCI_CHECK_PLANNED && check->node.group.state != TCI_GROUP_OPEN) tci_list_resolved(core, &check->node);
   return NULL;
 }
 
@@ -300,7 +299,7 @@ static const char *stage_state(tci_core *core, tci_plan *plan, tci_stage *stage,
   if (to != TCI_STAGE_FINAL) return NULL;
   for (size_t i = 0; i < stage->assignments_len; i++) mark_done(&stage->assignments[i]);
   finished(core, plan, &stage->node, c);
-  if (!core->loading) tci_vec_push(&core->finished, &stage->node);
+  tci_list_ended(core, &stage->node);
   return NULL;
 }
 

@@ -76,6 +76,14 @@ struct tci_watcher {
   bool include_progress;
 };
 
+/* Nodes from which something follows; drained by tci_react, over several steps when it is very much. */
+typedef struct {
+  TCI_VEC(tci_node *) nodes;
+  size_t next; /* those before it are done */
+} tci_worklist;
+
+enum { TCI_LISTED_RESOLVED = 1, TCI_LISTED_ENDED = 2 }; /* tci_node.listed */
+
 enum { TCI_TIMER_ATTEMPT = 1, TCI_TIMER_RUNNER = 2 };
 
 struct tci_core {
@@ -118,8 +126,9 @@ struct tci_core {
   bool loading;       /* applying the journal: nothing is decided */
   tci_time now;
   tci_rng rng;
-  TCI_VEC(tci_node *) resolved; /* groups that resolved, nodes to react */
-  TCI_VEC(tci_node *) finished; /* stages that became FINAL: their checks to look at */
+  int64_t changes_left;  /* of step_changes_max */
+  tci_worklist resolved; /* groups that resolved, nodes to react */
+  tci_worklist ended;    /* stages that became FINAL: their checks to look at; checks that nothing is pending for */
   TCI_VEC(tci_plan *) touched;
   TCI_VEC(tci_buf) buffers; /* one per record of the step, reused */
   size_t buffers_len;
@@ -152,8 +161,14 @@ tci_check *tci_plan_check(const tci_plan *plan, tci_str id);
 tci_stage *tci_plan_stage(const tci_plan *plan, tci_str id);
 
 /* ---- deps.c ---- */
-/* Reacts to every group that resolved and every stage that ended, until nothing follows any more. */
+/* Reacts to every group that resolved and every stage that ended, until nothing follows any more, or the step has changed
+ * so much that the rest is left to the next (update->more). */
 void tci_react(tci_core *core);
+/* A node goes on core->resolved or core->ended; nothing while the journal is applied. */
+void tci_list_resolved(tci_core *core, tci_node *node);
+void tci_list_ended(tci_core *core, tci_node *node);
+/* After a load: lists the nodes from which something follows that the journal does not hold yet. */
+void tci_list_left_over(tci_core *core, tci_plan *plan);
 /* A group was just linked, or `target` became FINAL: count. Part of evolve. */
 void tci_group_count(tci_core *core, tci_edge *edge);
 void tci_group_resolve(tci_core *core, tci_node *node);
@@ -188,7 +203,8 @@ const char *tci_completion_fault(tci_core *core, const tci_attempt *attempt, con
 void tci_completion_apply(tci_core *core, tci_attempt *attempt, const tci_completion *completion);
 /* Keeps the details, and the check updates that will not be applied, with the attempt. */
 void tci_completion_keep(tci_core *core, tci_attempt *attempt, const tci_completion *completion);
-void tci_check_settle(tci_core *core, tci_check *check); /* FINAL when nothing is pending */
+/* FINAL when nothing is pending; in a step that has changed too much already, in the next. */
+void tci_check_settle(tci_core *core, tci_check *check);
 void tci_check_finish(tci_core *core, tci_check *check, tci_outcome outcome, tci_reason reason);
 void tci_check_put_result(tci_core *core, tci_check *check, tci_str owner_type, tci_str owner_id, tci_str data,
                           bool finalize, const tci_failure *failure);

@@ -60,6 +60,7 @@ static const char *check_attempts(const tci_stage *stage, tci_arena *arena) {
 
 static const char *check_check(tci_check *check, tci_arena *arena) {
   size_t pending = 0;
+  bool listed = check->node.listed;
   for (size_t i = 0; i < check->assigned.len; i++) {
     const tci_assignment *a = check->assigned.items[i];
     tci_stage *stage = a->stage;
@@ -69,9 +70,10 @@ static const char *check_check(tci_check *check, tci_arena *arena) {
     bool done = stage->state == TCI_STAGE_FINAL || (r && r->finalized_us);
     if (a->done != done) BROKEN("19: assignment of '%.*s' is miscounted", TCI_STR_ARG(check->node.id));
     pending += !done;
+    listed |= stage->node.listed != 0;
   }
   if (pending != check->pending) BROKEN("19: check '%.*s' counts pending results wrongly", TCI_STR_ARG(check->node.id));
-  if (check->assigned.len && !pending && check->state != TCI_CHECK_FINAL)
+  if (check->assigned.len && !pending && check->state != TCI_CHECK_FINAL && !listed)
     BROKEN("12: check '%.*s' should be FINAL", TCI_STR_ARG(check->node.id));
   return NULL;
 }
@@ -84,27 +86,30 @@ static const char *check_node(tci_node *node, tci_arena *arena) {
   bool ready = node->group.state != TCI_GROUP_OPEN;
   if (node->kind == TCI_NODE_CHECK) {
     tci_check *check = tci_node_check(node);
-    if (ready && check->state == TCI_CHECK_PLANNED) BROKEN("9: check '%.*s' lags", TCI_STR_ARG(node->id));
+    if (ready && check->state == TCI_CHECK_PLANNED && !node->listed)
+      BROKEN("9: check '%.*s' lags", TCI_STR_ARG(node->id));
     return check_check(check, arena);
   }
   tci_stage *stage = tci_node_stage(node);
-  if (ready && stage->state == TCI_STAGE_PLANNED) BROKEN("9: stage '%.*s' lags", TCI_STR_ARG(node->id));
+  if (ready && stage->state == TCI_STAGE_PLANNED && !node->listed)
+    BROKEN("9: stage '%.*s' lags", TCI_STR_ARG(node->id));
   if (!ready && stage->attempts.len) BROKEN("9: stage '%.*s' ran before its time", TCI_STR_ARG(node->id));
   return check_attempts(stage, arena);
 }
 
 static const char *check_plan(const tci_plan *plan, tci_arena *arena) {
-  size_t unfinished = 0, live = 0;
+  size_t unfinished = 0, live = 0, listed = 0;
   for (size_t i = 0; i < plan->nodes.len; i++) {
     tci_node *node = plan->nodes.items[i];
     const char *fault = check_node(node, arena);
     if (fault) return fault;
     unfinished += !tci_node_is_final(node);
+    listed += (node->listed & 1) + (node->listed >> 1);
     if (node->kind != TCI_NODE_STAGE) continue;
     const tci_attempt *a = tci_stage_attempt(tci_node_stage(node));
     live += a && a->execution && tci_attempt_is_open(a);
   }
-  if (unfinished != plan->open_nodes || live != plan->live_attempts)
+  if (unfinished != plan->open_nodes || live != plan->live_attempts || listed != plan->listed)
     BROKEN("19: plan '%.*s' counts wrongly", TCI_STR_ARG(plan->id));
   if ((plan->state == TCI_PLAN_SETTLED) != (plan->nodes.len && !unfinished))
     BROKEN("16: plan '%.*s' settles wrongly", TCI_STR_ARG(plan->id));

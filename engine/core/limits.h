@@ -25,6 +25,8 @@
   X(assignments_per_stage_max, 1000, "checks that one stage is assigned to")                                          \
   X(attempts_per_stage_max, 1000, "attempts of one stage, whatever its own retry or a policy says")                   \
   X(results_per_check_max, 10000, "results that clients write into one check")                                        \
+  X(write_nodes_max, 20000, "nodes of one write")                                                                     \
+  X(write_edges_max, 100000, "dependencies and assignments of one write, together")                                   \
   X(priority_max, 100, "priorities go from minus this to this")                                                       \
   X(duration_ms_max, 2592000000, "any timeout or backoff: 30 days")                                                   \
   X(plans_in_memory_max, 10000, "plans kept in memory besides those with work under way or a watcher")                \
@@ -34,6 +36,7 @@
   X(queue_requests_max, 10000, "requests that wait for the engine")                                                   \
   X(turn_events_max, 256, "events taken in one turn")                                                                 \
   X(turn_timers_max, 256, "timers fired in one step")                                                                 \
+  X(step_changes_max, 10000, "changes of one step; what follows from more goes on in the next ones")                  \
   X(policy_asks_per_turn, 256, "questions to policies about queued executions in one turn")                           \
   X(policy_instructions_max, 20000, "Lua instructions of one policy call, and 100 more for each candidate")           \
   X(policy_instructions_per_turn, 1000000, "Lua instructions of all policy calls in one turn, about")                 \

@@ -60,7 +60,8 @@ struct tci_node {
   tci_reason reason;
   tci_group group;
   TCI_VEC(tci_edge *) dependents; /* edges whose target is this node */
-  uint64_t mark;                  /* scratch of the cycle search */
+  uint8_t listed; /* rebuilt: the work lists it is in, a bit each: what follows from it is still to come */
+  uint64_t mark;  /* scratch of the cycle search */
 };
 
 typedef struct {
@@ -181,6 +182,7 @@ struct tci_plan {
   tci_map checks, stages;    /* id -> node */
   size_t open_nodes;         /* not FINAL */
   size_t live_attempts;      /* executions not terminal */
+  size_t listed;             /* rebuilt: places in work lists that its nodes have */
   size_t checks_final, stages_final, nodes_failed, nodes_cancelled;
   tci_link watchers; /* list of tci_watcher */
   tci_link idle;     /* in core->idle while it may be evicted */

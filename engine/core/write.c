@@ -68,6 +68,25 @@ static bool take(tci_write *w, tci_prepared *item) {
                          (long long)w->core->limits.nodes_per_plan_max);
 }
 
+/* What one turn can do at once. The message alone is no bound: a node may take seven bytes of it. */
+static bool is_not_too_much(tci_write *w, const tci_command *cmd) {
+  const tci_limits *limits = &w->core->limits;
+  size_t nodes = cmd->write_nodes.checks_len + cmd->write_nodes.stages_len, edges = 0;
+  for (size_t i = 0; i < cmd->write_nodes.checks_len; i++) edges += cmd->write_nodes.checks[i].dependencies.len;
+  for (size_t i = 0; i < cmd->write_nodes.stages_len; i++)
+    edges += cmd->write_nodes.stages[i].dependencies.len + cmd->write_nodes.stages[i].assignments_len;
+  if (nodes > (size_t)limits->write_nodes_max)
+    return tci_write_fault(w, NULL, TCI_RESOURCE_EXHAUSTED,
+                           "the write has %zu nodes, over the limit write_nodes_max (%lld); spread them over several",
+                           nodes, (long long)limits->write_nodes_max);
+  if (edges > (size_t)limits->write_edges_max)
+    return tci_write_fault(w, NULL, TCI_RESOURCE_EXHAUSTED,
+                           "the write has %zu dependencies and assignments, over the limit write_edges_max (%lld); "
+                           "spread them over several",
+                           edges, (long long)limits->write_edges_max);
+  return true;
+}
+
 static bool prepare(tci_write *w, const tci_command *cmd) {
   size_t checks = cmd->write_nodes.checks_len;
   w->len = checks + cmd->write_nodes.stages_len;
@@ -314,8 +333,8 @@ void tci_on_write_nodes(tci_core *core, const tci_event *event) {
   tci_plan *plan = tci_find_plan(core, event);
   if (!plan) return;
   tci_write w = {.core = core, .event = event, .plan = plan, .arena = &core->update->arena};
-  if (expected(&w, &event->command) && prepare(&w, &event->command) && tci_write_requests_fit(&w) &&
-      tci_write_is_acyclic(&w) && fits(&w, &event->command)) {
+  if (expected(&w, &event->command) && is_not_too_much(&w, &event->command) && prepare(&w, &event->command) &&
+      tci_write_requests_fit(&w) && tci_write_is_acyclic(&w) && fits(&w, &event->command)) {
     apply(&w);
     answer(&w);
   } else {

@@ -1,6 +1,6 @@
 -- Submitting a plan: CreateWorkPlan, then WriteNodes.
 --
--- A plan that fits into one message is one write: all of it, or nothing. A larger one is written in batches behind a
+-- A plan that fits into one write is one: all of it, or nothing. A larger one is written in batches behind a
 -- gate (a check that nobody else finalizes): every stage that waits for nothing waits for the gate, so nothing runs and
 -- nothing ends before the last batch is in; then the gate is opened. Every write names the version it expects, so a
 -- write whose answer was lost can be repeated: ABORTED then says that it had arrived.
@@ -11,8 +11,11 @@ local util = require "turboci.util"
 local M = {}
 
 local GATE = "turboci:submitted"
-local BATCH_BYTES = 4194304 -- message_bytes_max, unless the server says otherwise
-local ASK_ABOVE_BYTES = 262144 -- plans smaller than this are never in doubt
+-- Of one write, unless the server says otherwise.
+local LIMITS = { message_bytes_max = 4194304, write_nodes_max = 20000, write_edges_max = 100000,
+  step_changes_max = 10000 }
+-- Plans smaller than this are never in doubt.
+local ASK_ABOVE_BYTES, ASK_ABOVE_NODES = 262144, 1000
 
 ---@class turboci.submit.Options
 ---@field timeout number? seconds, of each call
@@ -97,20 +100,30 @@ local function phases(writes)
   }
 end
 
-local function batches(writes, limit)
+local function edges_of(item)
+  return #(item.assignments or {}) + #(item.dependencies and item.dependencies.dependencies or {})
+end
+
+local function batches(writes, limits)
   local core = require "turboci.core"
   local out = {}
+  local bytes_max = limits.message_bytes_max - 1024
+  -- So few that nothing is left over for a step after the write: the version that the next one expects would be wrong.
+  local nodes_max = math.min(limits.write_nodes_max, math.max(1, limits.step_changes_max // 4))
   for _, phase in ipairs(phases(writes)) do
-    local batch, size = { [phase.field] = {} }, 0
+    local batch, size, edges = { [phase.field] = {} }, 0, 0
     for _, item in ipairs(phase.items) do
       local bytes, err = core.encode(phase.field == "checks" and "CheckWrite" or "StageWrite", item)
       if not bytes then return nil, failure("INVALID_ARGUMENT", err) end
-      if size > 0 and size + #bytes + 16 > limit then
+      local nodes, more = #batch[phase.field], edges_of(item)
+      if nodes > 0 and (size + #bytes + 16 > bytes_max or nodes >= nodes_max or edges + more > limits.write_edges_max)
+      then
         out[#out + 1] = batch
-        batch, size = { [phase.field] = {} }, 0
+        batch, size, edges = { [phase.field] = {} }, 0, 0
       end
       table.insert(batch[phase.field], item)
       size = size + #bytes + 16 -- the field's own tag and length
+      edges = edges + more
     end
     if #batch[phase.field] > 0 then out[#out + 1] = batch end
   end
@@ -121,11 +134,18 @@ local function plan_batches(client, writes, options)
   local whole = { checks = writes.checks, stages = writes.stages, omit_nodes = true, work_plan_id = ("x"):rep(256) }
   local bytes, err = require("turboci.core").encode("WriteNodesRequest", whole)
   if not bytes then return nil, failure("INVALID_ARGUMENT", err) end
-  if #bytes <= ASK_ABOVE_BYTES then return { { checks = writes.checks, stages = writes.stages } } end
+  local one = { { checks = writes.checks, stages = writes.stages } }
+  local nodes, edges = #writes.checks + #writes.stages, 0
+  for _, list in ipairs { writes.checks, writes.stages } do
+    for _, item in ipairs(list) do
+      edges = edges + edges_of(item)
+    end
+  end
+  if #bytes <= ASK_ABOVE_BYTES and nodes <= ASK_ABOVE_NODES then return one end
   local info = client:call("GetServerInfo", {}, { timeout = options.timeout })
-  local limit = info and info.limits and info.limits.message_bytes_max or BATCH_BYTES
-  if #bytes + 64 <= limit then return { { checks = writes.checks, stages = writes.stages } } end
-  return batches(writes, limit - 1024)
+  local limits = setmetatable(info and info.limits or {}, { __index = LIMITS })
+  local fits = #bytes + 64 <= limits.message_bytes_max and nodes <= limits.write_nodes_max
+  return fits and edges <= limits.write_edges_max and one or batches(writes, limits)
 end
 
 ---------------------------------------------------------------------------------------------------

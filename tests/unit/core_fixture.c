@@ -273,6 +273,7 @@ tci_core *fx_replay(fx *f) {
       tci_record record = record_of(&f->journal.items[i]);
       load(core, &record);
     }
+  for (uint64_t key = 0; key <= last; key++) tci_core_loaded(core, key);
   return core;
 }
 

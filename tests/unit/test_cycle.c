@@ -75,6 +75,8 @@ static void a_circle_of_100000_is_found_without_stack(void **state) {
   fx *f = *state;
   enum { LEN = 100000 };
   f->compare_every = 0;
+  f->limits.write_nodes_max = LEN + 1;
+  fx_renew(f);
   fx_create(f);
   char *text = tci_arena_alloc(&f->arena, LEN * 40);
   size_t at = (size_t)snprintf(text, LEN * 40, "@gate;n0 runner=go after=@gate");

@@ -145,6 +145,8 @@ static const char *chain(fx *f, size_t len, const char *mark) {
 
 static void write_chain(fx *f, size_t len, const char *mark) {
   f->compare_every = 0; /* it is compared when the test ends */
+  f->limits.write_nodes_max = (int64_t)len;
+  fx_renew(f);
   fx_create(f);
   fx_write(f, "@first");
   tci_command cmd = fx_parse_write(&f->arena, f->plan_id, chain(f, len, mark));
@@ -152,12 +154,90 @@ static void write_chain(fx *f, size_t len, const char *mark) {
   assert_int_equal(fx_command(f, cmd)->status.code, TCI_OK);
 }
 
-static void a_chain_of_100000_is_skipped_in_one_step_without_stack(void **state) {
+static void a_chain_of_100000_is_skipped_without_stack(void **state) {
   fx *f = *state;
   write_chain(f, 100000, "+");
   fx_write(f, "@first state=FINAL result=me:1 failure=no");
+  fx_is(f, "n9", "FINAL/SKIPPED/DEPENDENCIES_UNSATISFIED");
+  fx_is(f, "n99999", "PLANNED"); /* one step changes so much and no more */
+  assert_int_equal(fx_plan(f)->state, TCI_PLAN_ACTIVE);
+  fx_drain(f);
   fx_is(f, "n99999", "FINAL/SKIPPED/DEPENDENCIES_UNSATISFIED");
   assert_int_equal(fx_plan(f)->state, TCI_PLAN_SETTLED);
+}
+
+static void fan(fx *f, int width, const char *words) {
+  tci_buf text = {0};
+  for (int i = 0; i < width; i++) tci_buf_add(&text, tci_str_from(tci_fmt(&f->arena, "s%d runner=go %s;", i, words)));
+  fx_write(f, tci_str_z(&f->arena, tci_buf_str(&text)));
+  tci_buf_deinit(&text);
+}
+
+static int count(fx *f, int width, tci_stage_state is) {
+  int n = 0;
+  for (int i = 0; i < width; i++) n += fx_stage(f, tci_fmt(&f->arena, "s%d", i))->state == is;
+  return n;
+}
+
+static void small_steps(fx *f) {
+  f->limits.step_changes_max = 30;
+  fx_renew(f);
+  fx_create(f);
+}
+
+static void what_follows_from_much_goes_on_in_the_next_steps(void **state) {
+  fx *f = *state;
+  small_steps(f);
+  fx_write(f, "@gate");
+  fan(f, 50, "after=@gate");
+  fx_write(f, "@gate state=FINAL"); /* one change, and two for every stage that starts */
+  assert_int_equal(count(f, 50, TCI_STAGE_ATTEMPTING), 15);
+  assert_true(f->update.more);
+  fx_write(f, "s49 after="); /* its dependencies are replaced by none: it is due all the same, and once */
+  assert_int_equal(count(f, 50, TCI_STAGE_ATTEMPTING), 30);
+  fx_write(f, "s48 state=FINAL");
+  fx_restart(f, TCI_EVENT_RESTARTED); /* whoever comes after a crash goes on where it was */
+  fx_drain(f);
+  assert_false(f->update.more);
+  assert_int_equal(count(f, 50, TCI_STAGE_ATTEMPTING), 49);
+  fx_is(f, "s49", "ATTEMPTING 1:PENDING/PENDING");
+}
+
+static void a_check_of_very_many_stages_is_settled_over_steps(void **state) {
+  fx *f = *state;
+  small_steps(f);
+  fx_write(f, "@gate; @c; next runner=go after=@c!");
+  fan(f, 50, "after=@gate checks=c");
+  fan(f, 50, "state=FINAL");
+  assert_int_equal(fx_check(f, "c")->pending, 0);
+  assert_true(fx_check(f, "c")->state != TCI_CHECK_FINAL);
+  fx_tick(f);
+  assert_true(fx_check(f, "c")->state != TCI_CHECK_FINAL);
+  assert_true(fx_check(f, "c")->results.len > 0);
+  fx_is(f, "next", "PLANNED");
+  fx_restart(f, TCI_EVENT_RESTARTED);
+  fx_drain(f);
+  assert_int_equal(fx_check(f, "c")->results.len, 50);
+  assert_int_equal(fx_check(f, "c")->node.outcome, TCI_OUTCOME_FAILED);
+  fx_is(f, "next", "ATTEMPTING 1:PENDING/PENDING");
+}
+
+static void a_plan_with_work_left_over_stays_in_memory(void **state) {
+  fx *f = *state;
+  f->limits.plans_in_memory_max = 0;
+  small_steps(f);
+  fx_write(f, "@gate");
+  tci_buf text = {0};
+  for (int i = 0; i < 50; i++) tci_buf_add(&text, tci_str_from(tci_fmt(&f->arena, "p%d after=@gate;", i)));
+  fx_write(f, tci_str_z(&f->arena, tci_buf_str(&text))); /* pulled: no execution keeps the plan */
+  tci_buf_deinit(&text);
+  fx_write(f, "@gate state=FINAL");
+  assert_int_equal(tci_core_evict(f->core), 0);
+  assert_true(tci_core_has_plan(f->core, f->plan_id));
+  assert_false(tci_link_in(&fx_plan(f)->idle));
+  fx_drain(f);
+  assert_true(tci_link_in(&fx_plan(f)->idle));
+  fx_is(f, "p49", "ATTEMPTING 1:PENDING");
 }
 
 static void finishing_a_node_costs_its_out_degree(void **state) {
@@ -216,7 +296,10 @@ int main(void) {
       CLAIM(replaced_dependencies_are_forgotten),
       CLAIM(a_planning_check_advances_once_it_is_planned),
       CLAIM(a_skipped_stage_fails_the_check_it_owes),
-      CLAIM(a_chain_of_100000_is_skipped_in_one_step_without_stack),
+      CLAIM(a_chain_of_100000_is_skipped_without_stack),
+      CLAIM(what_follows_from_much_goes_on_in_the_next_steps),
+      CLAIM(a_check_of_very_many_stages_is_settled_over_steps),
+      CLAIM(a_plan_with_work_left_over_stays_in_memory),
       CLAIM(finishing_a_node_costs_its_out_degree),
       CLAIM(a_fan_in_of_20000_resolves_with_the_last),
       CLAIM(a_restart_knows_what_was_counted),

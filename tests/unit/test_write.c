@@ -61,6 +61,8 @@ static void one_fault_undoes_the_whole_write(void **state) {
 static void limits_are_kept(void **state) {
   fx *f = *state;
   f->limits.nodes_per_plan_max = 3;
+  f->limits.write_nodes_max = 5;
+  f->limits.write_edges_max = 4;
   f->limits.dependencies_per_node_max = 2;
   f->limits.assignments_per_stage_max = 1;
   f->limits.node_bytes_max = 40;
@@ -70,6 +72,9 @@ static void limits_are_kept(void **state) {
   f->limits.priority_max = 7;
   fx_renew(f);
   fx_create(f);
+  fx_refuses(f, TCI_RESOURCE_EXHAUSTED, "6 nodes, over the limit write_nodes_max (5)", "@a; @b; @c; @d; e; f");
+  fx_refuses(f, TCI_RESOURCE_EXHAUSTED, "5 dependencies and assignments, over the limit write_edges_max (4)",
+             "@a; @b; s runner=go checks=a,b after=@a,@b; t runner=go after=s");
   fx_refuses(f, TCI_RESOURCE_EXHAUSTED, "more than 3 nodes", "@a; @b; c runner=go; d runner=go");
   fx_refuses(f, TCI_INVALID_ARGUMENT, "dependencies: more than 2", "@a; s runner=go after=@a,@a,@a");
   fx_refuses(f, TCI_INVALID_ARGUMENT, "assignments: more than 1", "@a; @b; s runner=go checks=a,b");

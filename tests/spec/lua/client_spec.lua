@@ -146,6 +146,14 @@ describe("submit", function()
     end
   end)
 
+  it("writes a plan of more nodes than one write may have in batches, and all of it runs", function()
+    local c = start { write_nodes_max = 1100, step_changes_max = 1000 }
+    local plan = assert(c:submit(chain(2000, "x")))
+    local found = nodes(c, plan)
+    assert.equal(2000, #found.stages)
+    assert.equal("ATTEMPTING", found.stages[1].state)
+  end)
+
   it("refuses a plan with Lua bodies unless they are hosted", function()
     local plan = turboci.plan { name = "b" }
     plan:stage("body", { run = function() end })
