@@ -87,5 +87,6 @@ __attribute__((visibility("default"))) int luaopen_turboci_core(lua_State *L) {
   tci_lua_open_host(L);
   tci_lua_open_policy(L);
   tci_lua_open_journal(L);
+  tci_lua_open_output(L);
   return 1;
 }

@@ -28,6 +28,7 @@ void tci_lua_open_hub(lua_State *L);
 void tci_lua_open_host(lua_State *L);
 void tci_lua_open_policy(lua_State *L);
 void tci_lua_open_journal(lua_State *L);
+void tci_lua_open_output(lua_State *L);
 
 /* ---- arguments (args.c) ---- */
 

@@ -100,7 +100,13 @@ end
 ---@param text string
 ---@return string
 function util.clean_text(text)
-  text = text:gsub("\r+\n", "\n"):gsub("[%z\r]", " ")
+  return util.valid_utf8((text:gsub("\r+\n", "\n"):gsub("[%z\r]", " ")))
+end
+
+---The text with each byte that is not UTF-8 replaced by U+FFFD.
+---@param text string
+---@return string
+function util.valid_utf8(text)
   if utf8.len(text) then return text end
   local out, at = {}, 1
   while at <= #text do

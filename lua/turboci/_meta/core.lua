@@ -346,6 +346,33 @@ function Policy:close() end
 ---@field failed integer?
 ---@field last_failed boolean? the newest of them failed
 
+---------------------------------------------------------------------------------------------------
+-- The program's own output: a thread writes, whole and in order over both streams, whatever the descriptors are.
+
+---Queues bytes for stdout (1) or stderr (2), as they were when the first of these functions was called. Never waits.
+---When the reader of a pipe is gone the process gets SIGPIPE.
+---@param stream 1|2
+---@param bytes string
+function core.write(stream, bytes) end
+---@return integer bytes that have not left yet
+function core.unwritten() end
+---Waits until all is written, or has failed.
+function core.drain() end
+---What failed on a stream; nothing: all is well. After a failure the rest is dropped.
+---@param stream 1|2
+---@return "EPIPE"|"EIO"|nil kind EPIPE: nobody reads it any more; EIO: anything else
+---@return string? message the system's words
+function core.write_error(stream) end
+---@param stream 1|2
+---@return integer? columns 0: it does not say; nil: not a terminal
+---@return integer? rows
+function core.terminal(stream) end
+---File descriptor 1 becomes stderr for all but core.write.
+function core.redirect() end
+---Ends the process at once: nothing is waited for, closed or flushed.
+---@param code integer
+function core.leave(code) end
+
 ---Random bytes as hex, for ids.
 ---@param bytes integer
 ---@return string

@@ -175,6 +175,7 @@ function M.load_plan(path, parameters)
   local chunk, err = require("turboci.workflow.load").file(path)
   if not chunk then M.fail(2, ("turboci: the workflow file is not valid Lua:\n  %s"):format(err)) end
   require("turboci.runner.lua").take_print()
+  require("turboci.cli.output").take_stdout()
   local where = require "turboci.workflow.where"
   where.file = path
   local ok, plan = xpcall(chunk, function(raised)
@@ -275,8 +276,7 @@ end
 ---A line for people, away from stdout.
 ---@param text string
 function M.notice(text)
-  io.stderr:write("turboci: ", text, "\n")
-  io.stderr:flush()
+  require("turboci.cli.output").note("turboci: " .. text)
 end
 
 return M

@@ -39,7 +39,7 @@ end
 local function settled(self)
   local response, err = self.client:call("GetWorkPlan", { id = self.plan_id }, { timeout = CALL_TIMEOUT })
   if not response then return nil, err end
-  self.progress.name = self.progress.name or response.work_plan.metadata.name
+  self.progress:plan(response.work_plan)
   if response.work_plan.state == "SETTLED" then return response.work_plan end
   return nil
 end

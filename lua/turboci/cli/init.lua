@@ -8,6 +8,7 @@
 --   subverbs = { "list", ... }       instead of describe and run: each is such a module, VERB/NAME.lua (`policy`)
 
 local common = require "turboci.cli.common"
+local output = require "turboci.cli.output"
 
 local M = {}
 
@@ -19,7 +20,8 @@ M.exit_codes = {
   { 3, "the plan was CANCELLED, or the program was interrupted" },
   { 4, "the server cannot be reached" },
   { 70, "a bug in this program; it says where" },
-  { 74, "the disk failed under the database; a restart recovers what was acknowledged" },
+  { 74, "the disk failed: under the database (a restart recovers what was acknowledged), or what the program had to\n"
+    .. "      say could not be written" },
 }
 
 local verbs = { "run", "serve", "runner", "submit", "watch", "status", "why", "policy", "test" }
@@ -58,8 +60,8 @@ local function overview(asked, of, about, names, prefix, hint, example)
   lines[#lines + 1] = "Example: " .. example
   lines[#lines + 1] = ""
   lines[#lines + 1] = exit_code_text()
-  local out = asked and io.stdout or io.stderr
-  out:write(table.concat(lines, "\n"), "\n")
+  local out = asked and output.stdout or output.stderr
+  out:write(table.concat(lines, "\n") .. "\n")
   return asked and 0 or 2
 end
 
@@ -74,7 +76,7 @@ local function parse(module, title, words)
   module.describe(parser)
   for _, word in ipairs(words) do
     if word == "-h" or word == "--help" then
-      io.stdout:write(parser:get_help(), "\n")
+      output.stdout:write(parser:get_help() .. "\n")
       return nil
     end
   end
@@ -112,7 +114,7 @@ local function dispatch(words)
       "turboci run examples/hello.lua")
   end
   if name == "--version" or name == "version" then
-    print("turboci " .. require("turboci.core").version)
+    output.stdout:line("turboci ", require("turboci.core").version)
     return 0
   end
   must_be_one_of(verbs, name, "turboci")
@@ -131,12 +133,10 @@ function M.main(words)
   end, table.move(words, 1, #words, 1, {}))
   if not ok then
     local failure = common.is_failure(code) and code
-    io.stderr:write(failure and failure.message or "turboci: this is a bug, please report it:\n" .. code, "\n")
+    output.note(failure and failure.message or "turboci: this is a bug, please report it:\n" .. code)
     code = failure and failure.code or 70
   end
-  io.stdout:flush()
-  io.stderr:flush()
-  return code
+  return output.finish(code)
 end
 
 return M

@@ -3,13 +3,16 @@
 -- skipped, the last line) is the same for both kinds of text.
 -- Used by run, submit --wait and watch.
 
+local loop = require "turboci.loop"
 local model = require "turboci.cli.model"
+local output = require "turboci.cli.output"
 local text = require "turboci.cli.text"
 local util = require "turboci.util"
 
 local M = {}
 
 local TAIL_SHOWN = 40 -- lines of a failed stage's output
+local UNWRITTEN_MAX, LOOK_AGAIN = 4194304, 0.05 -- what a slow reader may be behind before the plan is read no further
 
 ---@class turboci.cli.Progress
 ---@field model turboci.cli.Model
@@ -21,20 +24,18 @@ Progress.__index = Progress
 ---@field json boolean?
 ---@field name string? of the plan
 ---@field plan_id string?
----@field out file*? default io.stdout
 
 ---@param options turboci.cli.ProgressOptions
 ---@return turboci.cli.Progress
 function M.new(options)
-  local out = options.out or io.stdout
-  local tty = not options.json and require("term").isatty(out)
+  local tty = not options.json and output.terminal() ~= nil
   local style = text.style(tty and not os.getenv("NO_COLOR"))
   local self = setmetatable({
     model = model.new(),
     name = options.name,
     plan_id = options.plan_id,
     started = util.mono(),
-    out = out,
+    out = output.stdout,
     style = style,
     json = options.json,
   }, Progress)
@@ -43,14 +44,43 @@ function M.new(options)
   return self
 end
 
+---What the server says of the plan itself.
+---@param work_plan table
+function Progress:plan(work_plan)
+  self.name = self.name or work_plan.metadata.name
+  self.created_at = work_plan.created_at
+end
+
+---Seconds since the plan was created, as of `at` (the server's clock); before that is known: since we follow it.
+---@param at number?
+---@return number
+function Progress:seconds(at)
+  if self.created_at and at and at > 0 then return math.max(0, at - self.created_at) end
+  return util.mono() - self.started
+end
+
 local function show(self, changes)
   for _, change in ipairs(changes) do
     self.view:change(change)
   end
 end
 
+-- What cannot be written yet waits in memory, up to a bound.
+local function make_room(self)
+  while not self.hurried and self.out:unwritten() > UNWRITTEN_MAX do
+    loop.sleep(LOOK_AGAIN)
+  end
+end
+
+---Nobody waits for a slow reader from now on: the program is to end.
+function Progress:hurry()
+  self.hurried = true
+end
+
+---Waits while the reader of our output is far behind.
 ---@param event table WorkPlanEvent
 function Progress:event(event)
+  make_room(self)
   show(self, self.model:event(event))
 end
 
@@ -68,7 +98,6 @@ end
 ---The view gives the screen back.
 function Progress:close()
   if self.view.close then self.view:close() end
-  self.out:flush()
 end
 
 -- The output of an attempt: the tail its runner reported, or what came as progress when it never could. And how many
@@ -90,16 +119,16 @@ local function failed_stage(self, stage)
   if attempt and attempt.process_uid ~= "" then
     where = (" (attempt %d on %s)"):format(attempt.idx, attempt.process_uid)
   end
-  out:write(style.bad(("%s FAILED"):format(stage.id)), ": ", text.plain(self.model:why(stage)), where, "\n")
-  local output, before = output_of(attempt)
-  if output ~= "" then
-    local lines = text.last_lines(output, TAIL_SHOWN)
+  local why, more = text.first_line(self.model:why(stage))
+  out:line(style.bad(stage.id .. " FAILED"), ": ", why, where)
+  if more then out:lines("    ", more) end
+  local said, before = output_of(attempt)
+  if said ~= "" then
+    local lines = text.last_lines(said, TAIL_SHOWN)
     before = before + lines.cut
-    if before > 0 then
-      out:write(style.dim(("  | ... %d line%s before"):format(before, before == 1 and "" or "s")), "\n")
-    end
+    if before > 0 then out:line(style.dim(("  | ... %d line%s before"):format(before, before == 1 and "" or "s"))) end
     for _, line in ipairs(lines) do
-      out:write(style.dim("  | "), text.plain(line), "\n")
+      out:line(style.dim("  | "), line)
     end
   end
 end
@@ -111,32 +140,32 @@ local function ending(self)
     if stage.outcome == "SKIPPED" then skipped[#skipped + 1] = stage end
   end
   for _, stage in ipairs(skipped) do
-    self.out:write(self.style.dim(("%s SKIPPED: %s"):format(stage.id, self.model:why(stage))), "\n")
+    self.out:line(self.style.dim(("%s SKIPPED: %s"):format(stage.id, self.model:why(stage))))
   end
   for _, check in ipairs(self.model.checks) do
     if check.outcome == "FAILED" then
-      local failures = text.failures(check)
-      self.out:write(("check %s FAILED%s\n"):format(check.id, failures ~= "" and ": " .. text.plain(failures) or ""))
+      local why, more = text.first_line(text.failures(check))
+      self.out:line(("check %s FAILED%s"):format(check.id, why ~= "" and ": " .. why or ""))
+      if more then self.out:lines("    ", more) end
     end
   end
 end
 
 ---The plan's name for people.
----@param work_plan table?
 ---@return string
-function Progress:title(work_plan)
-  local metadata = work_plan and work_plan.metadata
-  return self.name or (metadata and metadata.name) or self.plan_id or "plan"
+function Progress:title()
+  return self.name or self.plan_id or "plan"
 end
 
 ---The end: failures, skipped stages and one last line.
 ---@param work_plan table? settled; nil: interrupted
 function Progress:finish(work_plan)
   local outcome = work_plan and work_plan.outcome or "INTERRUPTED"
-  local elapsed = util.mono() - self.started
+  if work_plan then self:plan(work_plan) end
+  local elapsed = self:seconds(work_plan and work_plan.updated_at or util.now())
   local counts = self.model:counts()
   self:close()
-  if self.json then return self.view:finish(work_plan, outcome, elapsed, counts) end
+  if self.json then return self.view:finish(outcome, elapsed, counts) end
   ending(self)
   local stages = #self.model.stages
   local parts = {}
@@ -146,9 +175,8 @@ function Progress:finish(work_plan)
   end
   local detail = outcome ~= "SUCCEEDED" and #parts > 0 and (" (%s)"):format(table.concat(parts, ", ")) or ""
   local colour = outcome == "SUCCEEDED" and self.style.good or self.style.bad
-  self.out:write(self:title(work_plan), " ", colour(outcome),
-    ("  %d stage%s in %s%s\n"):format(stages, stages == 1 and "" or "s", util.format_duration(elapsed), detail))
-  self.out:flush()
+  self.out:line(self:title(), " ", colour(outcome),
+    ("  %d stage%s in %s%s"):format(stages, stages == 1 and "" or "s", util.format_duration(elapsed), detail))
 end
 
 return M

@@ -86,8 +86,8 @@ function M.run(args)
     end
     common.fail_call("register the runner", server, err)
   end
-  print(("runner %s registered at %s, listening %s"):format(runner.id, server, runner.address))
-  io.stdout:flush()
+  require("turboci.cli.output").stdout:line(
+    ("runner %s registered at %s, listening %s"):format(runner.id, server, runner.address))
   stopping:pop()
   common.notice(("stopping; %d running (again to cancel them)"):format(runner.running))
   local canceller = loop.spawn(function()

@@ -73,8 +73,7 @@ function M.run(args)
   local name = loop.await(function(resume)
     signals[1] = loop.on_signal("sigterm", resume)
     signals[2] = loop.on_signal("sigint", resume)
-    print(("listening on %s db %s"):format(server:address(), args.db))
-    io.stdout:flush()
+    require("turboci.cli.output").stdout:line(("listening on %s db %s"):format(server:address(), args.db))
     if args.listen:find "^:" or args.listen:find "^0%.0%.0%.0:" or args.listen:find "^%[::%]:" then
       common.notice("this is every address of this machine" .. (args.callback_address and "" or
         "; async runners on other machines need --callback-address to report back"))

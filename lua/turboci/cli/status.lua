@@ -1,6 +1,7 @@
 -- turboci status: one look at a server, or at a plan.
 
 local common = require "turboci.cli.common"
+local out = require("turboci.cli.output").stdout
 
 local M = {
   name = "status",
@@ -26,16 +27,21 @@ local function number_rows(title, numbers)
 end
 
 local function show_server(client, server, args)
-  local text, util = require "turboci.cli.text", require "turboci.util"
+  local util = require "turboci.util"
   local info = common.call(client, server, "ask for the status", "GetServerInfo", {})
   local runners = common.call(client, server, "list the runners", "ListStageRunners", {}).runners
-  if args.json then return print(text.json { server = server, info = info, runners = runners }) end
+  if args.json then return out:json { server = server, info = info, runners = runners } end
   local up = info.started_at and (", up %s"):format(util.format_duration(util.now() - info.started_at)) or ""
-  io.stdout:write(("turboci %s at %s%s\n\n"):format(info.version, server, up))
-  io.stdout:write(text.columns(number_rows("COUNTER", info.counters)), "\n")
-  if args.limits then io.stdout:write(text.columns(number_rows("LIMIT", info.limits)), "\n") end
+  out:line(("turboci %s at %s%s"):format(info.version, server, up))
+  out:line()
+  out:columns(number_rows("COUNTER", info.counters))
+  out:line()
+  if args.limits then
+    out:columns(number_rows("LIMIT", info.limits))
+    out:line()
+  end
   if #runners == 0 then
-    io.stdout:write("no runners; start one with `turboci runner shell --server " .. server .. "`\n")
+    out:line("no runners; start one with `turboci runner shell --server " .. server .. "`")
     return nil
   end
   local rows = { { "RUNNER", "TYPE", "LOAD", "MODES", "EXPIRES IN", "ADDRESS" } }
@@ -49,7 +55,7 @@ local function show_server(client, server, args)
       runner.address,
     }
   end
-  io.stdout:write(text.columns(rows))
+  out:columns(rows)
 end
 
 local function known(name)
@@ -71,28 +77,28 @@ local function why_of(client, plan_id)
 end
 
 local function show_plan(client, server, args)
-  local text = require "turboci.cli.text"
   local what = "show plan " .. args.plan
   local work_plan = common.call(client, server, what, "GetWorkPlan", { id = args.plan }).work_plan
   local nodes = common.call(client, server, what, "QueryNodes",
     { work_plan_id = args.plan, include_checks = true, include_stages = true })
-  if args.json then return print(text.json { plan = work_plan, stages = nodes.stages, checks = nodes.checks }) end
-  io.stdout:write(("%s  %s%s%s\n\n"):format(work_plan.metadata.name or work_plan.id, work_plan.state,
+  if args.json then return out:json { plan = work_plan, stages = nodes.stages, checks = nodes.checks } end
+  out:line(("%s  %s%s%s"):format(work_plan.metadata.name or work_plan.id, work_plan.state,
     work_plan.outcome ~= "UNKNOWN" and " " .. work_plan.outcome or "",
     work_plan.policy ~= "" and "  policy " .. work_plan.policy or ""))
+  out:line()
   local why = why_of(client, args.plan)
   local rows = { { "TYPE", "ID", "STATE", "OUTCOME", "REASON", "ATTEMPT", "RUNNER", "WHY" } }
   for _, stage in ipairs(nodes.stages) do
     local attempt = stage.attempts[#stage.attempts]
     rows[#rows + 1] = { "stage", stage.id, stage.state, known(stage.outcome), known(stage.reason),
       attempt and ("%d %s"):format(attempt.idx, attempt.state) or "-",
-      attempt and attempt.process_uid ~= "" and attempt.process_uid or "-", text.plain(why(stage)) }
+      attempt and attempt.process_uid ~= "" and attempt.process_uid or "-", why(stage) }
   end
   for _, check in ipairs(nodes.checks) do
     rows[#rows + 1] = { "check", check.id, check.state, known(check.outcome), known(check.reason), "-", "-",
-      text.plain(why(check)) }
+      why(check) }
   end
-  io.stdout:write(text.columns(rows))
+  out:columns(rows)
 end
 
 ---@param args table

@@ -44,6 +44,7 @@ function M.run(options)
   local following = follow.new(options.client, "", shown, options.timeout)
   local interrupts = options.interrupts or common.interrupts()
   interrupts.on_first = function()
+    shown:hurry()
     following:stop()
     interrupts:arm("interrupted; stopping (again to leave at once)", function() shown:close() end)
   end

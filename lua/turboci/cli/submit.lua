@@ -25,8 +25,8 @@ end
 
 local function announce(json)
   return function(plan_id)
-    io.stdout:write(json and require("turboci.cli.text").json { type = "plan", plan = plan_id } or plan_id, "\n")
-    io.stdout:flush()
+    local out = require("turboci.cli.output").stdout
+    if json then out:json { type = "plan", plan = plan_id } else out:line(plan_id) end
   end
 end
 

@@ -25,8 +25,9 @@ Example: ]]
 ---@return integer exit_code
 function M.run(words)
   if #words == 0 or words[1] == "-h" or words[1] == "--help" then
-    local out = #words > 0 and io.stdout or io.stderr
-    out:write(usage, M.example, "\n")
+    local output = require "turboci.cli.output"
+    local out = #words > 0 and output.stdout or output.stderr
+    out:write(usage .. M.example .. "\n")
     return #words > 0 and 0 or 2
   end
   local found, runner = pcall(require, "busted.runner")

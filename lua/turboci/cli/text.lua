@@ -1,26 +1,51 @@
--- Text for people: colours, aligned tables, lines without control characters. Pure.
+-- Text for people: colours, aligned tables, lines without control characters; and JSON for programs. Pure.
 
 local M = {}
 
+---@class turboci.cli.Painted a text in a colour, as a part of a line
+---@field code string
+---@field text string
+
 ---@param colours boolean
----@return {good: function, bad: function, dim: function, bold: function, busy: function}
+---@return {good: function, bad: function, dim: function, busy: function} each makes a part of a line from a text
 function M.style(colours)
   local function paint(code)
-    return function(s)
-      if not colours then return s end
-      return ("\27[%sm%s\27[0m"):format(code, s)
-    end
+    return function(s) return colours and { code = code, text = s } or s end
   end
-  return { good = paint "32", bad = paint "31", dim = paint "2", bold = paint "1", busy = paint "33" }
+  return { good = paint "32", bad = paint "31", dim = paint "2", busy = paint "33" }
 end
 
----Output of commands as it may go to a terminal: no escape sequences, no other control characters (those of 0x80 to
----0x9F too, which some terminals obey).
+---Any text as it may stand in a line of a terminal: valid UTF-8 without escape sequences, other control characters
+---(those of 0x80 to 0x9F too, which some terminals obey) and what turns the direction of writing around. The end of a
+---line becomes a sign.
 ---@param s string
 ---@return string
 function M.plain(s)
+  if not s:find "[^ -~]" then return s end
+  s = require("turboci.util").valid_utf8(s)
   s = s:gsub("\27%[[0-?]*[ -/]*[@-~]", ""):gsub("\27[%]PX^_][^\7\27]*\7?", ""):gsub("\27[ -/]*[0-~]", "")
-  return (s:gsub("\t", "    "):gsub("\xC2[\x80-\x9F]", ""):gsub("[%c\127]", ""))
+  s = s:gsub("\t", "    "):gsub("\r?\n", "\u{2424}"):gsub("[%c\127]", "")
+  return (s:gsub("\xC2[\x80-\x9F]", ""):gsub("\xE2\x80[\xAA-\xAE]", ""):gsub("\xE2\x81[\xA6-\xA9]", ""))
+end
+
+---The parts of a line, cleaned and in their colours.
+---@param parts (string|turboci.cli.Painted)[]
+---@return string
+function M.render(parts)
+  local out = {}
+  for i, part in ipairs(parts) do
+    out[i] = type(part) == "string" and M.plain(part) or ("\27[%sm%s\27[0m"):format(part.code, M.plain(part.text))
+  end
+  return table.concat(out)
+end
+
+---The first line of a text, and the others; nil when there are none.
+---@param s string
+---@return string first
+---@return string? others
+function M.first_line(s)
+  local first, others = s:match "^([^\n]*)\n(.*)$"
+  return first or s, others
 end
 
 ---@param s string
@@ -87,14 +112,15 @@ function M.fit(s, width)
   return s
 end
 
----Rows as aligned columns, two spaces apart; the last column is not padded.
+---Rows as aligned columns, two spaces apart, cleaned; the last column is not padded.
 ---@param rows string[][]
 ---@return string
 function M.columns(rows)
   local widths = {}
   for _, row in ipairs(rows) do
     for i, cell in ipairs(row) do
-      widths[i] = math.max(widths[i] or 0, M.width(cell))
+      row[i] = M.plain(cell)
+      widths[i] = math.max(widths[i] or 0, M.width(row[i]))
     end
   end
   local lines = {}
@@ -119,6 +145,15 @@ function M.failures(check)
   return table.concat(out, "; ")
 end
 
+-- cjson escapes what JSON says; the controls of 0x80 to 0x9F, which JSON allows, are escaped too: it may be shown on a
+-- terminal. What is not UTF-8 cannot be JSON.
+local function quote(s)
+  if not s:find "[\x80-\xFF]" then return require("cjson").encode(s) end
+  return (require("cjson").encode(require("turboci.util").valid_utf8(s)):gsub("\xC2([\x80-\x9F])", function(byte)
+    return ("\\u%04x"):format(byte:byte())
+  end))
+end
+
 local function write_json(value, out)
   local kind = type(value)
   if kind == "table" and require("turboci.core").is_list(value) then
@@ -137,7 +172,7 @@ local function write_json(value, out)
     table.sort(names)
     out[#out + 1] = "{"
     for i, name in ipairs(names) do
-      out[#out + 1] = (i > 1 and "," or "") .. require("cjson").encode(name) .. ":"
+      out[#out + 1] = (i > 1 and "," or "") .. quote(name) .. ":"
       write_json(items[name], out)
     end
     out[#out + 1] = "}"
@@ -147,6 +182,8 @@ local function write_json(value, out)
     out[#out + 1] = require("turboci.util").number_text(value)
   elseif kind == "userdata" or kind == "nil" then
     out[#out + 1] = "null"
+  elseif kind == "string" then
+    out[#out + 1] = quote(value)
   else
     out[#out + 1] = require("cjson").encode(value)
   end

@@ -7,8 +7,7 @@ View.__index = View
 
 function View:write(type, fields)
   fields.type, fields.plan = type, self.progress.plan_id
-  self.progress.out:write(text.json(fields), "\n")
-  self.progress.out:flush()
+  self.progress.out:json(fields)
 end
 
 local function lower(name)
@@ -46,8 +45,8 @@ function View:notice(line)
   self:write("notice", { text = line })
 end
 
-function View:finish(work_plan, outcome, elapsed, counts)
-  self:write("end", { name = self.progress:title(work_plan), outcome = outcome, stages = #self.progress.model.stages,
+function View:finish(outcome, elapsed, counts)
+  self:write("end", { name = self.progress:title(), outcome = outcome, stages = #self.progress.model.stages,
     elapsed = elapsed, counts = next(counts) and counts or nil })
 end
 

@@ -1,26 +1,20 @@
 -- A live tree for terminals: a line for each stage below the first stage it comes after, redrawn in place. When it is
 -- higher than the screen what goes on comes first, then what went wrong, then what is next. A row never wraps: one that
--- did would be a line that the next frame does not know of. Redraws at most 10 times a second; the clock on
--- running stages ticks once a second.
+-- did would be a line that the next frame does not know of. Redraws at most 10 times a second, and never before the
+-- last frame has left: a slow terminal sees fewer of them, each whole. The clock on running stages ticks once a second.
 
 local loop = require "turboci.loop"
 local model = require "turboci.cli.model"
+local output = require "turboci.cli.output"
 local text = require "turboci.cli.text"
 local util = require "turboci.util"
-local uv = require "luv"
-
 local DRAW_EVERY, TICK = 0.1, 1
 
 local View = {}
 View.__index = View
 
-local function size(self)
-  if not self.tty then
-    local ok, tty = pcall(uv.new_tty, 1, false)
-    if not ok or not tty then return 80, 24 end
-    self.tty = tty
-  end
-  local width, height = self.tty:get_winsize()
+local function size()
+  local width, height = output.terminal()
   if not width or width == 0 or height == 0 then return 80, 24 end -- a terminal that does not say
   return math.max(20, width), math.max(5, height)
 end
@@ -60,7 +54,7 @@ end
 
 local function runner_of(stage)
   local attempt = model.attempt(stage)
-  return attempt and attempt.process_uid .. (attempt.idx > 1 and " #" .. attempt.idx or "") or ""
+  return attempt and text.plain(attempt.process_uid) .. (attempt.idx > 1 and " #" .. attempt.idx or "") or ""
 end
 
 local STATE, ELAPSED, RUNNER_MAX = 9, 6, 18
@@ -69,7 +63,7 @@ local STATE, ELAPSED, RUNNER_MAX = 9, 6, 18
 local function columns(self, stages, width)
   local id, runner = 4, 0
   for _, stage in ipairs(stages) do
-    id = math.max(id, text.width(stage.id) + 2 * depth(self, stage, 0))
+    id = math.max(id, text.width(text.plain(stage.id)) + 2 * depth(self, stage, 0))
     runner = math.max(runner, text.width(runner_of(stage)))
   end
   id = math.min(id, math.max(8, width // 3))
@@ -77,19 +71,20 @@ local function columns(self, stages, width)
   return id, runner
 end
 
+-- The parts of a stage's line.
 local function row(self, stage, width, id_width, runner_width)
   local progress = self.progress
   local elapsed = progress.model:elapsed(stage, util.now())
   local tail = self.last[stage.id] or ""
   if stage.state == "FINAL" then tail = progress.model:why(stage) end
-  local parts = { text.fit(("  "):rep(depth(self, stage, 0)) .. stage.id, id_width) }
+  local parts = { text.fit(("  "):rep(depth(self, stage, 0)) .. text.plain(stage.id), id_width) }
   if width >= 40 then parts[2] = text.fit(state(stage), STATE) end -- else the mark has to do
   parts[#parts + 1] = text.fit(elapsed and util.format_duration(elapsed) or "", ELAPSED)
   if runner_width > 0 then parts[#parts + 1] = text.fit(runner_of(stage), runner_width) end
   local line = table.concat(parts, " ")
   local room = width - text.width(line) - 4
   local last = room > 0 and (text.fit(text.plain(tail), room):gsub("%s+$", "")) or ""
-  return ("%s %s %s"):format(mark(progress.style, stage), line, progress.style.dim(last))
+  return { mark(progress.style, stage), " ", line, " ", progress.style.dim(last) }
 end
 
 -- What is shown first when not all is: lower comes earlier.
@@ -119,8 +114,9 @@ local function chosen(stages, room)
   return out
 end
 
+-- The frame: lines in parts.
 local function lines(self)
-  local width, height = size(self)
+  local width, height = size()
   local all, out = self.progress.model.stages, {}
   local stages = chosen(all, height - 3)
   local id_width, runner_width = columns(self, stages, width)
@@ -130,10 +126,10 @@ local function lines(self)
   local counts = self.progress.model:counts()
   local done = #all - (counts.OPEN or 0)
   local summary = ("%d of %d stage%s, %s"):format(done, #all, #all == 1 and "" or "s",
-    util.format_duration(util.mono() - self.progress.started))
+    util.format_duration(self.progress:seconds(util.now())))
   local bad = counts.FAILED and (", %d failed"):format(counts.FAILED) or ""
-  out[#out + 1] = self.progress.style.dim((text.fit(self.progress:title() .. "  " .. summary .. bad, width - 1)
-    :gsub("%s+$", "")))
+  local title = text.plain(self.progress:title())
+  out[#out + 1] = { self.progress.style.dim((text.fit(title .. "  " .. summary .. bad, width - 1):gsub("%s+$", ""))) }
   return out
 end
 
@@ -148,10 +144,12 @@ end
 -- Over the last frame, line by line: no flicker, and nothing for a terminal to put into its history.
 local function draw(self)
   local now = lines(self)
+  for i, parts in ipairs(now) do
+    now[i] = text.render(parts)
+  end
   local up = self.drawn > 0 and ("\27[%dA"):format(self.drawn) or ""
   -- Without wrapping, also for characters that are wider than we think.
-  self.progress.out:write("\27[?7l", up, table.concat(now, "\27[K\n"), "\27[K\n\27[J\27[?7h")
-  self.progress.out:flush()
+  self.progress.out:write("\27[?7l" .. up .. table.concat(now, "\27[K\n") .. "\27[K\n\27[J\27[?7h")
   self.drawn = #now
 end
 
@@ -162,6 +160,7 @@ local function schedule(self, seconds)
   self.timer = loop.timer(seconds, function()
     self.timer = nil
     if self.closed then return end
+    if self.progress.out:unwritten() > 0 then return schedule(self, DRAW_EVERY) end
     draw(self)
     schedule(self, TICK)
   end)
@@ -177,7 +176,7 @@ end
 
 function View:notice(line)
   erase(self)
-  self.progress.out:write("turboci: ", line, "\n")
+  self.progress.out:line("turboci: ", line)
   draw(self)
 end
 
@@ -186,7 +185,6 @@ function View:close()
   draw(self)
   self.closed = true
   if self.timer then self.timer:close() end
-  if self.tty then loop.close(self.tty) end
 end
 
 return {

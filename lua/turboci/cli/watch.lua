@@ -23,7 +23,10 @@ function M.run(args)
   local shown = require("turboci.cli.progress").new { json = args.json, plan_id = args.plan }
   local following = require("turboci.cli.follow").new(client, args.plan, shown, args.reconnect_timeout)
   local interrupts = common.interrupts()
-  interrupts.on_first = function() following:stop() end
+  interrupts.on_first = function()
+    shown:hurry()
+    following:stop()
+  end
   local settled, err = following:wait()
   if err then
     interrupts:close()

@@ -3,6 +3,7 @@
 -- whose policy could not decide.
 
 local common = require "turboci.cli.common"
+local out = require("turboci.cli.output").stdout
 
 local M = {
   name = "why",
@@ -64,11 +65,10 @@ end
 -- "12:03:05 +0200  select  warm_first@1a2b3c4d  chose b of a (load 2), b (load 0): it is warm"
 -- Not `whole`: without what the explanations told.
 local function decision_row(decision, whole)
-  local text = require "turboci.cli.text"
   local said = choice(decision)
-  if whole and decision.reason ~= "" then said = said .. ": " .. text.plain(decision.reason) end
+  if whole and decision.reason ~= "" then said = said .. ": " .. decision.reason end
   if decision.fault ~= "" then
-    said = whole and ("could not answer (%s); the built-in default %s"):format(text.plain(decision.fault), said)
+    said = whole and ("could not answer (%s); the built-in default %s"):format(decision.fault, said)
       or "could not answer; the built-in default " .. said
   end
   return {
@@ -99,12 +99,16 @@ end
 
 local function show_node(kind, id, told)
   local text = require "turboci.cli.text"
-  io.stdout:write(("%s %s\n"):format(kind, id))
+  out:line(kind, " ", id)
   for i, explanation in ipairs(told.explanations) do
-    io.stdout:write(i == 1 and "  " or "  - ", text.plain(explanation.text), "\n")
+    local first, more = text.first_line(explanation.text)
+    out:line(i == 1 and "  " or "  - ", first)
+    if more then out:lines("      ", more) end
   end
   local rows = decision_rows(told)
-  if #rows > 0 then io.stdout:write("\ndecisions\n", text.columns(rows)) end
+  if #rows == 0 then return end
+  out:write "\ndecisions\n"
+  out:columns(rows)
 end
 
 -- ---- asking ----
@@ -186,17 +190,16 @@ local function faults_of(client, plan)
 end
 
 local function fault_rows(faults)
-  local text, rows = require "turboci.cli.text", {}
+  local rows = {}
   for i = 1, math.min(#faults, FAULTS_MAX) do
     local entry = faults[i]
     rows[i] = { entry.kind, entry.id, entry.hook, ("policy '%s' could not decide, the built-in default did: %s")
-      :format(entry.policy, text.plain(entry.fault)) }
+      :format(entry.policy, entry.fault) }
   end
   return rows
 end
 
 local function show_plan(client, server, args)
-  local text = require "turboci.cli.text"
   local all = query(client, server, args.plan, {})
   local list = nodes_that(all, is_open)
   if #list == 0 then list = nodes_that(all, went_wrong) end
@@ -207,23 +210,23 @@ local function show_plan(client, server, args)
     local told = explain(client, server, args.plan, entry.kind, entry.node.id)
     local node = entry.node
     local cause = M.main_cause(node, told)
-    rows[i] = { entry.kind, node.id, node.state == "FINAL" and node.outcome or node.state, text.plain(cause.text) }
+    rows[i] = { entry.kind, node.id, node.state == "FINAL" and node.outcome or node.state, cause.text }
     entries[i] = { kind = entry.kind, id = node.id, state = node.state, outcome = node.outcome, cause = cause }
   end
-  if args.json then return print(text.json { plan = args.plan, nodes = entries, faults = faults }) end
+  if args.json then return out:json { plan = args.plan, nodes = entries, faults = faults } end
   if #list + #faults == 0 then
-    return print(("nothing waits and nothing went wrong; `turboci why %s STAGE` tells why a stage ran where it ran")
+    return out:line(("nothing waits and nothing went wrong; `turboci why %s STAGE` tells why a stage ran where it ran")
       :format(args.plan))
   end
-  if #list > 0 then io.stdout:write(text.columns(rows)) end
+  if #list > 0 then out:columns(rows) end
   if #list > #rows then
-    print(("... and %d more; name one to hear about it: turboci why %s STAGE"):format(#list - #rows, args.plan))
+    out:line(("... and %d more; name one to hear about it: turboci why %s STAGE"):format(#list - #rows, args.plan))
   end
   if #faults == 0 then return end
-  print(#list > 0 and "\npolicies that could not decide"
-    or "nothing waits and nothing failed, but policies could not decide")
-  io.stdout:write(text.columns(fault_rows(faults)))
-  if #faults > FAULTS_MAX then print(("... and %d more stages"):format(#faults - FAULTS_MAX)) end
+  out:write(#list > 0 and "\npolicies that could not decide\n"
+    or "nothing waits and nothing failed, but policies could not decide\n")
+  out:columns(fault_rows(faults))
+  if #faults > FAULTS_MAX then out:line(("... and %d more stages"):format(#faults - FAULTS_MAX)) end
 end
 
 ---@param args table
@@ -238,9 +241,9 @@ function M.run(args)
   local kind = kind_of(client, server, args.plan, args.stage)
   local told = explain(client, server, args.plan, kind, args.stage)
   if args.json then
-    print(require("turboci.cli.text").json {
+    out:json {
       plan = args.plan, kind = kind, id = args.stage, explanations = told.explanations, decisions = told.decisions,
-    })
+    }
   else
     show_node(kind, args.stage, told)
   end

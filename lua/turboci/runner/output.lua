@@ -5,6 +5,8 @@
 --      lines it leaves out.
 --   2. Memory is bounded by the tail, whatever comes in.
 --   3. All of it is valid UTF-8.
+--   4. A line that is written over with carriage returns, as progress bars are, is what it showed last.
+--   5. A line that is not finished is shown too, after UNFINISHED seconds and, while it changes, from time to time.
 -- Used by the shell runner and for what stage bodies in Lua print.
 
 local loop = require "turboci.loop"
@@ -13,6 +15,7 @@ local util = require "turboci.util"
 local M = {}
 
 local PER_SECOND = 4
+local UNFINISHED, UNFINISHED_MAX = 1, 8 -- seconds until an unfinished line is shown; twice as many each time
 local UPDATE_LINES, UPDATE_BYTES = 20, 4096 -- of one progress message
 local TAIL_LINES, TAIL_BYTES = 200, 65536
 local LINE_BYTES = 16384 -- longer ones are cut into several
@@ -66,7 +69,20 @@ function M.new(context)
     tail = new_tail(TAIL_LINES, TAIL_BYTES),
     unsent = new_tail(UPDATE_LINES, UPDATE_BYTES),
     next_at = 0,
+    patience = UNFINISHED,
   }, Output)
+end
+
+-- What a terminal shows of a line with carriage returns in it: what came after the last one before its end. And whether
+-- the next character begins anew.
+local function last_state(line)
+  if not line:find("\r", 1, true) then return line, false end
+  local last = #line
+  while line:byte(last) == 13 do
+    last = last - 1
+  end
+  local state = line:sub(1, last)
+  return state:match ".*\r(.*)" or state, last < #line
 end
 
 local function send(output)
@@ -76,6 +92,21 @@ local function send(output)
   output.context:progress(text)
   output.unsent = new_tail(UPDATE_LINES, UPDATE_BYTES)
   output.next_at = util.mono() + 1 / PER_SECOND
+end
+
+-- Shows the unfinished line, unless it is the one that was shown last.
+local function show_unfinished(output)
+  output.unfinished_timer = nil
+  local line = util.clean_text((last_state(output.partial)))
+  if output.closed or line == "" or line == output.shown then return end
+  output.unsent:add(line)
+  output.shown, output.patience = line, math.min(2 * output.patience, UNFINISHED_MAX)
+  send(output)
+end
+
+local function expect_unfinished(output)
+  if output.partial == "" or output.unfinished_timer or output.closed then return end
+  output.unfinished_timer = loop.timer(output.patience, function() show_unfinished(output) end)
 end
 
 local function schedule(output)
@@ -89,40 +120,44 @@ local function schedule(output)
 end
 
 local function add_line(output, line)
-  line = util.clean_text((line:gsub("\r$", "")))
+  line = util.clean_text((last_state(line)))
   output.tail:add(line)
-  output.unsent:add(line)
+  if line ~= output.shown then output.unsent:add(line) end
+  output.shown, output.patience = nil, UNFINISHED
 end
 
--- How many bytes from `from` make a piece of a line that is too long: whole characters, if they are any.
-local function piece(text, from)
-  local last = from + LINE_BYTES - 1
+-- How many bytes make a piece of a line that is too long: whole characters, if they are any.
+local function piece(line)
   for back = 0, 3 do
-    local byte = text:byte(last + 1 - back) -- of what would come next
+    local byte = line:byte(LINE_BYTES + 1 - back) -- of what would come next
     if byte < 0x80 or byte >= 0xC0 then return LINE_BYTES - back end
   end
   return LINE_BYTES
 end
 
+-- Adds a line, or what is there of one, in pieces when it is too long; returns what is left, which is short enough.
+local function add_pieces(output, line)
+  while #line > LINE_BYTES do
+    local length = piece(line)
+    add_line(output, line:sub(1, length))
+    line = line:sub(length + 1)
+  end
+  return line
+end
+
 ---@param bytes string in pieces of any size
 function Output:add(bytes)
-  local text = self.partial .. bytes
-  local from = 1
-  while true do
-    local at = text:find("\n", from, true)
-    if at and at - from <= LINE_BYTES then
-      add_line(self, text:sub(from, at - 1))
-      from = at + 1
-    elseif #text - from + 1 > LINE_BYTES then
-      local length = piece(text, from)
-      add_line(self, text:sub(from, from + length - 1))
-      from = from + length
-    else
-      break
-    end
+  local text, from = self.partial .. bytes, 1
+  local at = text:find("\n", 1, true)
+  while at do
+    add_line(self, add_pieces(self, (last_state(text:sub(from, at - 1)))))
+    from = at + 1
+    at = text:find("\n", from, true)
   end
-  self.partial = text:sub(from)
+  local state, anew = last_state(text:sub(from))
+  self.partial = add_pieces(self, state) .. (anew and "\r" or "")
   schedule(self)
+  expect_unfinished(self)
 end
 
 ---Sends what is left.
@@ -130,6 +165,7 @@ function Output:close()
   if self.partial ~= "" then add_line(self, self.partial) end
   self.partial = ""
   if self.timer then self.timer:close() end
+  if self.unfinished_timer then self.unfinished_timer:close() end
   send(self) -- the last words are never held back
   self.closed = true
 end

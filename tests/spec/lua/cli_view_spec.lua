@@ -1,5 +1,6 @@
 -- What the program puts on a terminal: text in cells, and the frames of the live tree.
 
+local output = require "turboci.cli.output"
 local text = require "turboci.cli.text"
 local model = require "turboci.cli.model"
 local tree = require "turboci.cli.view_tree"
@@ -15,6 +16,11 @@ describe("text for a terminal", function()
       ["\27(Bset\27=\27>"] = "set",
       ["\u{9B}2Jeight bits"] = "2Jeight bits",
       ["bell\7 back\8 delete\127"] = "bell back delete",
+      ["\xC2\xC2\x9B\x9B2Jnested"] = "\u{FFFD}\u{FFFD}2Jnested",
+      ["\27[\27[31m31mnested"] = "31mnested",
+      ["one\ntwo\r\nthree"] = "one\u{2424}two\u{2424}three",
+      ["\u{202E}drow\u{202C} \u{2066}word\u{2069}"] = "drow word",
+      ["bytes \xFF\xFE"] = "bytes \u{FFFD}\u{FFFD}",
       ["a\tb"] = "a    b",
       ["h\u{E9}llo \u{65E5}\u{672C} \u{A0}"] = "h\u{E9}llo \u{65E5}\u{672C} \u{A0}",
     }
@@ -43,6 +49,30 @@ describe("text for a terminal", function()
   end)
 end)
 
+describe("a line", function()
+  local function line(...)
+    local written = {}
+    output.new(function(bytes) table.insert(written, bytes) end):line(...)
+    return table.concat(written)
+  end
+
+  it("is one line, whatever its parts are", function()
+    assert.equal("a\u{2424}fake SUCCEEDED FAILED\n", line("\27[2Ja\nfake SUCCEEDED", " FAILED"))
+    assert.equal("\n", line())
+  end)
+
+  it("has the program's own colours and no others", function()
+    assert.equal("\27[31mbad red\27[0m name\n", line(text.style(true).bad "bad \27[32mred", "\27[32m name"))
+    assert.equal("bad name\n", line(text.style(false).bad "bad", " name"))
+  end)
+
+  it("keeps the lines of a message and cleans each", function()
+    local written = {}
+    output.new(function(bytes) table.insert(written, bytes) end):lines("  | ", "one\27[2J\n\ntwo\n")
+    assert.equal("  | one\n  | \n  | two\n", table.concat(written))
+  end)
+end)
+
 describe("JSON", function()
   it("has numbers that read back as they were", function()
     for _, number in ipairs { 0.1, 0.1 + 0.2, 1 / 3, 1e300, 5e-324, -2.5, 2 ^ 53, 1700000000.123456, 12, 3.0 } do
@@ -51,6 +81,16 @@ describe("JSON", function()
     assert.equal("0.1", text.json(0.1))
     assert.equal("3", text.json(3.0))
     assert.equal("1000000000000000", text.json(1e15))
+  end)
+
+  it("has texts that read back as they were, and moves no cursor", function()
+    for _, value in ipairs { "\27[2J\r\n\0", "\u{9B}31m", "h\u{E9}llo \u{65E5}", "\127", "\u{202E}", "\\u009b" } do
+      local json = text.json { [value] = value }
+      assert.is_nil(json:find "[%c\127]", json)
+      assert.is_nil(json:find("\u{9B}", 1, true), json)
+      assert.same({ [value] = value }, require("cjson").decode(json))
+    end
+    assert.equal('"\u{FFFD}"', text.json "\xFF")
   end)
 end)
 
@@ -66,17 +106,20 @@ describe("the live tree", function()
   local function frame(stages, width, height, change)
     local written = {}
     local progress = {
-      model = model.new(), style = text.style(false), started = 0,
-      out = { write = function(_, ...) table.insert(written, table.concat { ... }) end, flush = function() end },
+      model = model.new(), style = text.style(false),
+      out = output.new(function(bytes) table.insert(written, bytes) end),
       title = function() return "the plan" end,
+      seconds = function() return 1 end,
     }
     for _, one in ipairs(stages) do
       progress.model:event { timestamp = 1, stage_event = { stage = one } }
     end
     local view = tree.new(progress)
-    view.tty = { get_winsize = function() return width, height end, is_closing = function() return true end }
+    local terminal = output.terminal
+    output.terminal = function() return width, height end
     if change then view:change(change) end
     view:close()
+    output.terminal = terminal
     local rows = {}
     for row in table.concat(written):gmatch("([^\n]*)\n") do rows[#rows + 1] = text.plain(row) end
     return rows

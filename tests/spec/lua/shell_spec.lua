@@ -181,6 +181,37 @@ describe("the shell runner", function()
     assert.equal("first\nsecond", result.details.output)
   end)
 
+  -- Runs it with a gate: the command's `read` waits until `opens(message)` was true for a message.
+  local function run_gated(command, opens)
+    local messages, open = {}, false
+    local folder = assert(uv.fs_mkdtemp("/tmp/turboci-shell-XXXXXX"))
+    assert.is_true(os.execute("mkfifo " .. folder .. "/gate"))
+    local result = run({ command = command, cwd = folder }, function(_, message)
+      table.insert(messages, message)
+      if open or not opens(message) then return end
+      open = true
+      assert(io.open(folder .. "/gate", "w")):close()
+    end)
+    os.execute("rm -rf " .. folder)
+    return result.details.output, messages
+  end
+
+  it("shows an unfinished line before it is finished, and then not again", function()
+    local output, messages = run_gated("printf 'wait'; read x < gate; echo; echo done", function(message)
+      return message == "wait"
+    end)
+    assert.equal("wait\ndone", output)
+    assert.equal("wait\ndone", table.concat(messages, "\n"))
+  end)
+
+  it("takes a line that is written over for what it showed last", function()
+    local output = run_gated("printf '10%%\\r40%%\\r'; printf '70%%\\r'; read x < gate; printf '100%%\\r\\nend\\r\\n'",
+      function(message) return message == "70%" end)
+    assert.equal("100%\nend", output)
+    assert.equal("last", run({ command = "printf 'one\\rtwo\\rlast'" }).details.output)
+    assert.equal("x", run({ command = "yes '' | tr '\\n' '\\r' | head -c 3000000; echo x" }).details.output)
+  end)
+
   it("sends at most 4 updates a second, and the last lines always", function()
     local started = util.mono()
     local _, _, ctx = run { command = "for i in $(seq 1 60); do echo line $i; done; read -t 0.6 x < /dev/zero; "

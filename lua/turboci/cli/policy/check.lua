@@ -5,6 +5,7 @@
 -- Only what the sandbox refuses a server refuses, too: exit code 2. Findings of the lint alone: 1.
 
 local common = require "turboci.cli.common"
+local out = require("turboci.cli.output").stdout
 
 local M = {
   name = "check",
@@ -81,15 +82,10 @@ local function located(path, findings)
   return lines
 end
 
-local function print_json(fields)
-  print(require("turboci.cli.text").json(fields))
-  io.stdout:flush()
-end
-
 local function refuse(args, findings, err)
   local lines = { err }
   for _, line in ipairs(located(args.file, findings)) do lines[#lines + 1] = line end
-  if args.json then print_json { error = err, findings = findings } end
+  if args.json then out:json { error = err, findings = findings } end
   common.fail(2, ("turboci policy check: %s\n  policies/README.md tells what a policy is; a server keeps the version "
     .. "that it has"):format(table.concat(lines, "\n  ")))
 end
@@ -109,7 +105,7 @@ local function ask(policy)
 end
 
 local function print_text(policy, answers)
-  print(("%s  version %s  %s"):format(policy.name, policy.version, policy.path))
+  out:line(("%s  version %s  %s"):format(policy.name, policy.version, policy.path))
   local rows = {}
   for i, hook in ipairs(policy.hooks) do
     local answer = answers[hook]
@@ -120,7 +116,7 @@ local function print_text(policy, answers)
       answer.reason and ("%q"):format(answer.reason) or "",
     }
   end
-  io.stdout:write(require("turboci.cli.text").columns(rows))
+  out:columns(rows)
 end
 
 ---@param args table
@@ -134,11 +130,10 @@ function M.run(args)
   local answers, warnings = ask(policy), require("turboci.core").list {}
   if never_chooses(policy, answers) then warnings[1] = "select never chooses a runner in any sample" end
   if args.json then
-    print_json { name = policy.name, version = policy.version, path = policy.path, hooks = policy.hooks,
+    out:json { name = policy.name, version = policy.version, path = policy.path, hooks = policy.hooks,
       samples = answers, findings = findings, warnings = warnings }
   else
     print_text(policy, answers)
-    io.stdout:flush()
   end
   for _, warning in ipairs(warnings) do common.notice(("warning: %s: %s"):format(args.file, warning)) end
   if #findings == 0 then return 0 end

@@ -1,6 +1,7 @@
 -- turboci policy list: the policies of a server, what they cost and how they fare.
 
 local common = require "turboci.cli.common"
+local out = require("turboci.cli.output").stdout
 
 local M = {
   name = "list",
@@ -19,17 +20,16 @@ end
 
 -- What is to be known about a policy, the worst first.
 local function state(info)
-  local text = require "turboci.cli.text"
   local parts = {}
   if info.error ~= "" then
     parts[#parts + 1] = ("%s: %s"):format(info.version == "" and "not taken over" or "its file is not taken over",
-      text.plain(info.error))
+      info.error)
   end
   if info.circuit_open then
     local ends = require("turboci.util").clock_text(math.ceil(info.circuit_until or 0))
     parts[#parts + 1] = "circuit open until " .. ends
   end
-  if info.last_fault ~= "" then parts[#parts + 1] = "last fault: " .. text.plain(info.last_fault) end
+  if info.last_fault ~= "" then parts[#parts + 1] = "last fault: " .. info.last_fault end
   return #parts > 0 and table.concat(parts, "; ") or "ok"
 end
 
@@ -57,9 +57,9 @@ local function show(policies)
       state(info),
     }
   end
-  io.stdout:write(require("turboci.cli.text").columns(rows))
+  out:columns(rows)
   if not has_default(policies) then
-    io.stdout:write("\nthe server has no default policy (`turboci serve --policy NAME`): the built-in one decides\n")
+    out:write("\nthe server has no default policy (`turboci serve --policy NAME`): the built-in one decides\n")
   end
 end
 
@@ -70,7 +70,7 @@ function M.run(args)
   local client = require("turboci.client").connect(server)
   local policies = common.call(client, server, "list the policies", "ListPolicies", {}).policies
   if args.json then
-    print(require("turboci.cli.text").json { server = server, policies = policies })
+    out:json { server = server, policies = policies }
   else
     show(policies)
   end

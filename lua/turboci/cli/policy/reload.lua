@@ -1,6 +1,7 @@
 -- turboci policy reload: the server looks at its policies folders now, and says what it made of them.
 
 local common = require "turboci.cli.common"
+local out = require("turboci.cli.output").stdout
 
 local M = {
   name = "reload",
@@ -19,9 +20,9 @@ local function show(response)
   for _, name in ipairs(response.changed) do
     local info = by_name[name]
     local now = info and info.version ~= "" and "version " .. info.version or "gone: the built-in default decides"
-    io.stdout:write(("%s: %s\n"):format(name, now))
+    out:line(name, ": ", now)
   end
-  if #response.changed == 0 then io.stdout:write("nothing has changed\n") end
+  if #response.changed == 0 then out:line "nothing has changed" end
 end
 
 -- Tells every file that was not taken over; how many there are.
@@ -31,7 +32,7 @@ local function tell_errors(policies)
     if info.error ~= "" then
       count = count + 1
       common.notice(("policy %s is not taken over: %s\n  %s"):format(info.name,
-        require("turboci.cli.text").plain(info.error),
+        info.error,
         info.version ~= "" and ("version %s runs on"):format(info.version) or "the built-in default decides"))
     end
   end
@@ -46,10 +47,9 @@ function M.run(args)
   local client = require("turboci.client").connect(server)
   local response = common.call(client, server, "reload the policies", "ReloadPolicies", {})
   if args.json then
-    print(require("turboci.cli.text").json(response))
+    out:json(response)
   else
     show(response)
-    io.stdout:flush()
   end
   return tell_errors(response.policies) > 0 and 1 or 0
 end

@@ -1,6 +1,8 @@
 -- turboci policy replay: what a policy would have made of the past. The work is turboci.replay; here it is shown.
 
 local common = require "turboci.cli.common"
+local stdout = require("turboci.cli.output").stdout
+local stderr = require("turboci.cli.output").stderr
 
 local M = {
   name = "replay",
@@ -85,17 +87,16 @@ end
 
 -- A line on a terminal's stderr that says how far it is; nothing elsewhere.
 local function progress()
-  if not require("term").isatty(io.stderr) then return nil, function() end end
+  if not require("turboci.core").terminal(2) then return nil, function() end end
   local util, last = require "turboci.util", 0
   local function show(phase, done, of)
     local now = util.mono()
     if now - last < 0.2 then return end
     last = now
-    io.stderr:write(phase == "read" and ("\r\27[Kreading: %d records"):format(done)
+    stderr:write(phase == "read" and ("\r\27[Kreading: %d records"):format(done)
       or ("\r\27[Kreplaying: %d of %d plans"):format(done, of))
-    io.stderr:flush()
   end
-  return show, function() io.stderr:write "\r\27[K" end
+  return show, function() stderr:write "\r\27[K" end
 end
 
 ---------------------------------------------------------------------------------------------------
@@ -215,12 +216,11 @@ local function clock(seconds)
 end
 
 local function decisions(result, max)
-  local text = require "turboci.cli.text"
   local rows = { { "TIME (UTC)", "PLAN", "STAGE", "ATTEMPT", "WAS", "NOW", "WHY NOW" } }
   for i = 1, math.min(max, #result.decisions) do
     local row = result.decisions[i]
     rows[i + 1] = { clock(row.at), row.plan, row.stage, count(row.attempt), side(row.was), side(row.now),
-      text.plain(row.now and (row.now.fault or row.now.reason) or "") }
+      row.now and (row.now.fault or row.now.reason) or "" }
   end
   return rows
 end
@@ -248,7 +248,7 @@ end
 
 -- What the reader must know before trusting the figures.
 local function notes(result)
-  local text, util, out = require "turboci.cli.text", require "turboci.util", {}
+  local util, out = require "turboci.util", {}
   if result.unfinished > 0 then
     out[#out + 1] = plural(result.unfinished, "plan") .. " that ended then would not end now; not in the figures"
   end
@@ -257,7 +257,7 @@ local function notes(result)
   end
   for _, fault in ipairs(result.faults) do
     out[#out + 1] = ("policy %s failed %s, the built-in default decided: %s"):format(fault.policy,
-      plural(fault.faults, "time"), text.plain(fault.last))
+      plural(fault.faults, "time"), fault.last)
   end
   for _, name in ipairs(util.sorted_keys(result.missing)) do
     out[#out + 1] = ("%s named the policy '%s', which is not in the folders (--policies): %s decided instead")
@@ -265,7 +265,7 @@ local function notes(result)
   end
   if result.refused > 0 then
     out[#out + 1] = ("%s of clients would be refused now: %s"):format(plural(result.refused, "write"),
-      text.plain(result.refusal))
+      result.refusal)
   end
   if result.now.estimates > 0 then
     out[#out + 1] = "~ an estimate: the stage never ran there, or did not end (as when its deadline cut it off)"
@@ -274,34 +274,40 @@ local function notes(result)
 end
 
 local function show(result, max)
-  local text, history = require "turboci.cli.text", result.history
-  io.stdout:write(("history  %s: %s, %s, %s to %s UTC\n"):format(result.db, plural(history.plans, "plan"),
+  local history = result.history
+  stdout:line(("history  %s: %s, %s, %s to %s UTC"):format(result.db, plural(history.plans, "plan"),
     plural(history.runners, "runner"), os.date("!%Y-%m-%d %H:%M:%S", math.floor(history.start)),
     os.date("!%Y-%m-%d %H:%M:%S", math.floor(history["end"]))))
-  io.stdout:write(("was      %s\n"):format(deciders(result)))
-  io.stdout:write(("now      %s %s (%s)\n\n"):format(result.policy.name, result.policy.version, result.policy.path))
+  stdout:line("was      ", deciders(result))
+  stdout:line(("now      %s %s (%s)"):format(result.policy.name, result.policy.version, result.policy.path))
+  stdout:line()
   if result.compared + result.unfinished == 0 then
-    io.stdout:write "no plan had ended: there is nothing to compare\n"
+    stdout:line "no plan had ended: there is nothing to compare"
   else
-    io.stdout:write(text.columns(figures(result)), "\n")
-    if #result.runners > 0 then io.stdout:write(text.columns(runners(result)), "\n") end
+    stdout:columns(figures(result))
+    stdout:line()
+    if #result.runners > 0 then
+      stdout:columns(runners(result))
+      stdout:line()
+    end
     local rows, total = plans(result)
-    io.stdout:write(text.columns(rows))
-    if total > PLANS then io.stdout:write(("and %d more: --json shows all\n"):format(total - PLANS)) end
+    stdout:columns(rows)
+    if total > PLANS then stdout:line(("and %d more: --json shows all"):format(total - PLANS)) end
     if #result.decisions == 0 then
-      io.stdout:write "\nno decision differs\n"
+      stdout:write "\nno decision differs\n"
     else
-      io.stdout:write(("\n%s (%s)\n"):format(#result.decisions == 1 and "1 decision differs"
+      stdout:line()
+      stdout:line(("%s (%s)"):format(#result.decisions == 1 and "1 decision differs"
         or #result.decisions .. " decisions differ", differing(result)))
-      if max > 0 then io.stdout:write(text.columns(decisions(result, max))) end
+      if max > 0 then stdout:columns(decisions(result, max)) end
       if #result.decisions > max then
-        io.stdout:write(("and %d more: --decisions all shows them\n"):format(#result.decisions - max))
+        stdout:line(("and %d more: --decisions all shows them"):format(#result.decisions - max))
       end
     end
   end
   local told = notes(result)
-  if #told > 0 then io.stdout:write "\n" end
-  for _, note in ipairs(told) do io.stdout:write("note: ", note, "\n") end
+  if #told > 0 then stdout:line() end
+  for _, note in ipairs(told) do stdout:line("note: ", note) end
 end
 
 ---@param args table
@@ -316,7 +322,7 @@ function M.run(args)
   clear()
   if not result then fail(err.message, hints[err.of]) end
   if args.json then
-    print(require("turboci.cli.text").json(result))
+    stdout:json(result)
   else
     show(result, args.decisions)
   end
