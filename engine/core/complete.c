@@ -84,6 +84,13 @@ static tci_failure missing_result(tci_core *core, const tci_stage *stage) {
 
 void tci_check_settle(tci_core *core, tci_check *check) {
   if (check->state == TCI_CHECK_FINAL || check->pending) return;
+  if (check->state == TCI_CHECK_PLANNED && check->assigned.len)
+    tci_list_settling(core, check); /* its own dependencies may be about to be known, and then they decide */
+  else
+    tci_check_settle_now(core, check);
+}
+
+void tci_check_settle_now(tci_core *core, tci_check *check) {
   bool missing = false;
   for (size_t i = 0; i < check->assigned.len; i++) {
     const tci_assignment *a = check->assigned.items[i];

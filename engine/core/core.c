@@ -58,6 +58,7 @@ void tci_core_free(tci_core *core) {
   tci_vec_free(&core->free_slots);
   tci_vec_free(&core->resolved.nodes);
   tci_vec_free(&core->ended.nodes);
+  tci_vec_free(&core->settling.nodes);
   tci_vec_free(&core->touched);
   tci_vec_free(&core->buffers);
   tci_vec_free(&core->garbage);
@@ -296,7 +297,7 @@ void tci_core_step(tci_core *core, const tci_event *event, tci_update *update) {
   }
   tci_react(core);
   tci_dispatch(core);
-  if (core->ended.nodes.len || core->resolved.nodes.len) update->more = true;
+  if (core->ended.nodes.len || core->resolved.nodes.len || core->settling.nodes.len) update->more = true;
   settle_plans(core);
   close_records(core);
   core->update = NULL;

@@ -1,7 +1,9 @@
 /* deps: dependency groups: counting, resolving, and what follows.
  *
  * Invariants: an edge is counted at most once, when its target is FINAL; a group resolves exactly once, as early as
- * the truth is known; finishing a node costs its out-degree. Counting is part of evolve; reacting is a decision.
+ * the truth is known; finishing a node costs its out-degree. Counting is part of evolve; reacting is a decision. What a
+ * step comes to does not depend on the order of edges: a check whose own dependencies are unsatisfied is SKIPPED, even
+ * when in the same step all its results are in.
  */
 #include "core/internal.h"
 
@@ -51,6 +53,18 @@ static void list(tci_core *core, tci_worklist *work, tci_node *node, uint8_t bit
 void tci_list_resolved(tci_core *core, tci_node *node) { list(core, &core->resolved, node, TCI_LISTED_RESOLVED); }
 void tci_list_ended(tci_core *core, tci_node *node) { list(core, &core->ended, node, TCI_LISTED_ENDED); }
 
+void tci_list_settling(tci_core *core, tci_check *check) {
+  list(core, &core->settling, &check->node, TCI_LISTED_SETTLING);
+}
+
+/* False: it is not there. */
+static bool unlist(tci_core *core, tci_node *node, uint8_t bit) {
+  if (!(node->listed & bit)) return false;
+  node->listed &= (uint8_t)~bit;
+  if (--node->plan->listed == 0) tci_plan_touch(core, node->plan);
+  return true;
+}
+
 /* The next node of a list, which it leaves; NULL: there is none. */
 static tci_node *take(tci_core *core, tci_worklist *work, uint8_t bit) {
   if (work->next == work->nodes.len) {
@@ -58,8 +72,7 @@ static tci_node *take(tci_core *core, tci_worklist *work, uint8_t bit) {
     return NULL;
   }
   tci_node *node = work->nodes.items[work->next++];
-  node->listed &= (uint8_t)~bit;
-  if (--node->plan->listed == 0) tci_plan_touch(core, node->plan);
+  unlist(core, node, bit);
   return node;
 }
 
@@ -82,6 +95,7 @@ static void react_check(tci_core *core, tci_check *check) {
   }
   tci_emit(core, check->node.plan,
            &(tci_change){.type = TCI_CHANGE_CHECK_STATE, .node = check->node.index + 1u, .state = TCI_CHECK_WAITING});
+  if (unlist(core, &check->node, TCI_LISTED_SETTLING)) tci_check_settle_now(core, check);
 }
 
 static void react_stage(tci_core *core, tci_stage *stage) {
@@ -110,17 +124,83 @@ static void react_resolved(tci_core *core, tci_node *node) {
     react_stage(core, tci_node_stage(node));
 }
 
-/* Two worklists instead of recursion: a chain of a million skipped stages needs no stack. What is left in them when the
- * step has changed enough is derived state: a restart finds it again (tci_list_left_over). */
-void tci_react(tci_core *core) {
+/* Groups that resolved, then stages that ended, until there are none: groups are nobody's choice, while a check that settles
+ * settles without what comes later. False: the step has changed enough. Worklists instead of recursion: a chain of a million
+ * skipped stages needs no stack. */
+static bool follow(tci_core *core) {
   while (core->changes_left > 0) {
-    tci_node *node = take(core, &core->ended, TCI_LISTED_ENDED);
+    tci_node *node = take(core, &core->resolved, TCI_LISTED_RESOLVED);
     if (node) {
-      react_ended(core, node);
+      react_resolved(core, node);
       continue;
     }
-    node = take(core, &core->resolved, TCI_LISTED_RESOLVED);
-    if (!node) return;
-    react_resolved(core, node);
+    node = take(core, &core->ended, TCI_LISTED_ENDED);
+    if (!node) return true;
+    react_ended(core, node);
   }
+  return false;
+}
+
+/* ---- checks that settle last ---- */
+
+/* False: the step has changed enough. */
+static bool settle_last(tci_core *core, tci_node *node) {
+  if (!unlist(core, node, TCI_LISTED_SETTLING) || tci_node_is_final(node)) return true;
+  tci_check_settle_now(core, tci_node_check(node));
+  return follow(core);
+}
+
+/* The k-th node that may still decide what becomes of `node`; NULL: there are no more. Stages that run, and the dependencies
+ * of what does not wait for them, decide nothing now. */
+static tci_node *upstream(const tci_node *node, size_t k) {
+  const tci_check *check = node->kind == TCI_NODE_CHECK ? (const tci_check *)node : NULL;
+  bool waits = check ? check->state == TCI_CHECK_PLANNED : ((const tci_stage *)node)->state == TCI_STAGE_PLANNED;
+  size_t edges = waits ? node->group.len : 0;
+  if (k < edges) return node->group.edges[k].target;
+  return check && k - edges < check->assigned.len ? &check->assigned.items[k - edges]->stage->node : NULL;
+}
+
+/* Settles this check after those on which it depends: depth-first, with a stack of its own; every node is looked at once. */
+static bool settle_in_order(tci_core *core, tci_node *last) {
+  typedef struct {
+    tci_node *node;
+    size_t next;
+  } frame;
+  TCI_VEC(frame) stack = {0};
+  if (last->mark <= core->mark) tci_vec_push(&stack, ((frame){last, 0}));
+  last->mark = core->mark + 1;
+  bool goes_on = true;
+  while (stack.len && goes_on) {
+    frame *top = &stack.items[stack.len - 1];
+    tci_node *node = top->node, *next = upstream(node, top->next++);
+    if (!next) {
+      stack.len--;
+      goes_on = settle_last(core, node);
+    } else if (next->mark <= core->mark && !tci_node_is_final(next)) {
+      next->mark = core->mark + 1;
+      tci_vec_push(&stack, ((frame){next, 0}));
+    }
+  }
+  tci_vec_free(&stack);
+  return goes_on;
+}
+
+static void settle_all(tci_core *core) {
+  tci_worklist *work = &core->settling;
+  core->mark += 2; /* what earlier searches left behind is no more */
+  bool goes_on = true;
+  for (size_t i = 0; i < work->nodes.len && goes_on; i++) {
+    if (work->nodes.len > 1) goes_on = settle_in_order(core, work->nodes.items[i]);
+    if (goes_on) goes_on = settle_last(core, work->nodes.items[i]);
+  }
+  size_t kept = 0;
+  for (size_t i = 0; i < work->nodes.len; i++)
+    if (work->nodes.items[i]->listed & TCI_LISTED_SETTLING) work->nodes.items[kept++] = work->nodes.items[i];
+  work->nodes.len = kept;
+}
+
+/* What is left in the lists when the step has changed enough is derived state: a restart finds it again
+ * (tci_list_left_over). */
+void tci_react(tci_core *core) {
+  if (follow(core) && core->settling.nodes.len) settle_all(core);
 }

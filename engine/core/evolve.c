@@ -551,6 +551,8 @@ static const char *runner_gone(tci_core *core, const tci_change *c) {
 static const char *node_change(tci_core *core, tci_plan *plan, const tci_change *c, int64_t wall_us) {
   if (c->node == 0 || c->node > plan->nodes.len) return "a change to no node";
   tci_node *node = plan->nodes.items[c->node - 1];
+  /* Journals of earlier engines may hold a result that came to a FINAL check: what was stored is shown as it was. */
+  if (!core->loading && tci_node_is_final(node)) return "a node that is FINAL changes";
   bool is_check = node->kind == TCI_NODE_CHECK;
   tci_check *check = is_check ? tci_node_check(node) : NULL;
   tci_stage *stage = is_check ? NULL : tci_node_stage(node);

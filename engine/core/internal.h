@@ -82,7 +82,7 @@ typedef struct {
   size_t next; /* those before it are done */
 } tci_worklist;
 
-enum { TCI_LISTED_RESOLVED = 1, TCI_LISTED_ENDED = 2 }; /* tci_node.listed */
+enum { TCI_LISTED_RESOLVED = 1, TCI_LISTED_ENDED = 2, TCI_LISTED_SETTLING = 4 }; /* tci_node.listed */
 
 enum { TCI_TIMER_ATTEMPT = 1, TCI_TIMER_RUNNER = 2 };
 
@@ -115,7 +115,7 @@ struct tci_core {
   size_t watchers_len;
   tci_heap timers;
   uint64_t sequence; /* of plan 0 */
-  uint64_t mark;     /* of the last cycle search */
+  uint64_t mark;     /* of the last search through a plan */
   uint64_t step_no, use_order;
   uint64_t order; /* of this step among those of order_wall_us */
   int64_t order_wall_us;
@@ -129,6 +129,7 @@ struct tci_core {
   int64_t changes_left;  /* of step_changes_max */
   tci_worklist resolved; /* groups that resolved, nodes to react */
   tci_worklist ended;    /* stages that became FINAL: their checks to look at; checks that nothing is pending for */
+  tci_worklist settling; /* checks with all their results, PLANNED: their own dependencies go first */
   TCI_VEC(tci_plan *) touched;
   TCI_VEC(tci_buf) buffers; /* one per record of the step, reused */
   size_t buffers_len;
@@ -164,9 +165,10 @@ tci_stage *tci_plan_stage(const tci_plan *plan, tci_str id);
 /* Reacts to every group that resolved and every stage that ended, until nothing follows any more, or the step has changed
  * so much that the rest is left to the next (update->more). */
 void tci_react(tci_core *core);
-/* A node goes on core->resolved or core->ended; nothing while the journal is applied. */
+/* A node goes on core->resolved, ended or settling; nothing while the journal is applied. */
 void tci_list_resolved(tci_core *core, tci_node *node);
 void tci_list_ended(tci_core *core, tci_node *node);
+void tci_list_settling(tci_core *core, tci_check *check);
 /* After a load: lists the nodes from which something follows that the journal does not hold yet. */
 void tci_list_left_over(tci_core *core, tci_plan *plan);
 /* A group was just linked, or `target` became FINAL: count. Part of evolve. */
@@ -203,8 +205,10 @@ const char *tci_completion_fault(tci_core *core, const tci_attempt *attempt, con
 void tci_completion_apply(tci_core *core, tci_attempt *attempt, const tci_completion *completion);
 /* Keeps the details, and the check updates that will not be applied, with the attempt. */
 void tci_completion_keep(tci_core *core, tci_attempt *attempt, const tci_completion *completion);
-/* FINAL when nothing is pending; in a step that has changed too much already, in the next. */
+/* FINAL when nothing is pending; a PLANNED one that stages are assigned to only once all is known that follows for its
+ * dependencies; in a step that has changed too much already, in the next. */
 void tci_check_settle(tci_core *core, tci_check *check);
+void tci_check_settle_now(tci_core *core, tci_check *check); /* nothing is pending */
 void tci_check_finish(tci_core *core, tci_check *check, tci_outcome outcome, tci_reason reason);
 void tci_check_put_result(tci_core *core, tci_check *check, tci_str owner_type, tci_str owner_id, tci_str data,
                           bool finalize, const tci_failure *failure);

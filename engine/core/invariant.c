@@ -104,7 +104,7 @@ static const char *check_plan(const tci_plan *plan, tci_arena *arena) {
     const char *fault = check_node(node, arena);
     if (fault) return fault;
     unfinished += !tci_node_is_final(node);
-    listed += (node->listed & 1) + (node->listed >> 1);
+    for (uint8_t bit = TCI_LISTED_RESOLVED; bit <= TCI_LISTED_SETTLING; bit <<= 1) listed += (node->listed & bit) != 0;
     if (node->kind != TCI_NODE_STAGE) continue;
     const tci_attempt *a = tci_stage_attempt(tci_node_stage(node));
     live += a && a->execution && tci_attempt_is_open(a);

@@ -61,7 +61,7 @@ struct tci_node {
   tci_group group;
   TCI_VEC(tci_edge *) dependents; /* edges whose target is this node */
   uint8_t listed; /* rebuilt: the work lists it is in, a bit each: what follows from it is still to come */
-  uint64_t mark;  /* scratch of the cycle search */
+  uint64_t mark;  /* scratch of searches through the plan */
 };
 
 typedef struct {

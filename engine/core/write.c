@@ -237,16 +237,16 @@ static void link_edges(tci_write *w, const tci_prepared *item, bool is_new) {
   tci_buf_deinit(&assignments);
 }
 
+static void put_result(tci_write *w, const tci_prepared *item) {
+  if (item->kind != TCI_NODE_CHECK || !item->result_changed) return;
+  const tci_result_write *r = &item->check->result;
+  bool finalize = r->finalize || item->to_state == TCI_CHECK_FINAL;
+  tci_check_put_result(w->core, tci_node_check(item->node), r->owner_type, r->owner_id, r->data, finalize, &r->failure);
+}
+
 static void move_check(tci_write *w, const tci_prepared *item) {
   tci_check *check = tci_node_check(item->node);
-  const tci_check_write *cw = item->check;
-  if (item->result_changed) {
-    bool finalize = cw->result.finalize || item->to_state == TCI_CHECK_FINAL;
-    tci_check_put_result(w->core, check, cw->result.owner_type, cw->result.owner_id, cw->result.data, finalize,
-                         &cw->result.failure);
-    if (finalize && item->to_state != TCI_CHECK_FINAL) tci_check_settle(w->core, check);
-  }
-  if (!item->to_state || (int)check->state == item->to_state || check->state == TCI_CHECK_FINAL) return;
+  if (!item->to_state || (int)check->state == item->to_state) return;
   if (item->to_state != TCI_CHECK_FINAL) {
     tci_emit(w->core, w->plan,
              &(tci_change){.type = TCI_CHANGE_CHECK_STATE, .node = item->index + 1, .state = (uint64_t)item->to_state});
@@ -291,6 +291,18 @@ static size_t collect_left(tci_write *w, tci_check **left) {
   return n;
 }
 
+/* Those that may have all they wait for: a result was finalised, or a stage has left. One that no stage is left for waits for
+ * a client, like every such check. */
+static void settle_checks(tci_write *w, tci_check *const *left, size_t left_len) {
+  for (size_t i = 0; i < w->len; i++) {
+    const tci_prepared *item = &w->items[i];
+    if (item->kind == TCI_NODE_CHECK && item->result_changed && item->check->result.finalize)
+      tci_check_settle(w->core, tci_node_check(item->node));
+  }
+  for (size_t i = 0; i < left_len; i++)
+    if (left[i]->assigned.len) tci_check_settle(w->core, left[i]);
+}
+
 static void apply(tci_write *w) {
   tci_check **left = tci_arena_array(w->arena, tci_check *, collect_left(w, NULL) + 1);
   size_t left_len = collect_left(w, left);
@@ -304,15 +316,16 @@ static void apply(tci_write *w) {
     else
       update(w, &w->items[i]);
   }
+  /* All edges before all results before all moves before anything follows: so the order of the nodes means nothing. */
   for (size_t i = 0; i < w->len; i++) link_edges(w, &w->items[i], is_new[i]);
-  for (size_t i = 0; i < left_len; i++) /* one that no stage is left for waits for a client, like every such check */
-    if (left[i]->assigned.len) tci_check_settle(w->core, left[i]);
+  for (size_t i = 0; i < w->len; i++) put_result(w, &w->items[i]);
   for (size_t i = 0; i < w->len; i++) {
     if (w->items[i].kind == TCI_NODE_CHECK)
       move_check(w, &w->items[i]);
     else
       move_stage(w, &w->items[i]);
   }
+  settle_checks(w, left, left_len);
 }
 
 static void answer(tci_write *w) {

@@ -20,8 +20,8 @@ describe("nodes:", function()
     return err and err.code
   end
 
-  local function after(kind, id)
-    return { dependencies = { { target_type = kind, target_id = id } } }
+  local function after(kind, id, condition)
+    return { dependencies = { { target_type = kind, target_id = id, condition = condition } } }
   end
 
   it("a new check is PLANNING and stays so until somebody says more", function()
@@ -121,6 +121,25 @@ describe("nodes:", function()
     }
     write { stages = { { id = "s", state = "FINAL" } } }
     assert.stage(plan, "s").is_final { outcome = "SKIPPED", reason = "WRITTEN", attempts = 0 }
+  end)
+
+  it("a check takes the result of the very write in which the last stage that it waited for leaves", function()
+    local assigned = { { target_check_id = "c" } }
+    write {
+      checks = { { id = "gate" }, { id = "c" }, { id = "d" } },
+      stages = {
+        { id = "s", runner_type = "t", assignments = assigned, dependencies = after("CHECK", "gate") },
+        { id = "t", assignments = assigned },
+        { id = "deploy", runner_type = "t", dependencies = after("CHECK", "c", "ON_SUCCESS") },
+      },
+    }
+    write { checks = { { id = "c", result = { owner_type = "stage", owner_id = "t", finalize = true } } } }
+    write {
+      checks = { { id = "c", state = "FINAL", result = { owner_id = "me", failure = { message = "do not deploy" } } } },
+      stages = { { id = "s", assignments = { { target_check_id = "d" } } } },
+    }
+    assert.check(plan, "c").is_final { outcome = "FAILED", results = 2, failure = "do not deploy" }
+    assert.stage(plan, "deploy").is_final { outcome = "SKIPPED", attempts = 0 }
   end)
 
   it("omit_nodes leaves the reply empty, and without it the reply has the nodes that were written", function()

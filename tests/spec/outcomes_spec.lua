@@ -122,6 +122,24 @@ describe("outcomes:", function()
     assert.check(plan, "passes").is_final { outcome = "SKIPPED" }
   end)
 
+  it("a check whose own dependency fails together with its only stage's is skipped, whichever comes first", function()
+    local gate = { "gate", when = "success" }
+    workflow:check("gate", { external = true })
+    workflow:check("one", { after = gate })
+    workflow:stage("for one", { runner = "test", after = gate, finalizes = "one" })
+    workflow:check("two", { after = "later" })
+    workflow:check("later")
+    workflow:stage("for two", { runner = "test", after = gate, finalizes = "two" })
+    workflow:stage("for later", { runner = "test", after = gate, finalizes = "later" })
+    local plan = env:submit(workflow)
+    local shut = { failure = { message = "shut" }, finalize = true }
+    assert(env:write(plan, { checks = { { id = "gate", result = shut } } }))
+    env:wait(plan)
+    assert.check(plan, "one").is_final { outcome = "SKIPPED", reason = "DEPENDENCIES_UNSATISFIED" }
+    assert.check(plan, "later").is_final { outcome = "FAILED", reason = "NO_RESULT" }
+    assert.check(plan, "two").is_final { outcome = "SKIPPED", reason = "DEPENDENCIES_UNSATISFIED" }
+  end)
+
   it("an update for a check that is FINAL already changes nothing and is kept with the attempt", function()
     workflow:check("builds")
     workflow:stage("compile", { runner = "test", mode = "async", finalizes = "builds" })

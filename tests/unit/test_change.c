@@ -261,6 +261,40 @@ static void a_journal_that_does_not_fit_the_model_is_refused(void **state) {
                  "to a check");
 }
 
+/* FINAL is for ever; but journals of earlier engines may hold results of checks that were FINAL, and are loaded as they are. */
+static void what_is_final_never_changes_but_is_loaded_as_it_was(void **state) {
+  fx *f = *state;
+  fx_create(f);
+  fx_write(f, "@c state=FINAL; done state=FINAL");
+  tci_change result = {.type = TCI_CHANGE_CHECK_RESULT,
+                       .node = 1,
+                       .version = 2,
+                       .result = 1,
+                       .owner_type = TCI_STR("me"),
+                       .owner_id = TCI_STR("1"),
+                       .finalized = true,
+                       .failed = true};
+  tci_change args = {.type = TCI_CHANGE_STAGE_UPDATED, .node = 2, .bytes = TCI_STR("x")};
+  tci_core *core = fx_replay(f);
+  tci_plan *plan = tci_core_plan(core, f->plan_id);
+  assert_string_equal(tci_evolve(core, plan, &result, 1), "a node that is FINAL changes");
+  assert_string_equal(tci_evolve(core, plan, &args, 1), "a node that is FINAL changes");
+  const tci_check *check = tci_plan_check(plan, TCI_STR("c"));
+  assert_int_equal(check->results.len, 0);
+
+  tci_buf out = {0}, scratch = {0};
+  tci_record_put_header(&out, 1, 3);
+  tci_record_put_change(&out, &result, &scratch);
+  tci_record record = {.plan_key = plan->key, .sequence = plan->sequence + 1, .bytes = tci_buf_str(&out)};
+  assert_int_equal(tci_core_load(core, &record).code, TCI_OK);
+  assert_int_equal(check->node.outcome, TCI_OUTCOME_SUCCEEDED); /* as everybody was told */
+  assert_int_equal(check->results.len, 1);
+  assert_null(tci_core_check(core, &f->arena));
+  tci_core_free(core);
+  tci_buf_deinit(&out);
+  tci_buf_deinit(&scratch);
+}
+
 static void gaps_strangers_and_garbage_in_the_journal_are_refused(void **state) {
   fx *f = *state;
   fx_create(f);
@@ -290,6 +324,7 @@ int main(void) {
       CLAIM(records_cut_anywhere_or_of_another_format_are_refused),
       CLAIM(a_journal_that_does_not_fit_the_model_is_refused),
       CLAIM(runners_and_policies_without_a_name_are_refused),
+      CLAIM(what_is_final_never_changes_but_is_loaded_as_it_was),
       CLAIM(gaps_strangers_and_garbage_in_the_journal_are_refused),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);

@@ -133,6 +133,93 @@ static void a_skipped_stage_fails_the_check_it_owes(void **state) {
   assert_int_equal(fx_plan(f)->outcome, TCI_OUTCOME_FAILED);
 }
 
+/* Its own dependency and its only stage's fail in one step: it is SKIPPED, whichever edge comes first. */
+static void a_check_is_skipped_whatever_the_order_of_edges(void **state) {
+  fx *f = *state;
+  static const char *const writes[][2] = {
+      {"@gate; @c state=PLANNED after=@gate+; s runner=go checks=c after=@gate+", "@gate"},
+      {"@gate; @c; s runner=go checks=c after=@gate+", "@c state=PLANNED after=@gate+"},
+      {"@gate; @c; s runner=go checks=c after=@gate+", "@c state=PLANNED after=@gate+ result=me:1 data=k:v"},
+  };
+  for (int i = 0; i < 3; i++) {
+    fx_create(f);
+    fx_write(f, writes[i][0]);
+    fx_write(f, writes[i][1]);
+    fx_write(f, "@gate state=FINAL result=me:1 failure=no");
+    assert_int_equal(fx_check(f, "c")->node.outcome, TCI_OUTCOME_SKIPPED);
+    fx_is(f, "s", "FINAL/SKIPPED/DEPENDENCIES_UNSATISFIED");
+  }
+}
+
+/* The same when what fails the check's dependency takes more hops than what ends its stage. */
+static void a_check_is_skipped_whichever_way_is_the_longer(void **state) {
+  fx *f = *state;
+  for (int i = 0; i < 2; i++) {
+    with_runner(f);
+    fx_write(f,
+             "@gate; @d; s runner=x after=@gate checks=c; u runner=x after=@gate checks=d;"
+             "@c state=PLANNED after=@d+; t runner=go after=@gate");
+    fx_write(f, i ? "s after=t+" : "u after=t+");
+    fx_write(f, i ? "u after=t+" : "s after=t+");
+    fx_write(f, "@gate state=FINAL");
+    fx_answers(f, "t", "FINAL failure=broken");
+    fx_is(f, "@d", "FINAL/FAILED/NO_RESULT stage:u#!stage u: skipped: dependencies unsatisfied");
+    fx_is(f, "@c", "FINAL/SKIPPED/DEPENDENCIES_UNSATISFIED");
+  }
+}
+
+/* Two checks lose their stages in one step, and one waits for the other. */
+static void checks_that_lose_their_stages_together_settle_in_the_order_of_their_dependencies(void **state) {
+  fx *f = *state;
+  for (int i = 0; i < 2; i++) {
+    fx_create(f);
+    fx_write(f,
+             "@gate; @never; @x state=PLANNED after=@never; @d state=PLANNED after=@never;"
+             "sx runner=x after=@never checks=x; sd runner=x after=@never checks=d");
+    fx_write(f, "@x after=@d+,@never");
+    fx_write(f, i ? "sx after=@gate+" : "sd after=@gate+");
+    fx_write(f, i ? "sd after=@gate+" : "sx after=@gate+");
+    fx_write(f, "@gate state=FINAL result=me:1 failure=no");
+    fx_is(f, "@d", "FINAL/FAILED/NO_RESULT stage:sd#!stage sd: skipped: dependencies unsatisfied");
+    fx_is(f, "@x", "FINAL/SKIPPED/DEPENDENCIES_UNSATISFIED");
+  }
+}
+
+/* A check whose results are in waits with its verdict for its own dependencies, but not beyond the step. */
+static void a_check_settles_without_dependencies_that_stay_open(void **state) {
+  fx *f = *state;
+  with_runner(f);
+  fx_write(f, "@gate; @c state=PLANNED after=@gate; s runner=go checks=c");
+  fx_answers(f, "s", "FINAL @c");
+  fx_is(f, "@c", "FINAL/SUCCEEDED/RESULTS_FINAL stage:s#");
+  fx_write(f, "@d state=PLANNED after=@gate; t runner=go checks=d");
+  fx_answers(f, "t", "FINAL");
+  fx_is(f, "@d", "FINAL/FAILED/NO_RESULT stage:t#!stage t: no result reported");
+}
+
+/* Very many at once, each after the one before, last first: no search begins anew for each of them. */
+static void a_chain_of_9000_checks_settles_without_a_search_for_each(void **state) {
+  fx *f = *state;
+  enum { LEN = 9000, WORDS = 120 };
+  f->compare_every = 0;
+  fx_create(f);
+  fx_write(f, "@gate; @never");
+  size_t size = LEN * WORDS, at = 0;
+  char *text = tci_arena_alloc(&f->arena, size);
+  at += (size_t)snprintf(text, size, "@c0 state=PLANNED after=@never");
+  for (int i = 1; i < LEN; i++)
+    at += (size_t)snprintf(text + at, size - at, ";@c%d state=PLANNED after=@c%d,@never", i, i - 1);
+  for (int i = LEN - 1; i >= 0; i--)
+    at += (size_t)snprintf(text + at, size - at, ";s%d runner=x after=@gate+ checks=c%d", i, i);
+  tci_command cmd = fx_parse_write(&f->arena, f->plan_id, text);
+  cmd.write_nodes.omit_nodes = true;
+  assert_int_equal(fx_command(f, cmd)->status.code, TCI_OK);
+  fx_write(f, "@gate state=FINAL result=me:1 failure=no");
+  fx_drain(f);
+  fx_is(f, "@c0", "FINAL/FAILED/NO_RESULT stage:s0#!stage s0: skipped: dependencies unsatisfied");
+  fx_is(f, "@c8999", "FINAL/FAILED/NO_RESULT stage:s8999#!stage s8999: skipped: dependencies unsatisfied");
+}
+
 /* 100,000 nodes, each waiting for the one before. */
 static const char *chain(fx *f, size_t len, const char *mark) {
   size_t size = len * 40;
@@ -300,6 +387,11 @@ int main(void) {
       CLAIM(what_follows_from_much_goes_on_in_the_next_steps),
       CLAIM(a_check_of_very_many_stages_is_settled_over_steps),
       CLAIM(a_plan_with_work_left_over_stays_in_memory),
+      CLAIM(a_check_is_skipped_whatever_the_order_of_edges),
+      CLAIM(a_check_is_skipped_whichever_way_is_the_longer),
+      CLAIM(checks_that_lose_their_stages_together_settle_in_the_order_of_their_dependencies),
+      CLAIM(a_check_settles_without_dependencies_that_stay_open),
+      CLAIM(a_chain_of_9000_checks_settles_without_a_search_for_each),
       CLAIM(finishing_a_node_costs_its_out_degree),
       CLAIM(a_fan_in_of_20000_resolves_with_the_last),
       CLAIM(a_restart_knows_what_was_counted),

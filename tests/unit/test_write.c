@@ -404,6 +404,98 @@ static void a_stage_that_joins_a_check_brings_the_result_it_has_there(void **sta
   assert_int_equal(fx_check(f, "c")->pending, 2); /* t and u */
 }
 
+static void a_check_that_a_stage_leaves_still_takes_the_result_of_the_same_write(void **state) {
+  fx *f = *state;
+  with_runner(f);
+  fx_write(f, "@gate; @c; @d; t runner=go checks=c; s runner=go after=@gate checks=c; deploy runner=go after=@c+");
+  fx_answers(f, "t", "FINAL @c");
+  fx_watch(f, 1, "checks");
+  fx_write(f, "@c state=FINAL result=review:me failure=no; s checks=d"); /* now nothing is pending */
+  fx_is(f, "@c", "FINAL/FAILED/WRITTEN stage:t# review:me#!no");
+  fx_is(f, "deploy", "FINAL/SKIPPED/DEPENDENCIES_UNSATISFIED");
+  fx_contains(f->streams[1].ptr, "@c PLANNING>FINAL");
+}
+
+static void a_result_of_the_same_write_counts_when_the_last_stage_leaves(void **state) {
+  fx *f = *state;
+  with_runner(f);
+  fx_write(f, "@gate; @c; @d; t runner=go checks=c; s runner=go after=@gate checks=c");
+  fx_answers(f, "t", "FINAL @c");
+  fx_write(f, "@c result=review:me failure=no finalize; s checks=d");
+  fx_is(f, "@c", "FINAL/FAILED/RESULT_FAILED stage:t# review:me#!no");
+}
+
+/* ---- several nodes in one write: their order means nothing ---- */
+
+/* Writes the items in this order, to a plan of its own; what has become of everything. */
+static const char *written_in_order(fx *f, const char *before, const char *const *items, const int *order, int len,
+                                    const char *const *ids, int ids_len) {
+  const char *text = "", *all = "";
+  for (int i = 0; i < len; i++) text = tci_fmt(&f->arena, "%s%s%s", text, i ? "; " : "", items[order[i]]);
+  fx_create(f);
+  fx_write(f, before);
+  fx_write(f, text);
+  for (int i = 0; i < ids_len; i++) all = tci_fmt(&f->arena, "%s%s: %s\n", all, ids[i], fx_text(f, ids[i]));
+  return all;
+}
+
+static void swap(int *a, int *b) {
+  int was = *a;
+  *a = *b;
+  *b = was;
+}
+
+/* The next permutation; false after the last. */
+static bool permute(int *order, int len) {
+  int at = len - 2, with = len - 1;
+  while (at >= 0 && order[at] > order[at + 1]) at--;
+  if (at < 0) return false;
+  while (order[with] < order[at]) with--;
+  swap(&order[at], &order[with]);
+  for (int low = at + 1, high = len - 1; low < high; low++, high--) swap(&order[low], &order[high]);
+  return true;
+}
+
+static void the_order_of_the_nodes_of_a_write_means_nothing(void **state) {
+  fx *f = *state;
+  fx_register(f, "r", "go", "both", 0, 0);
+  static const char *const before =
+      "@gate; @other; @a state=PLANNED after=@gate; @b; @c; @d state=PLANNED after=@gate; @e state=PLANNED "
+      "after=@c+,@gate; "
+      "p checks=a,b; q checks=c; s runner=x after=@gate checks=a,c; t runner=x after=@gate checks=b,d; "
+      "u runner=x after=@a+; v runner=x after=@d!; w runner=x after=@e+";
+  static const char *const ids[] = {"@gate", "@other", "@a", "@b", "@c", "@d", "@e", "p", "q", "s", "t", "u", "v", "w"};
+  static const struct {
+    const char *items[5];
+    int len;
+  } writes[] = {
+      {{"@a result=me:1 failure=no finalize", "@c state=FINAL result=me:2 failure=bad", "s checks=d",
+        "p uid=me attempt=COMPLETE state=FINAL", "@gate state=FINAL result=me:3 failure=shut"},
+       5},
+      {{"@b result=stage:p finalize", "@a result=stage:p finalize failure=no", "s checks=b", "t checks=a",
+        "p uid=me attempt=COMPLETE state=FINAL"},
+       5},
+      {{"@e result=me:1 finalize", "@d after=@other", "@other state=FINAL", "t state=FINAL",
+        "q uid=me failure=no state=FINAL"},
+       5},
+      {{"@b state=PLANNED after=@gate! result=me:1 finalize", "@gate state=FINAL", "t checks=d",
+        "@c result=stage:q finalize", "p uid=me attempt=COMPLETE state=FINAL"},
+       5},
+      {{"s checks=c after=@other", "t checks=a state=FINAL", "@other state=FINAL",
+        "@c result=stage:q failure=no finalize", "@d state=FINAL result=me:1"},
+       5},
+  };
+  for (size_t i = 0; i < sizeof writes / sizeof writes[0]; i++) {
+    int order[] = {0, 1, 2, 3, 4};
+    const char *first = NULL;
+    do {
+      const char *text = written_in_order(f, before, writes[i].items, order, writes[i].len, ids, 14);
+      if (!first) first = text;
+      assert_string_equal(text, first);
+    } while (permute(order, writes[i].len));
+  }
+}
+
 /* ---- pulled stages ---- */
 
 static void a_pulled_stage_is_claimed_completed_and_made_final(void **state) {
@@ -527,6 +619,9 @@ int main(void) {
       CLAIM(what_a_stage_is_changes_only_while_it_is_planned),
       CLAIM(a_final_stage_never_changes),
       CLAIM(a_check_that_loses_its_last_open_stage_is_final),
+      CLAIM(a_check_that_a_stage_leaves_still_takes_the_result_of_the_same_write),
+      CLAIM(a_result_of_the_same_write_counts_when_the_last_stage_leaves),
+      CLAIM(the_order_of_the_nodes_of_a_write_means_nothing),
       CLAIM(a_stage_that_joins_a_check_brings_the_result_it_has_there),
       CLAIM(a_pulled_stage_is_claimed_completed_and_made_final),
       CLAIM(a_pulled_stage_in_one_write),
