@@ -138,7 +138,7 @@ static parcel *parcel_add(tci_engine *e, tci_effect_kind kind, uint64_t token) {
   return &e->parcels.items[e->parcels.len - 1];
 }
 
-enum { COUNTERS = 14 };
+enum { COUNTERS = 15 };
 
 static void fill_counters(const tci_engine *e, tci_counter out[COUNTERS]) {
   tci_engine_counters c = tci_engine_count(e);
@@ -156,6 +156,7 @@ static void fill_counters(const tci_engine *e, tci_counter out[COUNTERS]) {
       {TCI_STR("records"), c.records},
       {TCI_STR("shadow_asks"), c.shadow_asks},
       {TCI_STR("shadow_differs"), c.shadow_differs},
+      {TCI_STR("standstill_us"), c.standstill_us},
       {TCI_STR("turns"), c.turns},
   };
   memcpy(out, all, sizeof all);
@@ -495,6 +496,7 @@ static tci_status finish_turn(tci_engine *e, const tci_event *events, size_t len
  * model sleeps until its waking can be committed; reads are served meanwhile. */
 static tci_status catch_up(tci_engine *e, const tci_event *like) {
   tci_event event = own_event(e->calls_died ? TCI_EVENT_RESTARTED : TCI_EVENT_RELOADED, like, 0);
+  tci_core_begin_turn(e->core);
   if (e->asleep) {
     e->asleep = false;
     TCI_TRY(step(e, &event));
@@ -518,8 +520,8 @@ tci_status tci_engine_turn(tci_engine *e, const tci_event *events, size_t len) {
   if (len == 0) return TCI_STATUS_OK;
   e->counters.turns++;
   e->more = false;
-  tci_core_begin_turn(e->core);
   if (e->asleep ? events[0].now.mono_us >= e->wake_at_us : e->held.len > 0) TCI_TRY(catch_up(e, &events[0]));
+  tci_core_begin_turn(e->core);
   for (size_t i = 0; i < len; i++) TCI_TRY(step(e, &events[i]));
   TCI_TRY(finish_turn(e, events, len));
   if (!e->behind) tci_policies_forget(e->policies);
@@ -586,7 +588,7 @@ void tci_engine_drain(tci_engine *e) {
   tci_core_hold(e->core);
 }
 
-size_t tci_engine_sync_calls(const tci_engine *e) { return tci_core_sync_calls(e->core); }
+size_t tci_engine_open_calls(const tci_engine *e) { return tci_core_open_calls(e->core); }
 const tci_core *tci_engine_core(const tci_engine *e) { return e->core; }
 
 tci_engine_counters tci_engine_count(const tci_engine *e) {
@@ -596,6 +598,8 @@ tci_engine_counters tci_engine_count(const tci_engine *e) {
   c.journal_bytes = s.journal_bytes;
   return c;
 }
+
+void tci_engine_note_standstill(tci_engine *e, int64_t us) { e->counters.standstill_us += us; }
 
 void tci_engine_note_turn(tci_engine *e, int64_t turn_us, int64_t cpu_us) {
   if (turn_us > e->counters.longest_turn_us) e->counters.longest_turn_us = turn_us;

@@ -55,11 +55,11 @@ TCI_MUST_USE tci_status tci_engine_turn(tci_engine *engine, const tci_event *eve
 int64_t tci_engine_next_due_us(const tci_engine *engine);
 /* Refuses every command that would write, with UNAVAILABLE, from now on. */
 void tci_engine_drain(tci_engine *engine);
-size_t tci_engine_sync_calls(const tci_engine *engine);
+size_t tci_engine_open_calls(const tci_engine *engine); /* Run and RunAsync that are not answered */
 const tci_core *tci_engine_core(const tci_engine *engine);
 
 typedef struct {
-  int64_t turns, events, commits, records, journal_bytes, longest_turn_us, longest_turn_cpu_us;
+  int64_t turns, events, commits, records, journal_bytes, longest_turn_us, longest_turn_cpu_us, standstill_us;
   /* Asked, could not answer, instructions in Lua, circuits opened; other sets taken over; the shadow: asked, disagrees */
   int64_t policy_asks, policy_faults, policy_instructions, policy_circuits_opened, policy_reloads, shadow_asks,
       shadow_differs;
@@ -67,5 +67,6 @@ typedef struct {
 tci_engine_counters tci_engine_count(const tci_engine *engine);
 /* The loop measures; told after each turn. cpu_us: of the thread, so without what it waited for the disk. */
 void tci_engine_note_turn(tci_engine *engine, int64_t turn_us, int64_t cpu_us);
+void tci_engine_note_standstill(tci_engine *engine, int64_t us);
 
 #endif

@@ -1,7 +1,8 @@
 /* loop: see loop.h. One wait, one turn, one commit; then effects.
  *
- * Invariants: it wakes only for an item or a timer that is due; a stream is ended once; a lost store ends the process
- * (crash-only: the restart recovers).
+ * Invariants: it wakes for an item, for a timer that is due, and on the way to one now and then, to know how long it stood
+ * still when it did; timers are judged only up to where everything that had arrived was stepped; a stream is ended once;
+ * a lost store ends the process (crash-only: the restart recovers).
  */
 #define _GNU_SOURCE 1
 #include "app/loop.h"
@@ -35,11 +36,17 @@ typedef struct {
 
 enum { STORE_LOST_EXIT = 74 }; /* sysexits' EX_IOERR */
 
+/* A nap is an eighth of the way to the next timer: of a standstill that begins in it at most that much goes unnoticed. */
+enum { NAPS = 8, NAP_US_MIN = 50000, NAP_US_MAX = 10000000 };
+/* Later than that is a standstill. A turn may take longer: a disk that is slow all the time must not slow the clock. */
+enum { LATE_US = 20000, TURN_US = 250000, STANDSTILL_TOLD_US = 500000 };
+
 #define KEY(ptr_to_u64) ((tci_str){(const char *)(ptr_to_u64), sizeof(uint64_t)})
 
 tci_item *tci_item_new(tci_item_kind kind) {
   tci_item *item = tci_calloc(1, sizeof *item);
   item->kind = kind;
+  item->arrived_us = tci_clock_mono_us();
   return item;
 }
 
@@ -123,7 +130,7 @@ static void sink_dispatch(void *ctx, tci_str execution_id, tci_mode mode, tci_st
   tci_map_put(&loop->calls, call->execution_id, call);
   tci_arena scratch = {0};
   const tci_rpc_sink sink = {.ctx = call, .on_done = on_runner_done};
-  call->handle = tci_rpc_start(loop->client, tci_str_z(&scratch, address), method, request, timeout_us, false, &sink);
+  call->handle = tci_rpc_start_told(loop->client, tci_str_z(&scratch, address), method, request, timeout_us, &sink);
   tci_arena_deinit(&scratch);
 }
 
@@ -189,6 +196,75 @@ static void sink_watch_end(void *ctx, uint64_t token, tci_status status) {
 
 const tci_sink tci_loop_sink = {NULL, sink_reply, sink_dispatch, sink_cancel, sink_watch, sink_watch_end};
 
+/* ---- time ---- */
+
+static int64_t min64(int64_t a, int64_t b) { return a < b ? a : b; }
+
+static tci_time engine_now(const tci_loop *loop) {
+  tci_time now = tci_clock_now();
+  now.mono_us -= loop->stood_us;
+  return now;
+}
+
+static void on_read_out(void *ctx) {
+  tci_loop *loop = ctx;
+  tci_queue_push(&loop->queue, &tci_item_new(TCI_ITEM_HEARD)->link);
+}
+
+/* The engine was away for so long. Its clock was, too; and before anybody is judged, the sockets are read. */
+static void stood_still(tci_loop *loop, int64_t us) {
+  loop->stood_us += us;
+  tci_engine_note_standstill(loop->engine, us);
+  if (us >= STANDSTILL_TOLD_US)
+    tci_log(TCI_LOG_WARN, "standstill", "ms=%lld action=\"leases and deadlines are moved by it\"",
+            (long long)(us / 1000));
+  if (loop->reading_out) return;
+  loop->reading_out = true;
+  tci_rpc_read_out(loop->rpc, on_read_out, loop);
+}
+
+/* Monotonic; 0: there is work now; INT64_MAX: never. What is due waits until the sockets are read out. */
+static int64_t due_at(const tci_loop *loop) {
+  int64_t due = tci_engine_next_due_us(loop->engine);
+  if (due == 0) return 0;
+  due = loop->reading_out || due == INT64_MAX ? INT64_MAX : due + loop->stood_us;
+  return loop->draining ? min64(due, loop->drain_by_us) : due;
+}
+
+static int64_t nap_until(int64_t now_us, int64_t due_us) {
+  if (due_us == INT64_MAX) return due_us;
+  int64_t nap = (due_us - now_us) / NAPS;
+  nap = nap < NAP_US_MIN ? NAP_US_MIN : min64(nap, NAP_US_MAX);
+  return min64(due_us, now_us + nap);
+}
+
+/* Waits for items or until something is due. */
+static tci_queue_item *next_items(tci_loop *loop) {
+  for (;;) {
+    int64_t now_us = tci_clock_mono_us(), due_us = due_at(loop);
+    int64_t until_us = due_us <= now_us ? 0 : nap_until(now_us, due_us);
+    tci_queue_item *items = tci_queue_take(&loop->queue, (size_t)loop->limits.turn_events_max, until_us);
+    int64_t woke_us = tci_clock_mono_us();
+    if (until_us && until_us != INT64_MAX && woke_us - until_us > LATE_US) stood_still(loop, woke_us - until_us);
+    if (items || due_at(loop) <= woke_us) return items;
+  }
+}
+
+/* Up to when is everything known that arrived? With all of the queue taken, up to the taking (`now`); else up to when the last one
+ * came that was. */
+static void hear(tci_loop *loop, const tci_queue_item *taken, tci_time now) {
+  size_t len = 0;
+  int64_t last_us = 0;
+  for (; taken; taken = taken->next, len++) {
+    const tci_item *item = (const tci_item *)(const void *)taken;
+    last_us = item->arrived_us;
+    if (item->kind == TCI_ITEM_HEARD) loop->reading_out = false;
+  }
+  if (loop->reading_out) return;
+  int64_t heard_us = len == (size_t)loop->limits.turn_events_max ? last_us - loop->stood_us : now.mono_us;
+  if (heard_us > loop->heard_us) loop->heard_us = heard_us;
+}
+
 /* ---- the turn ---- */
 
 static void add_event(tci_loop *loop, const tci_event *event, tci_time now) {
@@ -198,21 +274,21 @@ static void add_event(tci_loop *loop, const tci_event *event, tci_time now) {
   tci_rng_bytes(&loop->rng, added->random, sizeof added->random);
 }
 
-static void begin_drain(tci_loop *loop, tci_time now) {
+static void begin_drain(tci_loop *loop) {
+  if (loop->draining) return;
   loop->draining = true;
-  loop->drain_by_us = now.mono_us + loop->limits.drain_timeout_ms * 1000;
+  loop->drain_by_us = tci_clock_mono_us() + loop->limits.drain_timeout_ms * 1000;
   tci_engine_drain(loop->engine);
-  tci_log(TCI_LOG_INFO, "draining", "sync_calls=%zu timeout_ms=%lld", tci_engine_sync_calls(loop->engine),
+  tci_log(TCI_LOG_INFO, "draining", "open_calls=%zu timeout_ms=%lld", tci_engine_open_calls(loop->engine),
           (long long)loop->limits.drain_timeout_ms);
 }
 
 /* What an item means to the loop before the engine sees its event. */
 static void take(tci_loop *loop, tci_item *item, tci_time now) {
   tci_vec_push(&loop->items, item);
-  if (item->kind == TCI_ITEM_DRAIN) {
-    begin_drain(loop, now);
-    return;
-  }
+  if (item->kind == TCI_ITEM_DRAIN || item->kind == TCI_ITEM_LEAVE) begin_drain(loop);
+  if (item->kind == TCI_ITEM_LEAVE) loop->drain_by_us = 0;
+  if (item->kind != TCI_ITEM_EVENT) return;
   const tci_event *event = &item->event;
   if (event->kind == TCI_EVENT_POLICIES) atomic_store(&loop->stirred, false); /* before the folders are looked at */
   if (event->kind == TCI_EVENT_COMMAND) atomic_fetch_sub(&loop->queued, 1);
@@ -236,40 +312,43 @@ static void after_turn(tci_loop *loop) {
   loop->items.len = loop->events.len = 0;
 }
 
-static int64_t min64(int64_t a, int64_t b) { return a < b ? a : b; }
-
+/* Calls end before their answers are committed, and the other way round: a runner may have called back before. */
 static bool drained(const tci_loop *loop) {
-  return loop->draining && (tci_engine_sync_calls(loop->engine) == 0 || tci_clock_mono_us() >= loop->drain_by_us);
+  return loop->draining && ((tci_engine_open_calls(loop->engine) == 0 && loop->calls.len == 0) ||
+                            tci_clock_mono_us() >= loop->drain_by_us);
 }
 
 static void turn(tci_loop *loop, tci_queue_item *taken) {
-  tci_time now = tci_clock_now();
-  int64_t cpu_us = tci_clock_thread_cpu_us();
+  int64_t start_us = tci_clock_mono_us(), cpu_us = tci_clock_thread_cpu_us();
+  tci_time now = engine_now(loop);
   loop->turn_no++;
+  hear(loop, taken, now);
   while (taken) {
     tci_item *item = (tci_item *)(void *)taken;
     taken = taken->next;
     take(loop, item, now);
   }
-  if (loop->events.len == 0) add_event(loop, &(tci_event){.kind = TCI_EVENT_TICK}, now);
+  if (loop->events.len == 0 || tci_engine_next_due_us(loop->engine) <= loop->heard_us)
+    add_event(loop, &(tci_event){.kind = TCI_EVENT_TICK, .heard_us = loop->heard_us}, now);
   tci_status status = tci_engine_turn(loop->engine, loop->events.items, loop->events.len);
   if (status.code != TCI_OK) {
     tci_log(TCI_LOG_ERROR, "store_lost", "code=%s error=\"%s\" action=\"exit; a restart recovers\"",
             tci_code_name(status.code), status.message);
     _exit(STORE_LOST_EXIT); /* nothing of this process may touch the file again */
   }
-  tci_engine_note_turn(loop->engine, tci_clock_mono_us() - now.mono_us, tci_clock_thread_cpu_us() - cpu_us);
+  int64_t took_us = tci_clock_mono_us() - start_us;
+  tci_engine_note_turn(loop->engine, took_us, tci_clock_thread_cpu_us() - cpu_us);
   after_turn(loop);
+  if (took_us > TURN_US) stood_still(loop, took_us - TURN_US);
 }
 
-/* Requests that came while the loop was ending still get an answer. */
-static void turn_away_the_rest(tci_loop *loop) {
-  const tci_status stopped = {TCI_UNAVAILABLE, "the server has stopped"};
-  for (tci_queue_item *at = tci_queue_take(&loop->queue, SIZE_MAX, 0); at;) {
+static void turn_away(tci_loop *loop, tci_queue_item *at, tci_status why) {
+  while (at) {
     tci_item *item = (tci_item *)(void *)at;
     at = at->next;
+    if (item->kind == TCI_ITEM_HEARD) loop->reading_out = false;
     if (item->kind == TCI_ITEM_EVENT && item->event.kind == TCI_EVENT_COMMAND)
-      tci_rpc_reply(item->call, stopped, (tci_str){0});
+      tci_rpc_reply(item->call, why, (tci_str){0});
     if (item->kind == TCI_ITEM_EVENT && item->event.kind == TCI_EVENT_ANSWER) {
       runner_call *call = tci_map_remove(&loop->calls, item->event.answer.execution_id);
       if (call) call_free(call);
@@ -278,14 +357,16 @@ static void turn_away_the_rest(tci_loop *loop) {
   }
 }
 
+/* Requests that came while the loop was ending still get an answer; nobody reads out for it any more. */
+static void turn_away_the_rest(tci_loop *loop) {
+  const tci_status stopped = {TCI_UNAVAILABLE, "the server has stopped"};
+  for (tci_queue_item *at; (at = tci_queue_take(&loop->queue, SIZE_MAX, loop->reading_out ? INT64_MAX : 0));)
+    turn_away(loop, at, stopped);
+}
 void *tci_loop_run(void *arg) {
   tci_loop *loop = arg;
   pthread_setname_np(pthread_self(), "tci-engine"); /* for people, and for the spec that counts its wake-ups */
-  while (!drained(loop)) {
-    int64_t due = tci_engine_next_due_us(loop->engine);
-    if (loop->draining) due = min64(due, loop->drain_by_us);
-    turn(loop, tci_queue_take(&loop->queue, (size_t)loop->limits.turn_events_max, due));
-  }
+  while (!drained(loop)) turn(loop, next_items(loop));
   end_all_streams(loop,
                   (tci_status){TCI_UNAVAILABLE, "the server is stopping; resume with after_sequence when it is back"});
   turn_away_the_rest(loop);

@@ -1,5 +1,9 @@
 /* loop: the engine thread: takes what the queue holds, runs a turn, lets effects out over gRPC.
  *
+ * Time. The engine's clock (core/event.h) is CLOCK_MONOTONIC less all the time that the engine stood still: a thread that
+ * woke long after it wanted to, or a turn that took long. After a standstill nobody is judged to be late before the
+ * polling thread has read out the sockets (HEARD).
+ *
  * Everything in tci_loop below `engine` belongs to the engine thread. Other threads only push items.
  */
 #ifndef TCI_APP_LOOP_H
@@ -12,12 +16,18 @@
 #include "base/vec.h"
 #include "rpc/rpc.h"
 
-typedef enum { TCI_ITEM_EVENT, TCI_ITEM_DRAIN } tci_item_kind;
+typedef enum {
+  TCI_ITEM_EVENT,
+  TCI_ITEM_HEARD, /* what the sockets held after a standstill is in the queue before this */
+  TCI_ITEM_DRAIN, /* end when the open calls are over, or drain_timeout_ms is */
+  TCI_ITEM_LEAVE, /* end now */
+} tci_item_kind;
 
 /* One piece of work for the engine thread, with its own memory. */
 typedef struct {
   tci_queue_item link; /* first */
   tci_item_kind kind;
+  int64_t arrived_us; /* monotonic */
   tci_event event;
   tci_arena arena;
   tci_rpc_call *call; /* COMMAND: the call to answer */
@@ -27,6 +37,7 @@ typedef struct {
   tci_queue queue;
   atomic_llong queued; /* requests in it */
   atomic_bool stirred; /* an item that says that policy files changed is in it */
+  tci_rpc *rpc;
   tci_rpc_client *client;
   tci_limits limits;
   pthread_t thread;
@@ -39,11 +50,14 @@ typedef struct {
   TCI_VEC(tci_event) events; /* of the turn */
   TCI_VEC(tci_item *) items;
   uint64_t turn_no;
+  int64_t stood_us; /* all standstills so far: the engine's clock is behind the monotonic one by it */
+  bool reading_out; /* a HEARD item is due */
+  int64_t heard_us; /* on the engine's clock: what arrived by then is in this turn or was in earlier ones */
   bool draining;
-  int64_t drain_by_us;
+  int64_t drain_by_us; /* monotonic */
 } tci_loop;
 
-tci_item *tci_item_new(tci_item_kind kind);
+tci_item *tci_item_new(tci_item_kind kind); /* it arrives now */
 void tci_item_free(tci_item *item);
 /* Any thread: policy files changed. One item for all that is said before the loop takes it. */
 void tci_loop_stir(void *loop);
@@ -52,7 +66,7 @@ static inline uint64_t tci_token_of_call(tci_rpc_call *call) { return (uint64_t)
 static inline bool tci_token_is_stream(uint64_t token) { return token & 1; }
 
 extern const tci_sink tci_loop_sink; /* ctx: the tci_loop */
-/* Runs until a DRAIN item was taken and the drain is over. The thread's main function. */
+/* Runs until a DRAIN item was taken and the drain is over, or a LEAVE item was. The thread's main function. */
 void *tci_loop_run(void *loop);
 /* Answers what is still queued and frees; the thread has ended, and nobody pushes any more. */
 void tci_loop_deinit(tci_loop *loop);

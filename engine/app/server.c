@@ -165,6 +165,7 @@ tci_status tci_server_start(const tci_server_options *options, tci_server **out,
   server->loop.limits = options->limits;
   tci_queue_init(&server->loop.queue);
   server->rpc = tci_rpc_open();
+  server->loop.rpc = server->rpc;
   server->loop.client = tci_rpc_client_open(server->rpc);
   watch_policies(server, &options->policies);
   tci_status status = start_engine(server, options, message, size);

@@ -22,7 +22,7 @@ typedef struct {
 TCI_MUST_USE tci_status tci_server_start(const tci_server_options *options, tci_server **out, char *message,
                                          size_t size);
 const char *tci_server_address(const tci_server *server);
-/* Graceful: refuses writes, waits up to limits.drain_timeout_ms for sync calls, commits, frees. */
+/* Graceful: refuses writes, waits up to limits.drain_timeout_ms for calls to runners (Run and RunAsync), commits, frees. */
 void tci_server_stop(tci_server *server);
 extern const char tci_version[];
 

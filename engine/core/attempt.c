@@ -185,6 +185,7 @@ void tci_attempt_abort(tci_core *core, tci_attempt *a, tci_failure_kind kind, tc
 /* ---- place: queue, timers, runner ---- */
 
 static bool answers_late(const tci_attempt *a) { return a->mode == TCI_MODE_ASYNC && !a->accepted; }
+static bool awaits_answer(const tci_attempt *a) { return a->mode == TCI_MODE_SYNC || !a->accepted; }
 
 static void arm(tci_core *core, tci_attempt *a) {
   int64_t due = a->deadline_mono_us;
@@ -205,13 +206,18 @@ static void leave_runner(tci_core *core, tci_attempt *a) {
   a->runner = NULL;
 }
 
+static void count_call(tci_core *core, tci_attempt *a, bool calling) {
+  core->calls_open += calling;
+  core->calls_open -= a->calling;
+  a->calling = calling;
+}
+
 void tci_attempt_unplace(tci_core *core, tci_attempt *a) {
   if (tci_link_in(&a->queued)) tci_ready_remove(core, a);
   tci_heap_clear(&core->timers, &a->timer);
   leave_runner(core, a);
   tci_keys_give(core, a);
-  core->sync_live -= a->calling;
-  a->calling = false;
+  count_call(core, a, false);
 }
 
 static void enqueue(tci_core *core, tci_attempt *a) {
@@ -293,9 +299,8 @@ void tci_attempt_place(tci_core *core, tci_attempt *a) {
     tci_str_free(&a->hold_text);
     a->deadline_mono_us = core->now.mono_us + a->execution_ms * 1000;
     a->accept_mono_us = core->now.mono_us + core->limits.accept_timeout_ms * 1000;
-    a->calling = a->mode == TCI_MODE_SYNC;
-    core->sync_live += a->calling;
   }
+  count_call(core, a, awaits_answer(a));
   a->heard_mono_us = core->now.mono_us;
   arm(core, a);
 }
@@ -320,8 +325,7 @@ void tci_attempt_restart(tci_core *core, tci_attempt *a) {
   a->deadline_mono_us = core->now.mono_us + left;
   a->accept_mono_us = core->now.mono_us + core->limits.accept_timeout_ms * 1000;
   a->heard_mono_us = core->now.mono_us;
-  core->sync_live += a->mode == TCI_MODE_SYNC && !a->calling;
-  a->calling = a->mode == TCI_MODE_SYNC;
+  count_call(core, a, awaits_answer(a));
   arm(core, a);
 }
 
@@ -334,7 +338,7 @@ static tci_str seconds(tci_core *core, const char *before, int64_t ms) {
 static void timer_while_pending(tci_core *core, tci_attempt *a) {
   if (!tci_link_in(&a->queued)) {
     enqueue(core, a);
-  } else if (a->queue_mono_us && core->now.mono_us >= a->queue_mono_us) {
+  } else if (a->queue_mono_us && core->heard_us >= a->queue_mono_us) {
     tci_attempt_fail(core, a, TCI_FAILURE_TIMEOUT, seconds(core, "no runner took it within", a->queue_ms), NULL);
   } else {
     if (a->hold_until_us) tci_ready_return(core, a);
@@ -343,7 +347,7 @@ static void timer_while_pending(tci_core *core, tci_attempt *a) {
 }
 
 void tci_attempt_timer(tci_core *core, tci_attempt *a) {
-  int64_t now = core->now.mono_us;
+  int64_t now = core->heard_us;
   if (a->execution == TCI_EXECUTION_PENDING) {
     timer_while_pending(core, a);
     return;

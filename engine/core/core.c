@@ -158,20 +158,26 @@ void tci_refuse(tci_core *core, const tci_event *event, tci_code code, const cha
 
 /* ---- the step ---- */
 
-static void fire_timers(tci_core *core) {
+/* Only what is due by `heard_us`: everything that could keep it alive was stepped before (event.h). */
+static void fire_timers(tci_core *core, int64_t heard_us) {
+  core->heard_us = heard_us;
   for (int64_t n = 0; n < core->limits.turn_timers_max; n++) {
     tci_timer *timer = tci_heap_first(&core->timers);
-    if (!timer || timer->due_us > core->now.mono_us) return;
+    if (!timer || timer->due_us > heard_us) return;
     if (core->changes_left <= 0) break;
-    if (!tci_has_time_to_ask(core)) break; /* what fails now could not be asked about any more */
+    if (core->instructions_left <= 0) break; /* what fails now could not be asked about any more */
     tci_heap_clear(&core->timers, timer);
     if (timer->kind == TCI_TIMER_ATTEMPT)
       tci_attempt_timer(core, tci_container(timer, tci_attempt, timer));
     else
       tci_runner_timer(core, tci_container(timer, tci_runner, timer));
   }
+}
+
+/* So many fire in a step; the others that are due by then are work left over, whatever is stepped next. */
+static bool timers_left(const tci_core *core) {
   const tci_timer *timer = tci_heap_first(&core->timers);
-  if (timer && timer->due_us <= core->now.mono_us) core->update->more = true;
+  return timer && timer->due_us <= core->heard_us;
 }
 
 static int64_t ready_us(const tci_attempt *a) {
@@ -189,6 +195,7 @@ static int compare_ready(const void *x, const void *y) {
 
 /* What was rebuilt from the journal gets its timers and queues; calls that died with the engine are failed. */
 static void wake_up(tci_core *core, bool calls_died) {
+  core->heard_us = core->now.mono_us; /* what ran out meanwhile is work left over */
   tci_policies_wake(core);
   tci_policies_sync(core);
   for (size_t i = 0; i < core->runner_list.len; i++) {
@@ -284,7 +291,7 @@ void tci_core_step(tci_core *core, const tci_event *event, tci_update *update) {
   core->touched.len = 0;
   core->changes_left = core->limits.step_changes_max;
 
-  fire_timers(core); /* what is due comes first: nobody is dispatched to a runner that has expired */
+  if (event->kind == TCI_EVENT_TICK) fire_timers(core, event->heard_us ? event->heard_us : event->now.mono_us);
   tci_react(core);
   switch (event->kind) {
     case TCI_EVENT_TICK: break;
@@ -300,6 +307,7 @@ void tci_core_step(tci_core *core, const tci_event *event, tci_update *update) {
   if (core->ended.nodes.len || core->resolved.nodes.len || core->settling.nodes.len) update->more = true;
   settle_plans(core);
   close_records(core);
+  if (timers_left(core)) update->more = true;
   core->update = NULL;
 }
 
@@ -391,7 +399,7 @@ void tci_core_set_next_plan_key(tci_core *core, uint64_t key) {
 bool tci_core_has_runner(const tci_core *core, tci_str runner_id) {
   return tci_map_get(&core->runners, runner_id) != NULL;
 }
-size_t tci_core_sync_calls(const tci_core *core) { return core->sync_live; }
+size_t tci_core_open_calls(const tci_core *core) { return core->calls_open; }
 
 void tci_plan_touch(tci_core *core, tci_plan *plan) {
   if (tci_link_in(&plan->idle)) {

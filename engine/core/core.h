@@ -31,8 +31,6 @@ void tci_core_loaded(tci_core *core, uint64_t plan_key);
 
 /* Before the first step of a turn: what may be asked of policies is counted by the turn. */
 void tci_core_begin_turn(tci_core *core);
-/* In this turn so much CPU time went into policies beside the questions: the questions get what is left. */
-void tci_core_spend_cpu(tci_core *core, int64_t us);
 /* `update` is reset, then filled. */
 void tci_core_step(tci_core *core, const tci_event *event, tci_update *update);
 /* From now on nothing is dispatched (the engine is about to stop). */
@@ -54,8 +52,8 @@ size_t tci_core_evict(tci_core *core);
 
 /* Checks every invariant of the model, NULL when all hold, else a text in `arena`. Slow. */
 const char *tci_core_check(const tci_core *core, tci_arena *arena);
-/* Live executions with an open call: used to drain. */
-size_t tci_core_sync_calls(const tci_core *core);
+/* Live executions whose Run or RunAsync is not answered: used to drain. Who called back before the answer has it. */
+size_t tci_core_open_calls(const tci_core *core);
 /* False: there is no policy of that name. until_us (wall): while its circuit is open. */
 bool tci_core_policy_state(const tci_core *core, tci_str name, bool *circuit_open, int64_t *until_us);
 

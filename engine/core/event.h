@@ -184,8 +184,16 @@ typedef struct {
 
 /* ---- events ---- */
 
+/* Time. `now.mono_us` of an event is the engine's own clock: it runs like the monotonic one, and stands still while the
+ * engine does. So a standstill (a stopped process, a commit that hangs) moves every lease, deadline and timeout by its
+ * length, without one of them being touched; to the core it is a jump of the wall clock and nothing else.
+ *
+ * Timers are judged by a TICK and by nothing else, and only up to `heard_us`: the shell sends it when everything that had
+ * arrived by then was stepped. So a heartbeat or an answer that waited in the queue is never overtaken by the lease or the
+ * deadline that it keeps. A pause of length P with a full queue is: wall_us += P, mono_us as it was; step what arrived
+ * meanwhile; then TICK. A long queue with no pause is: mono_us += P, wall_us += P, the same steps, then TICK. */
 typedef enum {
-  TCI_EVENT_TICK,      /* time has passed, or work was left over */
+  TCI_EVENT_TICK,      /* what arrived was stepped, timers may be judged; or work was left over */
   TCI_EVENT_COMMAND,   /* a client asks */
   TCI_EVENT_ANSWER,    /* a runner's RPC ended */
   TCI_EVENT_UNWATCH,   /* a watch stream is gone */
@@ -212,6 +220,7 @@ typedef struct {
   union {
     tci_command command;
     tci_answer answer;
+    int64_t heard_us;                      /* TICK: on the engine's clock; timers due by then fire. 0: by `now` */
     const struct tci_policy_set *policies; /* POLICIES; the core keeps the pointer until the next such event */
   };
 } tci_event;

@@ -135,7 +135,7 @@ struct tci_attempt {
   tci_link queued;    /* in a bucket of its queue */
   tci_timer timer;    /* backoff, accept, stale or deadline, whichever is next */
   int64_t deadline_mono_us, accept_mono_us, heard_mono_us, ready_mono_us;
-  bool calling;                         /* a sync call is in flight: counted in core->sync_live */
+  bool calling;                         /* its Run or RunAsync is not answered: counted in core->calls_open */
   tci_hold hold;                        /* while it waits: what for, when it was looked at last */
   tci_str hold_text;                    /* heap: in the policy's words, or the key */
   int64_t hold_until_us, queue_mono_us; /* monotonic; end of the policy's wait, of its time in the queue; 0: none */

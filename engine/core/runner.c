@@ -39,7 +39,7 @@ static void lose(tci_core *core, tci_runner *r) {
 }
 
 void tci_runner_timer(tci_core *core, tci_runner *r) {
-  if (core->now.mono_us >= r->expires_mono_us) {
+  if (core->heard_us >= r->expires_mono_us) {
     lose(core, r);
     return;
   }

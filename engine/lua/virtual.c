@@ -1,6 +1,6 @@
 /* virtual: the real engine (app/engine.h: core, codec, store) with a clock and a transport made of Lua.
  *
- * 1. Nothing here asks the system for time or randomness: both clocks move only in advance and jump_wall, the random
+ * 1. Nothing here asks the system for time or randomness: both clocks move only in advance, keep_busy and jump_wall, the random
  *    bytes of events come from a stream over the seed. The same calls give the same outputs.
  * 2. Every call that causes something is one turn at the present time; advance runs each turn that falls due at
  *    its own time. Only settle and advance tick.
@@ -314,6 +314,15 @@ static int virtual_advance(lua_State *L) {
   }
 }
 
+static int virtual_keep_busy(lua_State *L) {
+  virtual *v = check(L);
+  int64_t us = luaL_checkinteger(L, 2);
+  luaL_argcheck(L, us >= 0 && us < INT64_MAX / 4, 2, "time goes forward, and not for ever");
+  v->now.mono_us += us;
+  v->now.wall_us += us;
+  return 0;
+}
+
 static int virtual_jump_wall(lua_State *L) {
   virtual *v = check(L);
   v->now.wall_us += luaL_checkinteger(L, 2);
@@ -383,6 +392,7 @@ static int virtual_counters(lua_State *L) {
   set_integer(L, "journal_bytes", counters.journal_bytes);
   set_integer(L, "longest_turn_us", counters.longest_turn_us);
   set_integer(L, "longest_turn_cpu_us", counters.longest_turn_cpu_us);
+  set_integer(L, "standstill_us", counters.standstill_us);
   set_integer(L, "policy_asks", counters.policy_asks);
   set_integer(L, "policy_faults", counters.policy_faults);
   set_integer(L, "policy_instructions", counters.policy_instructions);
@@ -422,14 +432,23 @@ static int virtual_check(lua_State *L) {
 
 void tci_lua_open_virtual(lua_State *L) {
   const luaL_Reg methods[] = {
-      {"call", virtual_call},           {"calls", virtual_calls},
-      {"answer", virtual_answer},       {"unwatch", virtual_unwatch},
-      {"take", virtual_take},           {"now", virtual_now},
-      {"advance", virtual_advance},     {"settle", virtual_settle},
-      {"jump_wall", virtual_jump_wall}, {"next_due", virtual_next_due},
-      {"restart", virtual_restart},     {"counters", virtual_counters},
-      {"attempt", virtual_attempt},     {"check", virtual_check},
-      {"close", virtual_close},         {NULL, NULL},
+      {"call", virtual_call},
+      {"calls", virtual_calls},
+      {"answer", virtual_answer},
+      {"unwatch", virtual_unwatch},
+      {"take", virtual_take},
+      {"now", virtual_now},
+      {"advance", virtual_advance},
+      {"settle", virtual_settle},
+      {"jump_wall", virtual_jump_wall},
+      {"next_due", virtual_next_due},
+      {"keep_busy", virtual_keep_busy},
+      {"restart", virtual_restart},
+      {"counters", virtual_counters},
+      {"attempt", virtual_attempt},
+      {"check", virtual_check},
+      {"close", virtual_close},
+      {NULL, NULL},
   };
   tci_lua_class(L, VIRTUAL_TYPE, methods, virtual_close);
   lua_pushcfunction(L, virtual_open);

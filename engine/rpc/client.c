@@ -21,6 +21,7 @@
 #include <grpc/support/alloc.h>
 
 #include "base/assert.h"
+#include "base/clock.h"
 #include "base/list.h"
 #include "base/map.h"
 
@@ -55,9 +56,11 @@ typedef struct {
   grpc_call *grpc;
   tci_rpc_sink sink;
   bool stream;
+  int64_t told_us; /* monotonic: the deadline that only the peer keeps; 0: none, or gRPC's own */
   int batches_out;
   tci_rpc_tag sent_tag, read_tag, ended_tag;
   grpc_byte_buffer *request, *response; /* response: where gRPC puts a message */
+  grpc_metadata timeout;                /* of a told call, as it travels */
   grpc_metadata_array initial, trailing;
   grpc_status_code code;
   grpc_slice text;
@@ -69,6 +72,8 @@ static channel *channel_release(tci_rpc_client *client, channel *used);
 static void channel_drop_if_lost(tci_rpc_client *client, channel *used, grpc_status_code code);
 static void channel_free(channel *unused);
 static grpc_channel *dial(const char *target, bool stream);
+static uint64_t start(tci_rpc_client *client, const char *target, const char *method, tci_str request,
+                      int64_t timeout_us, const tci_rpc_sink *sink, client_call as);
 static void start_unary(client_call *call);
 static void start_stream(client_call *call);
 static void read_next(client_call *call);
@@ -112,9 +117,31 @@ void tci_rpc_client_close(tci_rpc_client *client) {
 
 uint64_t tci_rpc_start(tci_rpc_client *client, const char *target, const char *method, tci_str request,
                        int64_t timeout_us, bool stream, const tci_rpc_sink *sink) {
+  return start(client, target, method, request, timeout_us, sink, (client_call){.stream = stream});
+}
+
+/* The header is what gRPC would write for a deadline of its own: up to eight digits and a unit. */
+uint64_t tci_rpc_start_told(tci_rpc_client *client, const char *target, const char *method, tci_str request,
+                            int64_t timeout_us, const tci_rpc_sink *sink) {
+  tci_assert(timeout_us > 0);
+  int64_t ms = timeout_us / 1000 + 1;
+  char text[32];
+  int len = snprintf(text, sizeof text, "%lld%c", (long long)(ms < 100000000 ? ms : ms / 1000 + 1),
+                     ms < 100000000 ? 'm' : 'S');
+  const grpc_metadata timeout = {.key = grpc_slice_from_static_string("grpc-timeout"),
+                                 .value = grpc_slice_from_copied_buffer(text, (size_t)len)};
+  return start(client, target, method, request, -1, sink,
+               (client_call){.told_us = tci_clock_mono_us() + timeout_us, .timeout = timeout});
+}
+
+static uint64_t start(tci_rpc_client *client, const char *target, const char *method, tci_str request,
+                      int64_t timeout_us, const tci_rpc_sink *sink, client_call as) {
   tci_assert(sink->on_done != NULL);
   client_call *call = tci_calloc(1, sizeof *call);
-  *call = (client_call){.client = client, .sink = *sink, .stream = stream, .request = tci_rpc_buffer_new(request)};
+  *call = as;
+  call->client = client;
+  call->sink = *sink;
+  call->request = tci_rpc_buffer_new(request);
   call->sent_tag.done = on_sent;
   call->read_tag.done = on_read;
   call->ended_tag.done = on_ended;
@@ -125,7 +152,7 @@ uint64_t tci_rpc_start(tci_rpc_client *client, const char *target, const char *m
   gpr_timespec deadline = deadline_in(timeout_us);
 
   pthread_mutex_lock(&client->lock);
-  call->channel = channel_take(client, target, stream);
+  call->channel = channel_take(client, target, as.stream);
   call->grpc = grpc_channel_create_call(call->channel->grpc, NULL, GRPC_PROPAGATE_DEFAULTS, client->rpc->cq, path, NULL,
                                         deadline, NULL);
   uint64_t handle = call->handle = ++client->handle_last;
@@ -137,7 +164,7 @@ uint64_t tci_rpc_start(tci_rpc_client *client, const char *target, const char *m
 
   grpc_slice_unref(path);
   if (closing) grpc_call_cancel(call->grpc, NULL); /* its on_done is what the closer waits for */
-  if (stream)
+  if (as.stream)
     start_stream(call);
   else
     start_unary(call);
@@ -243,6 +270,8 @@ enum { HEAD_OPS = 4 };
 /* What every call starts with: the request, and nothing after it. */
 static void head_ops(client_call *call, grpc_op ops[HEAD_OPS]) {
   ops[0] = (grpc_op){.op = GRPC_OP_SEND_INITIAL_METADATA};
+  ops[0].data.send_initial_metadata.count = call->told_us != 0;
+  ops[0].data.send_initial_metadata.metadata = &call->timeout;
   ops[1] = (grpc_op){.op = GRPC_OP_SEND_MESSAGE, .data.send_message.send_message = call->request};
   ops[2] = (grpc_op){.op = GRPC_OP_SEND_CLOSE_FROM_CLIENT};
   ops[3] = (grpc_op){.op = GRPC_OP_RECV_INITIAL_METADATA,
@@ -319,6 +348,7 @@ static void batch_over(client_call *call) {
   tell_done(call);
   grpc_call_unref(call->grpc);
   grpc_slice_unref(call->text);
+  if (call->told_us) grpc_slice_unref(call->timeout.value);
   grpc_metadata_array_destroy(&call->initial);
   grpc_metadata_array_destroy(&call->trailing);
   grpc_byte_buffer_destroy(call->request);
@@ -340,6 +370,9 @@ static void tell_done(client_call *call) {
   bool known = call->code >= GRPC_STATUS_OK && call->code <= GRPC_STATUS_UNAUTHENTICATED;
   tci_status status = {known ? (tci_code)call->code : TCI_UNKNOWN, NULL}; /* a peer may send any number */
   tci_str message = {NULL, 0};
+  /* How a peer's gRPC says that a deadline is over depends on its language. */
+  if (status.code == TCI_CANCELLED && call->told_us && tci_clock_mono_us() >= call->told_us)
+    status.code = TCI_DEADLINE_EXCEEDED;
   if (status.code != TCI_OK) {
     tci_rpc_text((tci_str){(const char *)GRPC_SLICE_START_PTR(call->text), GRPC_SLICE_LENGTH(call->text)}, text);
     status.message = text;

@@ -19,6 +19,10 @@ typedef struct tci_rpc tci_rpc;
 tci_rpc *tci_rpc_open(void);
 /* Servers and clients of it are closed before. Joins the thread. NULL is fine. */
 void tci_rpc_close(tci_rpc *rpc);
+/* Wakes the polling thread, which reads whatever the sockets hold by now, hands all of it over (on_call, on_done and the
+ * others), and then calls `done`, once; at the latest after two seconds of reading. One at a time, and over before
+ * tci_rpc_close. For who was away and wants to know what has arrived before judging who is late. (any thread) */
+void tci_rpc_read_out(tci_rpc *rpc, void (*done)(void *ctx), void *ctx);
 
 /* ---- server ---- */
 
@@ -98,6 +102,12 @@ typedef struct {
  * (any thread) */
 uint64_t tci_rpc_start(tci_rpc_client *client, const char *target, const char *method, tci_str request,
                        int64_t timeout_us, bool stream, const tci_rpc_sink *sink);
+/* The same for a unary call whose deadline is the caller's to judge: the peer is told of timeout_us (> 0) as of any deadline,
+ * but here nothing ends the call before tci_rpc_cancel does. gRPC's own timer would beat an answer that lies in the
+ * socket already when the process stood still. A peer that gives up by itself when that time is over is reported as
+ * DEADLINE_EXCEEDED. (any thread) */
+uint64_t tci_rpc_start_told(tci_rpc_client *client, const char *target, const char *method, tci_str request,
+                            int64_t timeout_us, const tci_rpc_sink *sink);
 /* on_done follows with CANCELLED, unless the call has ended already. (any thread) */
 void tci_rpc_cancel(tci_rpc_client *client, uint64_t handle);
 

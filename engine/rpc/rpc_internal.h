@@ -46,14 +46,20 @@
 #define TCI_RPC_BACKOFF_MS_MAX 1000
 #define TCI_RPC_CONNECT_MS_MAX 5000
 
-struct tci_rpc {
-  grpc_completion_queue *cq;
-  pthread_t thread;
-};
-
 typedef struct tci_rpc_tag {
   void (*done)(struct tci_rpc_tag *tag, bool ok); /* on the polling thread */
 } tci_rpc_tag;
+
+struct tci_rpc {
+  grpc_completion_queue *cq;
+  pthread_t thread;
+  /* A call to nobody, never started: an empty batch on it wakes the polling thread. */
+  grpc_channel *nowhere;
+  grpc_call *nudge;
+  tci_rpc_tag nudge_tag;
+  void (*read_out)(void *ctx); /* who waits for tci_rpc_read_out */
+  void *read_out_ctx;
+};
 
 bool tci_rpc_on_thread(const tci_rpc *rpc);
 /* Hands a tag over to the queue; call it right before whatever starts the operation. Only ThreadSanitizer cares. */

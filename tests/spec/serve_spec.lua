@@ -1,6 +1,8 @@
 -- world: grpc
 -- The server process: what it refuses to start on, how it stops, what is still there when it is back.
 
+local core = require "turboci.core"
+local loop = require "turboci.loop"
 local process = require "process"
 local runners = require "turboci.runner"
 local uv = require "luv"
@@ -160,7 +162,7 @@ describe("SIGTERM", function()
     }))
     process.wait(function() return calls[1] end, "the stage to run")
     server:signal "sigterm"
-    server:wait_for("draining sync_calls=1", "err")
+    server:wait_for("draining open_calls=1", "err")
 
     local response, err = write(plan, { { id = "more", runner_type = "test" } })
     assert.is_nil(response)
@@ -191,6 +193,30 @@ describe("SIGTERM", function()
     assert.equal("SUCCEEDED", kept.outcome)
     assert.equal(1, #kept.attempts)
     assert.is_nil(stage(plan, "more"))
+  end)
+
+  it("lets a runner say whether it takes async work", function()
+    server = process.serve { folder = folder, args = { "--log", "info" } }
+    local runner, asked, plan = assert(core.host "127.0.0.1:0"), {}, new_plan()
+    loop.on_call(runner, function(event)
+      asked[#asked + 1] = event
+      process.wake()
+    end)
+    must(server.client:register_stage_runner { runner_id = "slow", runner_type = "test", address = runner:address(),
+      supported_modes = { "ASYNC" }, ttl_seconds = 3600 })
+    must(write(plan, { { id = "s", runner_type = "test", execution_mode = "ASYNC" } }))
+    process.wait(function() return asked[1] end, "RunAsync")
+    server:signal "sigterm"
+    server:wait_for("draining open_calls=1", "err")
+    assert.is_nil(server.exit)
+    runner:reply(asked[1].call, core.codes.OK, nil, assert(core.encode("RunAsyncResponse", { accepted = true })))
+    assert.same({ code = 0, signal = 0 }, server:ended())
+    server = server:again()
+    local kept = stage(plan, "s").attempts
+    assert.equal(1, #kept) -- nobody else was asked
+    assert.is_nil(kept[1].failure)
+    loop.on_call(runner, nil)
+    runner:close(0)
   end)
 
   it("waits no longer than drain_timeout", function()

@@ -393,9 +393,15 @@ void fx_drain(fx *f) {
   }
 }
 
-void fx_jump(fx *f, int64_t ms) {
+void fx_keep_busy(fx *f, int64_t ms) {
   f->now.mono_us += ms * 1000;
   f->now.wall_us += ms * 1000;
+}
+
+void fx_stand_still(fx *f, int64_t ms) { f->now.wall_us += ms * 1000; }
+
+void fx_jump(fx *f, int64_t ms) {
+  fx_keep_busy(f, ms);
   fx_tick(f);
   fx_drain(f);
 }

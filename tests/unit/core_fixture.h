@@ -64,9 +64,11 @@ tci_core *fx_replay(fx *f); /* only that core: free it */
 
 void fx_step(fx *f, tci_event *event); /* fills now and random */
 void fx_tick(fx *f);
-void fx_drain(fx *f);                                    /* ticks while work is left over */
-void fx_advance(fx *f, int64_t ms);                      /* as a real loop would: a tick at every due time on the way */
-void fx_jump(fx *f, int64_t ms);                         /* asleep all the time: one tick at the end */
+void fx_drain(fx *f);                   /* ticks while work is left over */
+void fx_advance(fx *f, int64_t ms);     /* as a real loop would: a tick at every due time on the way */
+void fx_jump(fx *f, int64_t ms);        /* asleep all the time: one tick at the end */
+void fx_keep_busy(fx *f, int64_t ms);   /* time passes and nothing is stepped; what is stepped next had waited */
+void fx_stand_still(fx *f, int64_t ms); /* the process is stopped: only the wall clock goes on (core/event.h) */
 const tci_reply *fx_command(fx *f, tci_command command); /* NULL: no reply (a stream) */
 void fx_verify(fx *f);                                   /* invariants, shadow, and a replay from scratch */
 

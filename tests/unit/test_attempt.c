@@ -266,6 +266,76 @@ static void a_step_fires_so_many_timers_and_leaves_the_rest_to_the_next(void **s
   assert_int_equal(fx_plan(f)->stages_final, 5);
 }
 
+/* ---- what arrived is read before timers are judged ---- */
+
+static void an_answer_that_waited_beats_its_deadline(void **state) {
+  fx *f = *state;
+  with_runner(f);
+  fx_write(f, "run runner=go timeout=5000; done runner=go mode=async timeout=5000; ask runner=go mode=async");
+  fx_accepts(f, "done", true);
+  fx_keep_busy(f, 20000);
+  fx_answers(f, "run", "FINAL");
+  fx_completes(f, "done", "FINAL");
+  fx_accepts(f, "ask", true);
+  fx_tick(f);
+  fx_is(f, "run", "FINAL/SUCCEEDED/ATTEMPT_COMPLETE 1:COMPLETE/COMPLETE");
+  fx_is(f, "done", "FINAL/SUCCEEDED/ATTEMPT_COMPLETE 1:COMPLETE/COMPLETE");
+  fx_is(f, "ask", "ATTEMPTING 1:SCHEDULED/DISPATCHED");
+}
+
+static void who_spoke_while_the_engine_was_busy_is_not_silent(void **state) {
+  fx *f = *state;
+  with_runner(f);
+  fx_write(f, "s runner=go mode=async stale=3000; t runner=go mode=async stale=3000 attempts=1");
+  fx_accepts(f, "s", true);
+  fx_accepts(f, "t", true);
+  fx_keep_busy(f, 4000);
+  fx_reports(f, "s", "alive");
+  fx_tick(f);
+  fx_is(f, "s", "ATTEMPTING 1:RUNNING/RUNNING");
+  fx_is(f, "t", "FINAL/FAILED/NO_RETRIES_LEFT 1:INCOMPLETE/FAILED!STALE");
+}
+
+static void a_standstill_moves_every_limit_by_its_length(void **state) {
+  fx *f = *state;
+  with_runner(f);
+  fx_write(f,
+           "run runner=go timeout=5000 attempts=1; ask runner=go mode=async attempts=1; mute runner=go mode=async "
+           "stale=3000 attempts=1");
+  fx_accepts(f, "mute", true);
+  fx_stand_still(f, 3600000);
+  fx_tick(f);
+  fx_advance(f, 2999);
+  fx_is(f, "mute", "ATTEMPTING 1:SCHEDULED/DISPATCHED");
+  fx_advance(f, 1);
+  fx_is(f, "mute", "FINAL/FAILED/NO_RETRIES_LEFT 1:INCOMPLETE/FAILED!STALE");
+  fx_advance(f, 1999);
+  fx_is(f, "run", "ATTEMPTING 1:RUNNING/RUNNING");
+  fx_advance(f, 1);
+  fx_is(f, "run", "FINAL/FAILED/NO_RETRIES_LEFT 1:INCOMPLETE/FAILED!TIMEOUT");
+  fx_advance(f, f->limits.accept_timeout_ms - 5001);
+  fx_is(f, "ask", "ATTEMPTING 1:SCHEDULED/DISPATCHED");
+  fx_advance(f, 1);
+  fx_is(f, "ask", "FINAL/FAILED/NO_RETRIES_LEFT 1:INCOMPLETE/FAILED!TIMEOUT");
+}
+
+/* The queue was not empty: what arrived after heard_us is not known yet. */
+static void timers_are_judged_only_up_to_what_is_known(void **state) {
+  fx *f = *state;
+  with_runner(f);
+  fx_write(f, "s runner=go timeout=5000 attempts=1; t runner=go timeout=8000 attempts=1");
+  int64_t heard_us = f->now.mono_us + 5000000;
+  fx_keep_busy(f, 10000);
+  fx_step(f, &(tci_event){.kind = TCI_EVENT_TICK, .heard_us = heard_us - 1});
+  fx_is(f, "s", "ATTEMPTING 1:RUNNING/RUNNING");
+  assert_false(f->update.more);
+  fx_step(f, &(tci_event){.kind = TCI_EVENT_TICK, .heard_us = heard_us});
+  fx_is(f, "s", "FINAL/FAILED/NO_RETRIES_LEFT 1:INCOMPLETE/FAILED!TIMEOUT");
+  fx_is(f, "t", "ATTEMPTING 1:RUNNING/RUNNING");
+  fx_answers(f, "t", "FINAL");
+  fx_is(f, "t", "FINAL/SUCCEEDED/ATTEMPT_COMPLETE 1:COMPLETE/COMPLETE");
+}
+
 /* ---- progress ---- */
 
 static void the_last_progress_entries_are_kept(void **state) {
@@ -305,7 +375,7 @@ static void a_restart_fails_calls_in_flight_but_not_what_was_accepted(void **sta
   fx_is(f, "taken", "ATTEMPTING 1:SCHEDULED/DISPATCHED");
   fx_is(f, "spoke", "ATTEMPTING 1:RUNNING/RUNNING");
   fx_is(f, "waits", "ATTEMPTING 1:PENDING/PENDING");
-  assert_int_equal(tci_core_sync_calls(f->core), 0);
+  assert_int_equal(tci_core_open_calls(f->core), 0);
   assert_int_equal(fx_runner(f, "r")->load, 2);
   fx_completes(f, "taken", "FINAL");
 }
@@ -330,11 +400,12 @@ static void a_reload_leaves_calls_in_flight_alone(void **state) {
   fx_restart(f, TCI_EVENT_RELOADED);
   fx_is(f, "sync", "ATTEMPTING 1:RUNNING/RUNNING");
   fx_is(f, "asked", "ATTEMPTING 1:SCHEDULED/DISPATCHED");
-  assert_int_equal(tci_core_sync_calls(f->core), 1);
+  assert_int_equal(tci_core_open_calls(f->core), 2);
   fx_answers(f, "sync", "FINAL");
+  assert_int_equal(tci_core_open_calls(f->core), 1);
   fx_accepts(f, "asked", true);
   fx_is(f, "sync", "FINAL/SUCCEEDED/ATTEMPT_COMPLETE 1:COMPLETE/COMPLETE");
-  assert_int_equal(tci_core_sync_calls(f->core), 0);
+  assert_int_equal(tci_core_open_calls(f->core), 0);
 }
 
 /* Between the loading and the waking the engine serves already. */
@@ -349,9 +420,9 @@ static void what_happens_before_the_waking_is_not_done_twice(void **state) {
   fx_told(f, "");
   fx_register(f, "r", "go", "both", 0, 0); /* a heartbeat: he is */
   fx_told(f, "b->r c->r ");
-  assert_int_equal(tci_core_sync_calls(f->core), 2);
+  assert_int_equal(tci_core_open_calls(f->core), 2);
   fx_step(f, &(tci_event){.kind = TCI_EVENT_RELOADED});
-  assert_int_equal(tci_core_sync_calls(f->core), 3); /* a, b, c: each once */
+  assert_int_equal(tci_core_open_calls(f->core), 3); /* a, b, c: each once */
   assert_int_equal(((tci_pool *)tci_map_get(&f->core->pools, TCI_STR("none")))->ready[TCI_MODE_SYNC].len, 1);
   fx_register(f, "n", "none", "both", 0, 0);
   fx_told(f, "d->n ");
@@ -460,6 +531,10 @@ int main(void) {
       CLAIM(progress_does_not_move_the_deadline),
       CLAIM(a_sync_call_is_never_stale),
       CLAIM(a_step_fires_so_many_timers_and_leaves_the_rest_to_the_next),
+      CLAIM(an_answer_that_waited_beats_its_deadline),
+      CLAIM(who_spoke_while_the_engine_was_busy_is_not_silent),
+      CLAIM(a_standstill_moves_every_limit_by_its_length),
+      CLAIM(timers_are_judged_only_up_to_what_is_known),
       CLAIM(the_last_progress_entries_are_kept),
       CLAIM(a_restart_fails_calls_in_flight_but_not_what_was_accepted),
       CLAIM(restarts_use_up_attempts),

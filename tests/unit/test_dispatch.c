@@ -279,7 +279,7 @@ static void nothing_is_dispatched_once_held(void **state) {
   fx_answers(f, "a", "FINAL");
   fx_told(f, "");
   fx_is(f, "b", "ATTEMPTING 1:PENDING/PENDING");
-  assert_int_equal(tci_core_sync_calls(f->core), 0);
+  assert_int_equal(tci_core_open_calls(f->core), 0);
 }
 
 static void pools_without_work_or_runners_are_forgotten(void **state) {

@@ -262,7 +262,7 @@ static void a_turn_is_one_commit_and_nothing_gets_out_before(void **state) {
   for (int token = 5; token <= 8; token++) assert_int_equal(w->replies[token], 1);
   assert_true(w->reply_len[8] > 0);
   assert_true(w->streams[4].len > 0);
-  assert_int_equal(tci_engine_sync_calls(w->engine), 1);
+  assert_int_equal(tci_engine_open_calls(w->engine), 2);
 }
 
 static void reads_and_refusals_commit_nothing(void **state) {
@@ -365,8 +365,8 @@ static void after_a_failed_commit_reads_are_served_and_then_it_wakes(void **stat
   forget(w);
   tick(w, 1000);
   assert_int_equal(stage_of(w, plan, "a")->state, TCI_STAGE_FINAL);
-  assert_string_equal(w->told, "run "); /* b */
-  assert_int_equal(tci_engine_sync_calls(w->engine), 1);
+  assert_string_equal(w->told, "run ");                  /* b */
+  assert_int_equal(tci_engine_open_calls(w->engine), 2); /* and w's RunAsync */
   assert_null(tci_core_check(tci_engine_core(w->engine), &w->arena));
   one(w, writes(w, 6, plan, "@found"), true);
   tick(w, 3000); /* and the timers run: w's deadline */
@@ -388,7 +388,7 @@ static void calls_of_the_last_engine_are_dead_even_when_the_first_commit_fails(v
   tick(w, 1000);
   assert_int_equal(stage_of(w, plan, "s")->attempts.len, 2);
   assert_int_equal(stage_of(w, plan, "s")->attempts.items[0]->failure.kind, TCI_FAILURE_ENGINE_RESTART);
-  assert_int_equal(tci_engine_sync_calls(w->engine), 0);
+  assert_int_equal(tci_engine_open_calls(w->engine), 0);
 }
 
 static void a_failed_fsync_loses_the_store(void **state) {
@@ -452,19 +452,20 @@ static void a_draining_engine_finishes_and_begins_nothing(void **state) {
   }
   assert_int_equal(w->codes[8], TCI_OK);
   assert_int_equal(w->codes[9], TCI_OK); /* a heartbeat */
-  assert_int_equal(tci_engine_sync_calls(w->engine), 1);
+  assert_int_equal(tci_engine_open_calls(w->engine), 2);
   tci_event done = {.kind = TCI_EVENT_ANSWER};
   done.answer.execution_id = tci_str_copy(&w->arena, stage_of(w, plan, "a")->attempts.items[0]->execution_id);
   done.answer.completion = fx_parse_completion(&w->arena, "FINAL");
   one(w, done, true);
-  assert_int_equal(tci_engine_sync_calls(w->engine), 0);
-  assert_string_equal(w->told, ""); /* b waits for the next engine */
+  assert_int_equal(tci_engine_open_calls(w->engine), 1); /* c's RunAsync */
+  assert_string_equal(w->told, "");                      /* b waits for the next engine */
   tci_command complete = {.kind = TCI_COMMAND_COMPLETE_EXECUTION, .plan_id = plan};
   complete.complete_execution.execution_id =
       tci_str_copy(&w->arena, stage_of(w, plan, "c")->attempts.items[0]->execution_id);
   complete.complete_execution.completion = fx_parse_completion(&w->arena, "FINAL");
   one(w, command(5, complete), true);
   assert_int_equal(stage_of(w, plan, "c")->state, TCI_STAGE_FINAL);
+  assert_int_equal(tci_engine_open_calls(w->engine), 0); /* it called back: it had the work */
 }
 
 /* ---- memory ---- */

@@ -331,6 +331,92 @@ static void a_call_without_a_message_is_refused(void **state) {
 
 /* ---- calls that end early ---- */
 
+static uint64_t start_told(world *w, const char *target, const char *method, int64_t timeout_us, result *r) {
+  *r = (result){0};
+  tci_rpc_sink sink = sink_of(r);
+  return tci_rpc_start_told(w->client, target, method, TCI_STR("x"), timeout_us, &sink);
+}
+
+static void a_told_deadline_is_the_peers_to_keep(void **state) {
+  (void)state;
+  world w;
+  world_open(&w, "127.0.0.1:0");
+  const char *target = tci_rpc_server_address(w.server);
+  result r;
+  const int64_t timeouts_us[] = {300000, 3600000000, 30 * 86400000000LL}; /* the longest there is, too */
+  for (int i = 2; i >= 0; i--) {
+    int64_t due_us = tci_clock_mono_us() + timeouts_us[i];
+    uint64_t handle = start_told(&w, target, "/test/Hold", timeouts_us[i], &r);
+    WAIT_FOR(w.calls == (size_t)(3 - i));
+    assert_in_range(w.deadline_us, due_us - 100000, due_us + 100000 + timeouts_us[i] / 100); /* gRPC rounds up */
+    if (i) tci_rpc_cancel(w.client, handle);
+    WAIT_FOR(r.done && w.gone == (size_t)(3 - i));
+    assert_int_equal(r.code, i ? TCI_CANCELLED : TCI_DEADLINE_EXCEEDED);
+    free(r.bytes);
+    tci_rpc_reply(w.held[2 - i], TCI_STATUS_OK, TCI_STR("too late"));
+  }
+  start_told(&w, target, "/test/Echo", 60000000, &r);
+  WAIT_FOR(r.done);
+  assert_result(&r, TCI_OK, "", TCI_STR("x"));
+  world_close(&w);
+}
+
+/* A peer that takes the connection and says nothing more: only the caller ends the call. */
+static void nothing_here_ends_a_told_call_but_its_caller(void **state) {
+  (void)state;
+  world w;
+  world_open(&w, "127.0.0.1:0");
+  int fd = socket(AF_INET, SOCK_STREAM, 0);
+  struct sockaddr_in address = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+  socklen_t len = sizeof address;
+  assert_int_equal(bind(fd, (struct sockaddr *)&address, len), 0);
+  assert_int_equal(listen(fd, 8), 0);
+  assert_int_equal(getsockname(fd, (struct sockaddr *)&address, &len), 0);
+  char target[32];
+  snprintf(target, sizeof target, "127.0.0.1:%d", ntohs(address.sin_port));
+  result told, bounded;
+  uint64_t handle = start_told(&w, target, "/test/Hold", 1000, &told);
+  tci_rpc_sink sink = sink_of(&bounded);
+  bounded = (result){0};
+  tci_rpc_start(w.client, target, "/test/Hold", TCI_STR("x"), 200000, false, &sink);
+  WAIT_FOR(bounded.done); /* 199 ms after the other one's time was over */
+  assert_int_equal(bounded.code, TCI_DEADLINE_EXCEEDED);
+  assert_false(told.done);
+  tci_rpc_cancel(w.client, handle);
+  WAIT_FOR(told.done);
+  free(bounded.bytes);
+  free(told.bytes);
+  close(fd);
+  world_close(&w);
+}
+
+static void count_read_out(void *ctx) {
+  pthread_mutex_lock(&lock);
+  ++*(int *)ctx;
+  note();
+  pthread_mutex_unlock(&lock);
+}
+
+static void reading_out_ends_in_silence_and_under_load(void **state) {
+  (void)state;
+  world w;
+  world_open(&w, "127.0.0.1:0");
+  int read_out = 0;
+  tci_rpc_read_out(w.rpc, count_read_out, &read_out);
+  WAIT_FOR(read_out == 1);
+  enum { CALLS = 200 };
+  result results[CALLS];
+  for (int i = 0; i < CALLS; i++) start(&w, "/test/Echo", TCI_STR("x"), -1, false, &results[i]);
+  tci_rpc_read_out(w.rpc, count_read_out, &read_out);
+  WAIT_FOR(read_out == 2);
+  for (int i = 0; i < CALLS; i++) {
+    WAIT_FOR(results[i].done);
+    free(results[i].bytes);
+  }
+  assert_int_equal(read_out, 2);
+  world_close(&w);
+}
+
 static void a_deadline_ends_the_call_on_both_sides(void **state) {
   (void)state;
   world w;
@@ -983,6 +1069,9 @@ int main(void) {
       cmocka_unit_test(a_message_over_4_mib_is_refused_and_the_next_call_served),
       cmocka_unit_test(a_call_without_a_message_is_refused),
       cmocka_unit_test(a_deadline_ends_the_call_on_both_sides),
+      cmocka_unit_test(a_told_deadline_is_the_peers_to_keep),
+      cmocka_unit_test(nothing_here_ends_a_told_call_but_its_caller),
+      cmocka_unit_test(reading_out_ends_in_silence_and_under_load),
       cmocka_unit_test(a_cancelled_call_is_told_to_the_handler_once),
       cmocka_unit_test(closing_the_client_ends_its_calls),
       cmocka_unit_test(a_stream_arrives_whole_in_order_and_before_its_status),

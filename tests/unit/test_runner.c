@@ -111,6 +111,40 @@ static void who_expires_gets_nothing_in_the_same_step(void **state) {
   fx_told(f, "");
 }
 
+static void a_heartbeat_that_waited_keeps_the_lease(void **state) {
+  fx *f = *state;
+  fx_create(f);
+  fx_register(f, "r", "go", "async", 1, 5000);
+  fx_register(f, "dead", "go", "async", 1, 5000);
+  fx_write(f, "a runner=go mode=async; b runner=go mode=async attempts=1");
+  fx_told(f, "a->r b->dead ");
+  fx_accepts(f, "a", true);
+  fx_accepts(f, "b", true);
+  fx_keep_busy(f, 6000);
+  fx_reports(f, "a", "at work"); /* of many that waited, the heartbeat is not the first */
+  fx_register(f, "r", "go", "async", 1, 5000);
+  fx_tick(f);
+  fx_told(f, "cancel:b ");
+  fx_is(f, "a", "ATTEMPTING 1:RUNNING/RUNNING");
+  assert_null(fx_runner(f, "dead"));
+  fx_advance(f, 4999);
+  assert_non_null(fx_runner(f, "r"));
+  fx_advance(f, 1);
+  assert_null(fx_runner(f, "r"));
+}
+
+static void a_standstill_moves_the_lease_by_its_length(void **state) {
+  fx *f = *state;
+  fx_register(f, "r", "go", "sync", 0, 5000);
+  fx_advance(f, 3000);
+  fx_stand_still(f, 3600000);
+  fx_tick(f);
+  fx_advance(f, 1999);
+  assert_non_null(fx_runner(f, "r"));
+  fx_advance(f, 1);
+  assert_null(fx_runner(f, "r"));
+}
+
 static void the_wall_clock_expires_nobody(void **state) {
   fx *f = *state;
   fx_register(f, "r", "go", "sync", 0, 5000);
@@ -197,6 +231,8 @@ int main(void) {
       CLAIM(a_runner_may_change_its_type),
       CLAIM(expiry_loses_async_work_and_leaves_sync_calls_alone),
       CLAIM(who_expires_gets_nothing_in_the_same_step),
+      CLAIM(a_heartbeat_that_waited_keeps_the_lease),
+      CLAIM(a_standstill_moves_the_lease_by_its_length),
       CLAIM(the_wall_clock_expires_nobody),
       CLAIM(unregistering_lets_running_work_finish),
       CLAIM(unregistering_a_stranger_is_refused),

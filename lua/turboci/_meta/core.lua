@@ -141,7 +141,11 @@ function Virtual:now() end
 function Virtual:advance(us) end
 ---Runs turns until none is due now.
 function Virtual:settle() end
----Moves the wall clock alone (a jump), in microseconds.
+---Moves both clocks forward and runs no turn, as when the engine is busy for so long: what is called or answered
+---next had waited for it, and comes before the timers that fell due.
+---@param us integer
+function Virtual:keep_busy(us) end
+---Moves the wall clock alone (a jump, or the time for which the engine's process stood still), in microseconds.
 ---@param us integer
 function Virtual:jump_wall(us) end
 ---@return integer? us from now until the next timer; nil: there is none
@@ -151,9 +155,9 @@ function Virtual:next_due() end
 ---@return boolean? ok
 ---@return string? err
 function Virtual:restart() end
----As GetServerInfo has them: turns, events, commits, records, journal_bytes, longest_turn_us and longest_turn_cpu_us
----(0: nobody measures here), policy_asks, policy_faults, policy_instructions, policy_circuits_opened, policy_reloads,
----shadow_asks, shadow_differs.
+---As GetServerInfo has them: turns, events, commits, records, journal_bytes, longest_turn_us, longest_turn_cpu_us
+---and standstill_us (0: nobody measures here), policy_asks, policy_faults, policy_instructions,
+---policy_circuits_opened, policy_reloads, shadow_asks, shadow_differs.
 ---@return table<string, integer>
 function Virtual:counters() end
 ---What became of an attempt so far; nil: there is none.

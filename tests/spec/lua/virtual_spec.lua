@@ -172,6 +172,26 @@ describe("a virtual engine", function()
     assert.equal(due, engine:next_due())
   end)
 
+  it("judges nobody before what waited for it is heard", function()
+    call(engine, "RegisterStageRunner", { runner_id = "late", runner_type = "build", address = ":50062",
+      ttl_seconds = 10 })
+    call(engine, "RegisterStageRunner", { runner_id = "gone", runner_type = "build", address = ":50063",
+      ttl_seconds = 10 })
+    engine:keep_busy(11 * SECOND)
+    assert.equal(0, engine:next_due())
+    call(engine, "RegisterStageRunner", { runner_id = "late", runner_type = "build", address = ":50062",
+      ttl_seconds = 10 })
+    engine:settle()
+    local runners = call(engine, "ListStageRunners", {}).runners
+    assert.equal(1, #runners)
+    assert.equal("late", runners[1].runner_id)
+    engine:jump_wall(3600 * SECOND) -- a standstill: no lease is shorter for it
+    engine:advance(10 * SECOND - 1)
+    assert.equal(1, #call(engine, "ListStageRunners", {}).runners)
+    engine:advance(1)
+    assert.equal(0, #call(engine, "ListStageRunners", {}).runners)
+  end)
+
   it("lets an async call be accepted, reported on and completed", function()
     local id, outputs = start(engine, "ASYNC")
     assert.equal("ASYNC", outputs[1].mode)
