@@ -87,7 +87,7 @@ static tci_status load_all(tci_engine *e, tci_core **out) {
   if (status.code == TCI_OK) status = tci_store_open_plans(e->store, &keys, &len);
   for (size_t i = 0; status.code == TCI_OK && i < len; i++) {
     status = load_plan(e, core, keys[i]);
-    tci_core_evict(core);
+    while (tci_core_evict(core)) {}
   }
   free(keys);
   if (status.code != TCI_OK) {
@@ -525,7 +525,7 @@ tci_status tci_engine_turn(tci_engine *e, const tci_event *events, size_t len) {
   for (size_t i = 0; i < len; i++) TCI_TRY(step(e, &events[i]));
   TCI_TRY(finish_turn(e, events, len));
   if (!e->behind) tci_policies_forget(e->policies);
-  tci_core_evict(e->core);
+  if (tci_core_evict(e->core)) e->more = true;
   return TCI_STATUS_OK;
 }
 

@@ -24,7 +24,7 @@ typedef enum { /* written to disk: numbers are for ever */
                TCI_CHANGE_EDGES = 10,   /* dependencies and assignments of a node, each replaced whole when given */
                TCI_CHANGE_ATTEMPT = 11, /* created, or moved: fields not given stay */
                TCI_CHANGE_PROGRESS = 12,
-               TCI_CHANGE_RUNNER = 13, /* registered, or its heartbeat: all fields */
+               TCI_CHANGE_RUNNER = 13, /* registered, or a heartbeat that changes something: all fields */
                TCI_CHANGE_RUNNER_GONE = 14,
                TCI_CHANGE_POLICY = 15, /* plan 0: a version taken over, gone, or its circuit */
 } tci_change_type;
@@ -59,7 +59,7 @@ typedef struct {
   tci_str address;
   uint64_t max_concurrent, ttl_ms;
   tci_str metadata;
-  uint64_t at_us;         /* of a progress entry, as its writer gave it */
+  uint64_t at_us;         /* of a progress entry, as its writer gave it; RUNNER_GONE: its last heartbeat */
   uint64_t edges_follow;  /* CREATED: the node is whole only after its EDGES change */
   uint64_t created;       /* EDGES: completes a creation */
   uint64_t move_follows;  /* RESULT: the check becomes FINAL with it: watchers are told once */

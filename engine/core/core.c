@@ -35,10 +35,17 @@ static void free_pools(tci_core *core) {
   core->awake.len = 0;
 }
 
+static void evict_plan(tci_core *core, tci_plan *plan) {
+  tci_plan_leave(core, plan);
+  tci_vec_push(&core->leaving, plan);
+}
+
 void tci_core_free(tci_core *core) {
   if (!core) return;
   core->loading = true; /* nothing wakes up any more */
-  while (core->plan_list.len) tci_plan_free(core, core->plan_list.items[core->plan_list.len - 1]);
+  while (core->plan_list.len) evict_plan(core, core->plan_list.items[core->plan_list.len - 1]);
+  size_t all = SIZE_MAX;
+  while (core->leaving.len) tci_plan_free(core, core->leaving.items[--core->leaving.len], &all);
   while (core->runner_list.len) tci_runner_free(core, core->runner_list.items[core->runner_list.len - 1]);
   free_pools(core);
   empty_garbage(core);
@@ -52,6 +59,7 @@ void tci_core_free(tci_core *core) {
   for (size_t i = 0; i < sizeof maps / sizeof maps[0]; i++) tci_map_deinit(maps[i]);
   tci_heap_deinit(&core->timers);
   tci_vec_free(&core->plan_list);
+  tci_vec_free(&core->leaving);
   tci_vec_free(&core->runner_list);
   tci_vec_free(&core->awake);
   tci_vec_free(&core->pool_list);
@@ -401,19 +409,33 @@ bool tci_core_has_runner(const tci_core *core, tci_str runner_id) {
 }
 size_t tci_core_open_calls(const tci_core *core) { return core->calls_open; }
 
+void tci_plan_unidle(tci_core *core, tci_plan *plan) {
+  tci_link_remove(&plan->idle);
+  core->idle_len--;
+  core->idle_bytes -= plan->idle_bytes;
+}
+
 void tci_plan_touch(tci_core *core, tci_plan *plan) {
-  if (tci_link_in(&plan->idle)) {
-    tci_link_remove(&plan->idle);
-    core->idle_len--;
-  }
+  if (tci_link_in(&plan->idle)) tci_plan_unidle(core, plan);
   if (plan->live_attempts || plan->listed || !tci_list_empty(&plan->watchers)) return;
   tci_list_push(&core->idle, &plan->idle);
   core->idle_len++;
+  plan->idle_bytes = plan->bytes + plan->arena.used_bytes;
+  core->idle_bytes += plan->idle_bytes;
 }
 
-size_t tci_core_evict(tci_core *core) {
-  size_t gone = 0;
-  for (; core->idle_len > (size_t)core->limits.plans_in_memory_max; gone++)
-    tci_plan_free(core, tci_container(core->idle.next, tci_plan, idle));
-  return gone;
+enum { EVICT_PLANS = 64, EVICT_PIECES = 10000 }; /* at once: some milliseconds */
+
+static bool too_many_idle(const tci_core *core) {
+  return core->idle_len > (size_t)core->limits.plans_in_memory_max ||
+         (core->idle_bytes > (size_t)core->limits.plans_in_memory_bytes_max && core->idle_len > 1);
+}
+
+bool tci_core_evict(tci_core *core) {
+  for (int n = 0; n < EVICT_PLANS && too_many_idle(core); n++)
+    evict_plan(core, tci_container(core->idle.next, tci_plan, idle));
+  size_t most = EVICT_PIECES;
+  while (most && core->leaving.len && tci_plan_free(core, core->leaving.items[core->leaving.len - 1], &most))
+    core->leaving.len--;
+  return core->leaving.len || too_many_idle(core);
 }

@@ -44,9 +44,9 @@ bool tci_core_has_plan(const tci_core *core, tci_str plan_id);
 bool tci_core_has_runner(const tci_core *core, tci_str runner_id);
 tci_plan *tci_core_plan(const tci_core *core, tci_str plan_id); /* NULL: not in memory */
 void tci_core_set_next_plan_key(tci_core *core, uint64_t key);
-/* Forgets plans with no execution under way and no watcher, least recently touched first, until at most
- * plans_in_memory_max of them are left. Between steps. Returns how many went. */
-size_t tci_core_evict(tci_core *core);
+/* Forgets plans with no execution under way and no watcher, least recently touched first, until the others are no more than
+ * plans_in_memory_max and take no more than plans_in_memory_bytes_max. Between steps; a piece of it. True: there is more to do. */
+bool tci_core_evict(tci_core *core);
 
 /* ---- looking (tests, simulator, `fsck`) ---- */
 

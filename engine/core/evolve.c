@@ -20,9 +20,15 @@ tci_assignment *tci_stage_assignment(tci_stage *stage, const tci_check *check) {
   return NULL;
 }
 
+/* What a plan takes: an estimate, kept as it grows. Strings count when they come in a change (tci_evolve) and go here. */
+static void weigh(tci_core *core, size_t more, size_t less) {
+  if (core->subject) core->subject->bytes += more - less;
+}
+
 /* Replaces a heap string; the old bytes may still be borrowed by the update. */
 static void replace(tci_core *core, tci_str *heap, tci_str with) {
   tci_str old = *heap;
+  weigh(core, 0, old.len);
   *heap = tci_str_dup(with);
   tci_discard(core, (void *)old.ptr);
 }
@@ -67,7 +73,8 @@ static void attempt_free(tci_core *core, tci_attempt *a) {
   free(a);
 }
 
-static void node_free(tci_core *core, tci_node *node) {
+/* Returns of how many pieces it was. */
+static size_t node_free(tci_core *core, tci_node *node) {
   free(node->group.edges);
   tci_vec_free(&node->dependents);
   if (node->kind == TCI_NODE_CHECK) {
@@ -78,32 +85,31 @@ static void node_free(tci_core *core, tci_node *node) {
       tci_str_free(&r->data);
       tci_str_free(&r->failure.message);
     }
+    size_t pieces = 1 + check->results.len;
     tci_vec_free(&check->results);
     tci_map_deinit(&check->by_owner);
     tci_vec_free(&check->assigned);
     tci_str_free(&check->kind);
     tci_str_free(&check->options);
-  } else {
-    tci_stage *stage = tci_node_stage(node);
-    for (size_t i = 0; i < stage->attempts.len; i++) attempt_free(core, stage->attempts.items[i]);
-    tci_vec_free(&stage->attempts);
-    free(stage->assignments);
-    tci_str_free(&stage->args);
-    tci_str_free(&stage->runner_type);
+    return pieces;
   }
+  tci_stage *stage = tci_node_stage(node);
+  size_t pieces = 1;
+  for (size_t i = 0; i < stage->attempts.len; i++) {
+    pieces += 4 + stage->attempts.items[i]->progress.len;
+    attempt_free(core, stage->attempts.items[i]);
+  }
+  tci_vec_free(&stage->attempts);
+  free(stage->assignments);
+  tci_str_free(&stage->args);
+  tci_str_free(&stage->runner_type);
+  return pieces;
 }
 
-void tci_plan_free(tci_core *core, tci_plan *plan) {
+void tci_plan_leave(tci_core *core, tci_plan *plan) {
   while (!tci_list_empty(&plan->watchers))
     tci_watcher_free(core, tci_container(plan->watchers.next, tci_watcher, link));
-  for (size_t i = 0; i < plan->nodes.len; i++) node_free(core, plan->nodes.items[i]);
-  tci_vec_free(&plan->nodes);
-  tci_map_deinit(&plan->checks);
-  tci_map_deinit(&plan->stages);
-  if (tci_link_in(&plan->idle)) {
-    tci_link_remove(&plan->idle);
-    core->idle_len--;
-  }
+  if (tci_link_in(&plan->idle)) tci_plan_unidle(core, plan);
   tci_map_remove(&core->plans, plan->id);
   tci_map_remove(&core->plans_by_key, TCI_U64_KEY(&plan->key));
   for (size_t i = 0; i < core->plan_list.len; i++) {
@@ -111,8 +117,20 @@ void tci_plan_free(tci_core *core, tci_plan *plan) {
     memmove(&core->plan_list.items[i], &core->plan_list.items[i + 1], (--core->plan_list.len - i) * sizeof(tci_plan *));
     break;
   }
+}
+
+bool tci_plan_free(tci_core *core, tci_plan *plan, size_t *most) {
+  for (; plan->nodes.len; plan->nodes.len--) {
+    if (*most == 0) return false;
+    size_t pieces = node_free(core, plan->nodes.items[plan->nodes.len - 1]);
+    *most -= pieces < *most ? pieces : *most;
+  }
+  tci_vec_free(&plan->nodes);
+  tci_map_deinit(&plan->checks);
+  tci_map_deinit(&plan->stages);
   tci_arena_deinit(&plan->arena);
   free(plan);
+  return true;
 }
 
 static const char *plan_state(tci_plan *plan, const tci_change *c) {
@@ -122,6 +140,8 @@ static const char *plan_state(tci_plan *plan, const tci_change *c) {
 }
 
 /* ---- nodes ---- */
+
+enum { NODE_BYTES = 160, ALLOCATION_BYTES = 16 }; /* its places in maps and lists; malloc's own */
 
 static void node_init(tci_core *core, tci_plan *plan, tci_node *node, tci_node_kind kind, const tci_change *c,
                       int64_t wall_us) {
@@ -133,6 +153,7 @@ static void node_init(tci_core *core, tci_plan *plan, tci_node *node, tci_node_k
   tci_vec_push(&plan->nodes, node);
   tci_map_put(kind == TCI_NODE_CHECK ? &plan->checks : &plan->stages, node->id, node);
   plan->open_nodes++;
+  weigh(core, NODE_BYTES, 0);
   if (!c->edges_follow) tci_group_resolve(core, node);
 }
 
@@ -190,6 +211,7 @@ static void unlink_edges(tci_core *core, tci_node *node) {
     target->dependents.items[target->dependents.len - 1]->position = edge->position;
     tci_vec_swap_remove(&target->dependents, edge->position);
   }
+  weigh(core, 0, node->group.len * (sizeof(tci_edge) + sizeof(tci_edge *)));
   tci_discard(core, node->group.edges);
   node->group = (tci_group){0};
 }
@@ -202,6 +224,7 @@ static const char *set_dependencies(tci_core *core, tci_plan *plan, tci_node *no
   unlink_edges(core, node);
   node->group.predicate = (tci_predicate)predicate;
   node->group.edges = tci_calloc(len ? len : 1, sizeof(tci_edge));
+  weigh(core, len * (sizeof(tci_edge) + sizeof(tci_edge *)), 0);
   while (tci_edges_next(&reader)) {
     if (reader.node == 0 || reader.node > plan->nodes.len) return "a dependency leads nowhere";
     tci_edge *edge = &node->group.edges[node->group.len++];
@@ -232,6 +255,7 @@ static const char *set_assignments(tci_core *core, tci_plan *plan, tci_stage *st
     check->assigned.items[check->assigned.len - 1]->position = a->position;
     tci_vec_swap_remove(&check->assigned, a->position);
   }
+  weigh(core, len * sizeof(tci_assignment), stage->assignments_len * sizeof(tci_assignment));
   tci_discard(core, stage->assignments);
   stage->assignments = tci_calloc(len ? len : 1, sizeof(tci_assignment));
   stage->assignments_len = 0;
@@ -316,13 +340,14 @@ static void index_result(tci_check *check, size_t place) {
 }
 
 /* A result keeps its owner for ever. Few are searched one by one, more by a map. */
-static void add_result(tci_check *check, const tci_change *c, int64_t wall_us) {
+static void add_result(tci_core *core, tci_check *check, const tci_change *c, int64_t wall_us) {
   tci_str owner = tci_owner_key(c->owner_type, c->owner_id);
   tci_str type = {owner.ptr, c->owner_type.len}, id = {owner.ptr + type.len + 1, c->owner_id.len};
   tci_vec_push(
       &check->results,
       ((tci_result){
           .id = (int64_t)c->result, .created_us = wall_us, .owner = owner, .owner_type = type, .owner_id = id}));
+  weigh(core, sizeof(tci_result) + owner.len + 2 * ALLOCATION_BYTES, 0);
   size_t len = check->results.len;
   if (len == RESULTS_INDEXED_FROM)
     for (size_t place = 1; place < len; place++) index_result(check, place);
@@ -332,11 +357,12 @@ static void add_result(tci_check *check, const tci_change *c, int64_t wall_us) {
 static const char *check_result(tci_core *core, tci_plan *plan, tci_check *check, const tci_change *c,
                                 int64_t wall_us) {
   if (c->result == 0 || c->result > check->results.len + 1) return "a result's id is out of order";
-  if (c->result == check->results.len + 1) add_result(check, c, wall_us);
+  if (c->result == check->results.len + 1) add_result(core, check, c, wall_us);
   tci_result *r = &check->results.items[c->result - 1];
   if (!tci_str_eq(r->owner_type, c->owner_type) || !tci_str_eq(r->owner_id, c->owner_id))
     return "a result changes its owner";
   replace(core, &r->data, c->bytes);
+  weigh(core, 0, r->failure.message.len);
   tci_discard(core, (void *)r->failure.message.ptr);
   r->failure = failure_of(c, wall_us);
   if (c->finalized && !r->finalized_us) r->finalized_us = wall_us;
@@ -352,7 +378,8 @@ static const char *check_result(tci_core *core, tci_plan *plan, tci_check *check
 
 /* ---- attempts ---- */
 
-static const char *attempt_created(tci_plan *plan, tci_stage *stage, const tci_change *c, int64_t wall_us) {
+static const char *attempt_created(tci_core *core, tci_plan *plan, tci_stage *stage, const tci_change *c,
+                                   int64_t wall_us) {
   if (c->attempt != stage->attempts.len + 1) return "an attempt's index is out of order";
   tci_attempt *a = tci_calloc(1, sizeof *a);
   a->stage = stage;
@@ -360,6 +387,7 @@ static const char *attempt_created(tci_plan *plan, tci_stage *stage, const tci_c
   a->mode = stage->mode;
   a->created_us = wall_us;
   tci_vec_push(&stage->attempts, a);
+  weigh(core, sizeof *a + 4 * ALLOCATION_BYTES, 0);
   if (c->execution) plan->live_attempts++;
   return NULL;
 }
@@ -386,6 +414,7 @@ static void attempt_fields(tci_core *core, tci_attempt *a, const tci_change *c, 
   if (c->stale_ms) a->stale_ms = (int64_t)c->stale_ms;
   if (c->accepted) a->accepted = true;
   if (c->failed) {
+    weigh(core, 0, a->failure.message.len);
     tci_discard(core, (void *)a->failure.message.ptr);
     a->failure = failure_of(c, wall_us);
   }
@@ -399,7 +428,7 @@ static void attempt_fields(tci_core *core, tci_attempt *a, const tci_change *c, 
 static const char *attempt(tci_core *core, tci_plan *plan, tci_stage *stage, const tci_change *c, int64_t wall_us) {
   if (c->attempt == 0) return "an attempt without index";
   if (c->attempt > stage->attempts.len) {
-    const char *fault = attempt_created(plan, stage, c, wall_us);
+    const char *fault = attempt_created(core, plan, stage, c, wall_us);
     if (fault) return fault;
   }
   tci_attempt *a = stage->attempts.items[c->attempt - 1];
@@ -426,12 +455,14 @@ static const char *progress(tci_core *core, tci_stage *stage, const tci_change *
   tci_attempt *a = stage->attempts.items[c->attempt - 1];
   tci_progress entry = {tci_str_dup(c->message), tci_str_dup(c->bytes), c->at_us ? (int64_t)c->at_us : wall_us};
   tci_vec_push(&a->progress, entry);
+  weigh(core, sizeof entry + 2 * ALLOCATION_BYTES, 0);
   a->progress_bytes += entry.message.len + entry.details.len;
   size_t drop = 0;
   while (a->progress.len - drop > (size_t)core->limits.progress_entries_max ||
          (a->progress_bytes > (size_t)core->limits.progress_bytes_max && a->progress.len - drop > 1)) {
     tci_progress *old = &a->progress.items[drop++];
     a->progress_bytes -= old->message.len + old->details.len;
+    weigh(core, 0, sizeof *old + 2 * ALLOCATION_BYTES + old->message.len + old->details.len);
     tci_discard(core, (void *)old->message.ptr);
     tci_discard(core, (void *)old->details.ptr);
   }
@@ -531,11 +562,7 @@ static const char *runner(tci_core *core, const tci_change *c, int64_t wall_us) 
   r->ttl_ms = (int64_t)c->ttl_ms;
   tci_discard(core, r->metadata.items);
   r->metadata = pairs_dup(c->metadata);
-  r->heartbeat_us = wall_us;
-  r->expires_us = wall_us + r->ttl_ms * 1000;
-  r->passed_over_until_us = 0;
-  r->revision = ++core->revisions;
-  tci_runner_arm(core, r);
+  tci_runner_heard(core, r, wall_us);
   return NULL;
 }
 
@@ -590,7 +617,15 @@ static const char *created(tci_core *core, tci_plan *plan, const tci_change *c, 
   return NULL;
 }
 
+/* The strings of a change that are kept. */
+static size_t kept_bytes(const tci_change *c) {
+  return c->id.len + c->bytes.len + c->kind.len + c->execution_id.len + c->process_uid.len + c->runner_id.len +
+         c->registration_id.len + c->runner_execution_id.len + c->failure_message.len + c->message.len +
+         c->decision.len + c->exclude.len + c->keys.len + c->metadata.len;
+}
+
 const char *tci_evolve(tci_core *core, tci_plan *plan, const tci_change *c, int64_t wall_us) {
+  core->subject = plan;
   if (!plan) {
     if (c->type == TCI_CHANGE_RUNNER) return runner(core, c, wall_us);
     if (c->type == TCI_CHANGE_RUNNER_GONE) return runner_gone(core, c);
@@ -598,6 +633,7 @@ const char *tci_evolve(tci_core *core, tci_plan *plan, const tci_change *c, int6
     return "a change of no plan";
   }
   plan->updated_us = wall_us;
+  weigh(core, kept_bytes(c), 0);
   switch (c->type) {
     case TCI_CHANGE_PLAN_CREATED:
       plan->policy = tci_str_copy(&plan->arena, c->policy);

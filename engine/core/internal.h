@@ -105,7 +105,8 @@ struct tci_core {
   TCI_VEC(tci_plan *) plan_list; /* in order of arrival in memory */
   uint64_t next_plan_key;
   tci_link idle; /* plans with nothing under way and no watcher, least recently touched first */
-  size_t idle_len;
+  size_t idle_len, idle_bytes;
+  TCI_VEC(tci_plan *) leaving;    /* evicted, freed piece by piece; nothing leads to them any more */
   tci_map runners, registrations; /* by runner_id; by registration_id */
   TCI_VEC(tci_runner *) runner_list;
   tci_map pools;
@@ -124,6 +125,7 @@ struct tci_core {
   /* of the step under way */
   tci_update *update; /* NULL while loading */
   bool loading;       /* applying the journal: nothing is decided */
+  tci_plan *subject;  /* whose change is being applied; NULL: of none */
   tci_time now;
   int64_t heard_us; /* of the last TICK: what arrived by then is known, what is due by then fires */
   tci_rng rng;
@@ -142,8 +144,9 @@ struct tci_core {
 /* ---- core.c ---- */
 /* Applies a change to the model, writes it to the plan's record, tells watchers. `plan` NULL: plan 0. Fills version. */
 void tci_emit(tci_core *core, tci_plan *plan, tci_change *change);
-void tci_discard(tci_core *core, void *ptr);         /* freed when the update is over */
-void tci_plan_touch(tci_core *core, tci_plan *plan); /* it goes to the end of the idle list, or off it */
+void tci_discard(tci_core *core, void *ptr);          /* freed when the update is over */
+void tci_plan_unidle(tci_core *core, tci_plan *plan); /* off the idle list, where it is */
+void tci_plan_touch(tci_core *core, tci_plan *plan);  /* it goes to the end of the idle list, or off it */
 tci_effect *tci_effect_add(tci_core *core, tci_effect_kind kind);
 /* Replies; `format` as for printf. */
 void tci_refuse(tci_core *core, const tci_event *event, tci_code code, const char *format, ...)
@@ -155,7 +158,9 @@ tci_reply *tci_answer_ok(tci_core *core, const tci_event *event, tci_reply_kind 
 /* Applies. NULL, or why the change does not fit the model (a broken journal; when emitted, a bug). */
 const char *tci_evolve(tci_core *core, tci_plan *plan, const tci_change *change, int64_t wall_us);
 tci_plan *tci_plan_new(tci_core *core, uint64_t key, tci_str id, int64_t wall_us);
-void tci_plan_free(tci_core *core, tci_plan *plan);
+void tci_plan_leave(tci_core *core, tci_plan *plan); /* nothing leads to it any more */
+/* Frees one that has left, in pieces, until *most is 0. True: it is gone. */
+bool tci_plan_free(tci_core *core, tci_plan *plan, size_t *most);
 void tci_runner_free(tci_core *core, tci_runner *runner);
 tci_assignment *tci_stage_assignment(tci_stage *stage, const tci_check *check); /* NULL: not assigned */
 tci_str tci_owner_key(tci_str owner_type, tci_str owner_id);                    /* heap; of tci_check.by_owner */
@@ -268,6 +273,7 @@ void tci_on_unregister_runner(tci_core *core, const tci_event *event);
 void tci_on_list_runners(tci_core *core, const tci_event *event);
 void tci_runner_timer(tci_core *core, tci_runner *runner);
 void tci_runner_arm(tci_core *core, tci_runner *runner);
+void tci_runner_heard(tci_core *core, tci_runner *runner, int64_t wall_us); /* registered, or a heartbeat */
 bool tci_runner_is_passed_over(const tci_core *core, const tci_runner *runner);
 
 /* ---- request.c ---- */

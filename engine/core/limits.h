@@ -30,6 +30,7 @@
   X(priority_max, 100, "priorities go from minus this to this")                                                       \
   X(duration_ms_max, 2592000000, "any timeout or backoff: 30 days")                                                   \
   X(plans_in_memory_max, 10000, "plans kept in memory besides those with work under way or a watcher")                \
+  X(plans_in_memory_bytes_max, 67108864, "what those plans take, about; one is kept in any case")                     \
   X(runners_max, 10000, "registered runners")                                                                         \
   X(watchers_max, 10000, "open WatchWorkPlan streams")                                                                \
   X(watch_buffer_bytes_max, 4194304, "events that wait for one slow watcher")                                         \

@@ -187,6 +187,8 @@ struct tci_plan {
   tci_link watchers; /* list of tci_watcher */
   tci_link idle;     /* in core->idle while it may be evicted */
   size_t record;     /* of this step in the core's list, when touched */
+  size_t bytes;      /* rebuilt: what it takes in memory, about */
+  size_t idle_bytes; /* of them, counted in core->idle_bytes while it is in core->idle */
 };
 
 struct tci_runner {

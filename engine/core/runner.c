@@ -23,6 +23,22 @@ void tci_runner_arm(tci_core *core, tci_runner *r) {
   tci_heap_set(&core->timers, &r->timer, due);
 }
 
+void tci_runner_heard(tci_core *core, tci_runner *r, int64_t wall_us) {
+  r->heartbeat_us = wall_us;
+  r->expires_us = wall_us + r->ttl_ms * 1000;
+  r->passed_over_until_us = 0;
+  r->revision = ++core->revisions;
+  tci_runner_arm(core, r);
+}
+
+/* When it was last heard of goes on record here: its heartbeats were not. */
+static void emit_gone(tci_core *core, const tci_runner *r) {
+  tci_emit(
+      core, NULL,
+      &(tci_change){
+          .type = TCI_CHANGE_RUNNER_GONE, .registration_id = r->registration_id, .at_us = (uint64_t)r->heartbeat_us});
+}
+
 static void lose(tci_core *core, tci_runner *r) {
   /* Collected first: failing an attempt takes it out of the list. */
   size_t len = 0, n = 0;
@@ -34,7 +50,7 @@ static void lose(tci_core *core, tci_runner *r) {
   }
   const char *text =
       tci_fmt(&core->update->arena, "the registration of runner '%.*s' expired", TCI_STR_ARG(r->runner_id));
-  tci_emit(core, NULL, &(tci_change){.type = TCI_CHANGE_RUNNER_GONE, .registration_id = r->registration_id});
+  emit_gone(core, r);
   for (size_t i = 0; i < n; i++) tci_attempt_abort(core, lost[i], TCI_FAILURE_RUNNER_LOST, tci_str_from(text));
 }
 
@@ -45,6 +61,19 @@ void tci_runner_timer(tci_core *core, tci_runner *r) {
   }
   tci_pool_wake(core, r->pool);
   tci_heap_set(&core->timers, &r->timer, r->expires_mono_us);
+}
+
+/* A heartbeat and nothing more: it is not on record, since a restart gives everybody a full ttl anyway. One that ends a passing
+ * over is: whoever studies the history sees when the runner was back. */
+static bool says_nothing_new(const tci_runner *r, const tci_change *c, tci_buf *scratch) {
+  unsigned modes = 0;
+  for (unsigned mode = 0; mode < TCI_MODES; mode++) modes |= (unsigned)r->modes[mode] << mode;
+  if (r->passed_over_until_us || modes != c->mode || r->max_concurrent != (int64_t)c->max_concurrent ||
+      r->ttl_ms != (int64_t)c->ttl_ms || !tci_str_eq(r->runner_type, c->kind) || !tci_str_eq(r->address, c->address))
+    return false;
+  tci_buf_clear(scratch);
+  tci_pairs_encode(r->metadata, scratch);
+  return tci_str_eq(tci_buf_str(scratch), c->metadata);
 }
 
 void tci_on_register_runner(tci_core *core, const tci_event *event) {
@@ -89,7 +118,10 @@ void tci_on_register_runner(tci_core *core, const tci_event *event) {
   tci_buf metadata = {0};
   tci_pairs_encode(r && !cmd->register_runner.metadata.len ? r->metadata : cmd->register_runner.metadata, &metadata);
   c.metadata = tci_buf_str(&metadata);
-  tci_emit(core, NULL, &c);
+  if (r && says_nothing_new(r, &c, &core->scratch))
+    tci_runner_heard(core, r, core->now.wall_us);
+  else
+    tci_emit(core, NULL, &c);
   tci_buf_deinit(&metadata);
   tci_reply *reply = tci_answer_ok(core, event, TCI_REPLY_REGISTERED);
   reply->runners = tci_arena_array(&core->update->arena, const tci_runner *, 1);
@@ -109,7 +141,7 @@ void tci_on_unregister_runner(tci_core *core, const tci_event *event) {
     tci_refuse(core, event, TCI_NOT_FOUND, "registration_id '%.*s' names no registered runner", TCI_STR_ARG(id));
     return;
   }
-  tci_emit(core, NULL, &(tci_change){.type = TCI_CHANGE_RUNNER_GONE, .registration_id = r->registration_id});
+  emit_gone(core, r);
   tci_answer_ok(core, event, TCI_REPLY_STATUS);
 }
 

@@ -157,9 +157,8 @@ static void put_plan(tci_buf *out, const tci_plan *p, bool rebuilt) {
 }
 
 static void put_runner(tci_buf *out, const tci_runner *r, bool rebuilt) {
-  put(out, "runner max=%lld ttl=%lld registered=%lld heartbeat=%lld modes=%d%d", (long long)r->max_concurrent,
-      (long long)r->ttl_ms, (long long)r->registered_us, (long long)r->heartbeat_us, r->modes[TCI_MODE_SYNC],
-      r->modes[TCI_MODE_ASYNC]);
+  put(out, "runner max=%lld ttl=%lld registered=%lld modes=%d%d", (long long)r->max_concurrent, (long long)r->ttl_ms,
+      (long long)r->registered_us, r->modes[TCI_MODE_SYNC], r->modes[TCI_MODE_ASYNC]);
   put_str(out, "id", r->runner_id);
   put_str(out, "registration", r->registration_id);
   put_str(out, "type", r->runner_type);

@@ -125,9 +125,8 @@ static void idle_plans_leave_memory_the_least_recently_touched_first(void **stat
   f->plan_id = plans[1];
   fx_watch(f, 1, "checks"); /* and somebody watches the second */
   fx_command(f, (tci_command){.kind = TCI_COMMAND_GET_PLAN, .plan_id = plans[2]});
-  f->compare_every = 0; /* the shadow forgets nothing */
-  assert_int_equal(tci_core_evict(f->core), 1);
-  assert_int_equal(tci_core_evict(f->core), 0);
+  f->compare_every = 0;                  /* the shadow forgets nothing */
+  assert_false(tci_core_evict(f->core)); /* all at once */
   const bool there[] = {true, true, true, false, true};
   for (int i = 0; i < 5; i++) assert_int_equal(tci_core_has_plan(f->core, plans[i]), there[i]);
   fx_step(f, &(tci_event){.kind = TCI_EVENT_UNWATCH, .token = 1});
@@ -139,6 +138,75 @@ static void idle_plans_leave_memory_the_least_recently_touched_first(void **stat
   fx_write(f, "@late");
 }
 
+static void load_afresh(fx *f) {
+  tci_core_free(f->core);
+  f->core = fx_replay(f);
+  fx_step(f, &(tci_event){.kind = TCI_EVENT_RELOADED});
+}
+
+static const char *fat(fx *f, const char *format) {
+  char text[3001] = {0};
+  memset(text, 'x', sizeof text - 1);
+  return tci_fmt(&f->arena, format, text);
+}
+
+static void idle_plans_leave_memory_by_what_they_take(void **state) {
+  fx *f = *state;
+  tci_str plans[8];
+  for (int i = 0; i < 8; i++) {
+    plans[i] = fx_create(f);
+    fx_write(f, fat(f, "@c opt=k:%s"));
+  }
+  f->compare_every = 0;
+  assert_true(f->core->idle_bytes > 8 * 3000);
+  f->limits.plans_in_memory_bytes_max = f->core->limits.plans_in_memory_bytes_max = (int64_t)f->core->idle_bytes / 2;
+  assert_false(tci_core_evict(f->core));
+  for (int i = 0; i < 8; i++) assert_int_equal(tci_core_has_plan(f->core, plans[i]), i >= 4);
+  load_afresh(f);
+  f->limits.plans_in_memory_bytes_max = f->core->limits.plans_in_memory_bytes_max = 100;
+  assert_false(tci_core_evict(f->core));
+  assert_int_equal(f->core->plan_list.len, 1); /* whoever reads a large plan page by page does not load it for each */
+  load_afresh(f);
+}
+
+static void a_large_plan_leaves_memory_in_pieces(void **state) {
+  fx *f = *state;
+  enum { NODES = 12000 };
+  f->compare_every = 0;
+  f->limits.plans_in_memory_max = 1;
+  fx_renew(f);
+  tci_str large = fx_create(f);
+  tci_buf text = {0};
+  for (int i = 0; i < NODES; i++) tci_buf_add(&text, tci_str_from(tci_fmt(&f->arena, "@c%d;", i)));
+  tci_command cmd = fx_parse_write(&f->arena, f->plan_id, tci_str_z(&f->arena, tci_buf_str(&text)));
+  cmd.write_nodes.omit_nodes = true;
+  assert_int_equal(fx_command(f, cmd)->status.code, TCI_OK);
+  tci_buf_deinit(&text);
+  fx_create(f);
+  assert_true(tci_core_evict(f->core));
+  assert_false(tci_core_has_plan(f->core, large)); /* nobody sees the half of it */
+  assert_false(tci_core_evict(f->core));
+  assert_int_equal(f->core->leaving.len, 0);
+  load_afresh(f);
+}
+
+static void a_plan_knows_what_it_takes(void **state) {
+  fx *f = *state;
+  fx_register(f, "r", "go", "both", 0, 0);
+  fx_create(f);
+  size_t empty = fx_plan(f)->bytes;
+  fx_write(f, fat(f, "@c opt=k:%s; s runner=go mode=async checks=c"));
+  size_t one = fx_plan(f)->bytes;
+  assert_in_range(one - empty, 3000, 6000);
+  for (int i = 0; i < 50; i++) fx_write(f, fat(f, tci_fmt(&f->arena, "@c opt=k:%d%%s", i % 10)));
+  assert_in_range(fx_plan(f)->bytes - empty, 3000, 6000); /* what is replaced is gone */
+  for (int i = 0; i < 300; i++) fx_reports(f, "s", fat(f, "%s"));
+  assert_in_range(fx_plan(f)->bytes - empty, 60000, 80000); /* and so is progress that is no longer kept */
+  size_t bytes = fx_plan(f)->bytes;
+  fx_restart(f, TCI_EVENT_RELOADED);
+  assert_int_equal(fx_plan(f)->bytes, bytes);
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {
       CLAIM(nodes_are_found_in_order_of_creation),
@@ -147,6 +215,9 @@ int main(void) {
       CLAIM(executions_are_found_by_id_or_by_place),
       CLAIM(executions_are_listed_by_stage_and_state),
       CLAIM(idle_plans_leave_memory_the_least_recently_touched_first),
+      CLAIM(idle_plans_leave_memory_by_what_they_take),
+      CLAIM(a_large_plan_leaves_memory_in_pieces),
+      CLAIM(a_plan_knows_what_it_takes),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

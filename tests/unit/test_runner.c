@@ -35,6 +35,51 @@ static void there_are_only_so_many_runners(void **state) {
   fx_register(f, "a", "go", "sync", 0, 0); /* a heartbeat is none more */
 }
 
+static void a_heartbeat_that_changes_nothing_is_not_on_record(void **state) {
+  fx *f = *state;
+  fx_create(f);
+  fx_register(f, "r", "go", "sync", 2, 10000);
+  fx_advance(f, 1000);
+  tci_command cmd = fx_register_command("r", "go", "sync", 2, 10000);
+  fx_command(f, cmd);
+  assert_int_equal(f->update.records.len, 0);
+  assert_int_equal(fx_runner(f, "r")->heartbeat_us, f->now.wall_us);
+  fx_advance(f, 9500);
+  assert_non_null(fx_runner(f, "r")); /* it counts all the same */
+  tci_pair pairs[] = {{TCI_STR("os"), TCI_STR("linux")}};
+  cmd.register_runner.metadata = (tci_pairs){pairs, 1};
+  for (int again = 0; again < 2; again++) {
+    fx_command(f, cmd); /* it says something new, once */
+    assert_int_equal(f->update.records.len, again ? 0 : 1);
+  }
+  cmd.register_runner.max_concurrent = 3;
+  fx_command(f, cmd);
+  assert_int_equal(f->update.records.len, 1);
+  fx_write(f, "s runner=go attempts=2");
+  fx_rpc_fails(f, "s", TCI_UNAVAILABLE, "gone");
+  fx_command(f, cmd); /* it is back: that is news */
+  assert_int_equal(f->update.records.len, 1);
+  fx_command(f, cmd);
+  assert_int_equal(f->update.records.len, 0);
+}
+
+static void who_goes_leaves_its_last_heartbeat_on_record(void **state) {
+  fx *f = *state;
+  fx_register(f, "r", "go", "sync", 0, 10000);
+  fx_advance(f, 4000);
+  fx_register(f, "r", "go", "sync", 0, 10000);
+  int64_t heard_us = f->now.wall_us;
+  fx_advance(f, 10001);
+  assert_null(fx_runner(f, "r"));
+  const fx_stored *last = &f->journal.items[f->journal.len - 1];
+  tci_record_reader reader;
+  tci_change change;
+  assert_true(tci_record_open((tci_str){last->bytes, last->bytes_len}, &reader));
+  assert_int_equal(tci_record_next(&reader, &change), 1);
+  assert_int_equal(change.type, TCI_CHANGE_RUNNER_GONE);
+  assert_int_equal(change.at_us, heard_us);
+}
+
 static void a_heartbeat_keeps_the_registration_and_the_load(void **state) {
   fx *f = *state;
   fx_create(f);
@@ -228,6 +273,8 @@ int main(void) {
       CLAIM(modes_and_ttl_have_defaults),
       CLAIM(there_are_only_so_many_runners),
       CLAIM(a_heartbeat_keeps_the_registration_and_the_load),
+      CLAIM(a_heartbeat_that_changes_nothing_is_not_on_record),
+      CLAIM(who_goes_leaves_its_last_heartbeat_on_record),
       CLAIM(a_runner_may_change_its_type),
       CLAIM(expiry_loses_async_work_and_leaves_sync_calls_alone),
       CLAIM(who_expires_gets_nothing_in_the_same_step),

@@ -75,7 +75,7 @@ local M = {}
 
 ---@class turboci.replay.Runner
 ---@field id string
----@field seen integer[] when it registered or sent a heartbeat, rising
+---@field seen integer[] when it is known to have been there, rising: heartbeats that change nothing are not on record
 
 local TTL_SECONDS = 1000000000 -- replayed registrations last until they left or expired then
 local EXPIRY_SLACK_US = 100000 -- timers fire a little late, never early; clients unregister long before
@@ -304,6 +304,10 @@ function on.RUNNER_GONE(reader, record, change)
   local known = reader.registered[change.registration_id]
   if not known then return end
   reader.registered[change.registration_id] = nil
+  if change.at_us and change.at_us > known.seen_us then -- its last heartbeat
+    local seen = reader.history.runners[known.request.runner_id].seen
+    seen[#seen + 1], known.seen_us = change.at_us, change.at_us
+  end
   known.gone = record
   table.insert(reader.gone, known)
 end
