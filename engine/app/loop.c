@@ -363,14 +363,12 @@ static void turn_away_the_rest(tci_loop *loop) {
   for (tci_queue_item *at; (at = tci_queue_take(&loop->queue, SIZE_MAX, loop->reading_out ? INT64_MAX : 0));)
     turn_away(loop, at, stopped);
 }
-void *tci_loop_run(void *arg) {
-  tci_loop *loop = arg;
+void tci_loop_run(tci_loop *loop) {
   pthread_setname_np(pthread_self(), "tci-engine"); /* for people, and for the spec that counts its wake-ups */
   while (!drained(loop)) turn(loop, next_items(loop));
   end_all_streams(loop,
                   (tci_status){TCI_UNAVAILABLE, "the server is stopping; resume with after_sequence when it is back"});
   turn_away_the_rest(loop);
-  return NULL;
 }
 
 void tci_loop_deinit(tci_loop *loop) {

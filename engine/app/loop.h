@@ -66,8 +66,8 @@ static inline uint64_t tci_token_of_call(tci_rpc_call *call) { return (uint64_t)
 static inline bool tci_token_is_stream(uint64_t token) { return token & 1; }
 
 extern const tci_sink tci_loop_sink; /* ctx: the tci_loop */
-/* Runs until a DRAIN item was taken and the drain is over, or a LEAVE item was. The thread's main function. */
-void *tci_loop_run(void *loop);
+/* The engine thread's work: runs until a DRAIN item was taken and the drain is over, or a LEAVE item was. */
+void tci_loop_run(tci_loop *loop);
 /* Answers what is still queued and frees; the thread has ended, and nobody pushes any more. */
 void tci_loop_deinit(tci_loop *loop);
 

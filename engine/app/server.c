@@ -8,6 +8,8 @@
 #include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
 
 #include "app/loop.h"
 #include "app/watcher.h"
@@ -26,6 +28,7 @@ struct tci_server {
   tci_str *allowed;            /* with "loopback" and the socket's folder */
   tci_arena arena;
   uint64_t next_stream; /* rpc thread only */
+  int over_fd;          /* an eventfd: the engine thread has ended */
 };
 
 /* ---- calls (rpc thread) ---- */
@@ -154,14 +157,24 @@ static void free_server(tci_server *server) {
   if (server->loop.client) tci_rpc_client_close(server->loop.client);
   tci_loop_deinit(&server->loop); /* the last replies, before their thread ends */
   if (server->rpc) tci_rpc_close(server->rpc);
+  close(server->over_fd);
   tci_arena_deinit(&server->arena);
   free(server);
+}
+
+static void *run_engine(void *arg) {
+  tci_server *server = arg;
+  tci_loop_run(&server->loop);
+  eventfd_write(server->over_fd, 1);
+  return NULL;
 }
 
 tci_status tci_server_start(const tci_server_options *options, tci_server **out, char *message, size_t size) {
   *out = NULL;
   tci_server *server = tci_calloc(1, sizeof *server);
   server->next_stream = 1; /* odd for ever: never a pointer */
+  server->over_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+  tci_assert(server->over_fd >= 0); /* as out of memory */
   server->loop.limits = options->limits;
   tci_queue_init(&server->loop.queue);
   server->rpc = tci_rpc_open();
@@ -179,16 +192,23 @@ tci_status tci_server_start(const tci_server_options *options, tci_server **out,
     free_server(server);
     return (tci_status){status.code, message};
   }
-  tci_assert(pthread_create(&server->loop.thread, NULL, tci_loop_run, &server->loop) == 0);
+  tci_assert(pthread_create(&server->loop.thread, NULL, run_engine, server) == 0);
   *out = server;
   return TCI_STATUS_OK;
 }
 
 const char *tci_server_address(const tci_server *server) { return tci_rpc_server_address(server->listener); }
 
+static void say(tci_server *server, tci_item_kind kind) {
+  tci_queue_push(&server->loop.queue, &tci_item_new(kind)->link);
+}
+
+void tci_server_drain(tci_server *server) { say(server, TCI_ITEM_DRAIN); }
+void tci_server_leave(tci_server *server) { say(server, TCI_ITEM_LEAVE); }
+int tci_server_fd(const tci_server *server) { return server->over_fd; }
+
 void tci_server_stop(tci_server *server) {
-  tci_item *item = tci_item_new(TCI_ITEM_DRAIN);
-  tci_queue_push(&server->loop.queue, &item->link);
+  tci_server_drain(server);
   pthread_join(server->loop.thread, NULL);
   tci_rpc_server_stop(server->listener);
   free_server(server);

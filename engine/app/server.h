@@ -22,7 +22,13 @@ typedef struct {
 TCI_MUST_USE tci_status tci_server_start(const tci_server_options *options, tci_server **out, char *message,
                                          size_t size);
 const char *tci_server_address(const tci_server *server);
-/* Graceful: refuses writes, waits up to limits.drain_timeout_ms for calls to runners (Run and RunAsync), commits, frees. */
+/* Begins to stop, and returns at once: writes are refused, nothing is dispatched any more. Twice is fine. */
+void tci_server_drain(tci_server *server);
+/* Ends the drain now: calls to runners that are still open are cut off, as by a crash, but everything is closed well. */
+void tci_server_leave(tci_server *server);
+/* Readable once the drain is over: tci_server_stop then has nothing to wait for. Belongs to the server. */
+int tci_server_fd(const tci_server *server);
+/* Drains, waits up to limits.drain_timeout_ms for calls to runners (Run and RunAsync), commits, frees. */
 void tci_server_stop(tci_server *server);
 extern const char tci_version[];
 

@@ -22,10 +22,29 @@ static int server_stop(lua_State *L) {
   return 0;
 }
 
-static int server_address(lua_State *L) {
+static tci_server *running(lua_State *L) {
   const server_box *box = luaL_checkudata(L, 1, SERVER_TYPE);
-  if (!box->server) return luaL_error(L, "this server is stopped");
-  lua_pushstring(L, tci_server_address(box->server));
+  if (!box->server) luaL_error(L, "this server is stopped");
+  return box->server;
+}
+
+static int server_drain(lua_State *L) {
+  tci_server_drain(running(L));
+  return 0;
+}
+
+static int server_leave(lua_State *L) {
+  tci_server_leave(running(L));
+  return 0;
+}
+
+static int server_fd(lua_State *L) {
+  lua_pushinteger(L, tci_server_fd(running(L)));
+  return 1;
+}
+
+static int server_address(lua_State *L) {
+  lua_pushstring(L, tci_server_address(running(L)));
   return 1;
 }
 
@@ -114,7 +133,8 @@ static int server_open(lua_State *L) {
 }
 
 void tci_lua_open_server(lua_State *L) {
-  const luaL_Reg methods[] = {{"address", server_address}, {"stop", server_stop}, {NULL, NULL}};
+  const luaL_Reg methods[] = {{"address", server_address}, {"drain", server_drain}, {"leave", server_leave},
+                              {"fd", server_fd},           {"stop", server_stop},   {NULL, NULL}};
   tci_lua_class(L, SERVER_TYPE, methods, server_stop);
   lua_pushcfunction(L, server_open);
   lua_setfield(L, -2, "server");

@@ -55,6 +55,7 @@ end
 ---@field pid integer
 ---@field out string what it printed so far
 ---@field err string
+---@field stop_reading table<string, fun()> "out", "err": as a reader that leaves
 ---@field exit {code: integer, signal: integer}? once it has ended and all its output is read
 local Process = {}
 Process.__index = Process
@@ -87,7 +88,12 @@ function M.start(args)
     end)
   assert(self.handle, pid)
   self.pid, self.pipes = pid, pipes
+  self.stop_reading = {}
   for i, name in ipairs { "out", "err" } do
+    self.stop_reading[name] = function()
+      loop.close(pipes[i])
+      less()
+    end
     pipes[i]:read_start(function(_, bytes)
       if not bytes then return less() end
       self[name] = self[name] .. bytes

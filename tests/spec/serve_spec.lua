@@ -219,12 +219,43 @@ describe("SIGTERM", function()
     runner:close(0)
   end)
 
+  it("leaves at once when it comes again, and tidily", function()
+    server = process.serve { folder = folder, listen = "unix:" .. folder .. "/socket",
+      args = { "--log", "info", "--limit", "drain_timeout_ms=3600000" } }
+    local calls, plan = host "SYNC", new_plan()
+    must(write(plan, { { id = "s", runner_type = "test" } }))
+    process.wait(function() return calls[1] end, "the stage to run")
+    server:signal "sigterm"
+    server:wait_for("draining open_calls=1", "err")
+    assert.same({ code = 0, signal = 0 }, server:kill "sigterm")
+    process.wait(function() return calls[1].cancelled end, "the runner to notice")
+    for _, name in ipairs { "socket", "socket.lock", "turboci.db-wal" } do
+      assert.is_nil(uv.fs_stat(folder .. "/" .. name))
+    end
+  end)
+
   it("waits no longer than drain_timeout", function()
     server = process.serve { folder = folder, args = { "--log", "info", "--limit", "drain_timeout_ms=200" } }
     local calls, plan = host "SYNC", new_plan()
     must(write(plan, { { id = "s", runner_type = "test" } }))
     process.wait(function() return calls[1] end, "the stage to run")
     assert.same({ code = 0, signal = 0 }, server:kill "sigterm")
+  end)
+end)
+
+describe("a server whose terminal and whose readers have gone", function()
+  it("goes on", function()
+    server = process.serve { folder = folder, args = { "--log", "info" } }
+    server:signal "sighup"
+    server:wait_for("SIGHUP", "err")
+    server.stop_reading.err()
+    server.stop_reading.out()
+    server:signal "sighup" -- says so again, to nobody
+    local plan = new_plan()
+    must(write(plan, { { id = "s", runner_type = "nobody" } }))
+    assert.equal("ATTEMPTING", stage(plan, "s").state)
+    server:signal "sigterm" -- the log gets a line
+    assert.same({ code = 0, signal = 0 }, server:ended())
   end)
 end)
 

@@ -228,6 +228,12 @@ local Server = {}
 function core.server(options) end
 ---@return string address as clients dial it
 function Server:address() end
+---Begins to stop and returns at once: writes are refused, nothing is dispatched any more.
+function Server:drain() end
+---Ends the drain now, whatever is still open.
+function Server:leave() end
+---@return integer fd readable once the drain is over; stop() does not wait then
+function Server:fd() end
 ---Drains and stops; blocks up to drain_timeout_ms.
 function Server:stop() end
 

@@ -47,11 +47,47 @@ local function read_limits(words)
   return out
 end
 
+-- The signals of a server. A terminal that has gone, or a reader of the log, is no reason to stop.
+---@param signals table[] gets the handles, to be closed
+local function survive(signals)
+  local loop = require "turboci.loop"
+  signals[#signals + 1] = loop.on_signal("sigpipe", function() end)
+  signals[#signals + 1] = loop.on_signal("sighup", function()
+    common.notice("SIGHUP: nothing to do: a policy file that changes is taken over by itself, the rest needs a restart")
+  end)
+end
+
+-- Waits for SIGTERM or SIGINT and then for the end of the drain, which a second one of them brings about.
+local function serve_until_stopped(server, signals, on_ready)
+  local loop, uv = require "turboci.loop", require "luv"
+  local over, draining = assert(uv.new_poll(server:fd())), false
+  loop.await(function(resume)
+    local function stop(name)
+      common.notice(("%s: %s"):format(name:upper(), draining and "leaving at once" or "draining"))
+      if draining then return server:leave() end
+      draining = true
+      server:drain()
+      over:start("r", resume)
+    end
+    signals[#signals + 1] = loop.on_signal("sigterm", stop)
+    signals[#signals + 1] = loop.on_signal("sigint", stop)
+    on_ready() -- after the signals: whoever waits for its line may send one at once
+  end)
+  over:stop()
+  loop.close(over)
+end
+
+local function close(signals)
+  for _, signal in ipairs(signals) do
+    signal:close()
+  end
+end
+
 ---@param args table
 ---@return integer exit_code
 function M.run(args)
-  local loop = require "turboci.loop"
-  local policies = common.policies("serve", args)
+  local policies, signals = common.policies("serve", args), {}
+  survive(signals)
   local server, err = require("turboci.core").server {
     listen = args.listen,
     database = args.db,
@@ -65,25 +101,19 @@ function M.run(args)
     shadow = policies.shadow,
   }
   if not server then
+    close(signals)
     common.fail(2, ("turboci serve: %s\n  --listen and --db choose another address and file; `turboci policy check "
       .. "FILE` tries a policy"):format(err))
   end
-  -- Signals first: whoever waits for the line below may send one at once.
-  local signals = {}
-  local name = loop.await(function(resume)
-    signals[1] = loop.on_signal("sigterm", resume)
-    signals[2] = loop.on_signal("sigint", resume)
+  serve_until_stopped(server, signals, function()
     require("turboci.cli.output").stdout:line(("listening on %s db %s"):format(server:address(), args.db))
     if args.listen:find "^:" or args.listen:find "^0%.0%.0%.0:" or args.listen:find "^%[::%]:" then
       common.notice("this is every address of this machine" .. (args.callback_address and "" or
         "; async runners on other machines need --callback-address to report back"))
     end
   end)
-  common.notice(("%s: draining"):format(name == "sigint" and "SIGINT" or "SIGTERM"))
   server:stop()
-  for _, signal in ipairs(signals) do
-    signal:close()
-  end
+  close(signals)
   return 0
 end
 
