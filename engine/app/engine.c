@@ -496,7 +496,6 @@ static tci_status finish_turn(tci_engine *e, const tci_event *events, size_t len
  * model sleeps until its waking can be committed; reads are served meanwhile. */
 static tci_status catch_up(tci_engine *e, const tci_event *like) {
   tci_event event = own_event(e->calls_died ? TCI_EVENT_RESTARTED : TCI_EVENT_RELOADED, like, 0);
-  tci_core_begin_turn(e->core);
   if (e->asleep) {
     e->asleep = false;
     TCI_TRY(step(e, &event));
@@ -520,8 +519,8 @@ tci_status tci_engine_turn(tci_engine *e, const tci_event *events, size_t len) {
   if (len == 0) return TCI_STATUS_OK;
   e->counters.turns++;
   e->more = false;
-  if (e->asleep ? events[0].now.mono_us >= e->wake_at_us : e->held.len > 0) TCI_TRY(catch_up(e, &events[0]));
   tci_core_begin_turn(e->core);
+  if (e->asleep ? events[0].now.mono_us >= e->wake_at_us : e->held.len > 0) TCI_TRY(catch_up(e, &events[0]));
   for (size_t i = 0; i < len; i++) TCI_TRY(step(e, &events[i]));
   TCI_TRY(finish_turn(e, events, len));
   if (!e->behind) tci_policies_forget(e->policies);

@@ -152,13 +152,14 @@ static void ask(tci_core *core, const tci_policy *policy, tci_hook hook, const t
   *out = (tci_decision){0};
   policy->ask(policy->self, hook, q, out);
   core->instructions_left -= out->cost;
+  core->cpu_left_us -= out->cpu_us;
   core->update->policy.instructions += out->cost;
   if (!out->fault) complete(hook, q, out);
 }
 
 static void ask_shadow(tci_core *core, tci_hook hook, tci_question q, tci_rng rng, const tci_decision *is) {
   const tci_policy *shadow = core->set->shadow;
-  if (core->instructions_left <= 0) return;
+  if (!tci_has_time_to_ask(core)) return;
   q.rng = &rng;
   tci_decision would;
   ask(core, shadow, hook, &q, &would);
@@ -179,10 +180,12 @@ void tci_ask(tci_core *core, const tci_attachment *at, tci_hook hook, const tci_
   if (shadowed) before = core->rng;
   record->fault = excuse(core, at, hook);
   bool asks = has_hook(at->policy, hook) && !record->fault.len;
-  if (asks && hook == TCI_HOOK_RETRY && core->instructions_left <= 0) {
-    /* A retry cannot wait for the next turn, and this is nobody's fault. Of the others none begins without instructions
+  if (asks && hook == TCI_HOOK_RETRY && !tci_has_time_to_ask(core)) {
+    /* A retry cannot wait for the next turn, and this is nobody's fault. Of the others none begins without time
      * (dispatch.c), and who is asked is asked all. */
-    record->fault = TCI_STR("the turn has used up its instructions (limit policy_instructions_per_turn)");
+    record->fault = core->instructions_left <= 0
+                        ? TCI_STR("the turn has used up its instructions (limit policy_instructions_per_turn)")
+                        : TCI_STR("the turn has used up its CPU time for policies (limit policy_cpu_ms_per_turn)");
     note(core, TCI_NOTE_UNASKED, at->policy, hook, record->fault, attempt->stage);
     asks = false;
   }

@@ -173,7 +173,7 @@ static void fire_timers(tci_core *core, int64_t heard_us) {
     tci_timer *timer = tci_heap_first(&core->timers);
     if (!timer || timer->due_us > heard_us) return;
     if (core->changes_left <= 0) break;
-    if (core->instructions_left <= 0) break; /* what fails now could not be asked about any more */
+    if (!tci_has_time_to_ask(core)) break; /* what fails now could not be asked about any more */
     tci_heap_clear(&core->timers, timer);
     if (timer->kind == TCI_TIMER_ATTEMPT)
       tci_attempt_timer(core, tci_container(timer, tci_attempt, timer));

@@ -31,6 +31,8 @@ void tci_core_loaded(tci_core *core, uint64_t plan_key);
 
 /* Before the first step of a turn: what may be asked of policies is counted by the turn. */
 void tci_core_begin_turn(tci_core *core);
+/* In this turn so much CPU time went into policies beside the questions: the questions get what is left. */
+void tci_core_spend_cpu(tci_core *core, int64_t us);
 /* `update` is reset, then filled. */
 void tci_core_step(tci_core *core, const tci_event *event, tci_update *update);
 /* From now on nothing is dispatched (the engine is about to stop). */

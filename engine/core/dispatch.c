@@ -182,14 +182,14 @@ void tci_ready_return(tci_core *core, tci_attempt *a) {
 
 /* ---- holding ---- */
 
-/* The policy does not want to be asked before then. */
+/* The policy does not want to be asked before then. A floor, so that no policy makes the engine spin. */
 static void wait_for(tci_core *core, tci_pool *pool, tci_attempt *a, int64_t wait_us) {
   tci_ready *ready = &pool->ready[a->mode];
   step_over(ready, a);
   tci_link_remove(&a->queued);
   tci_list_push(&ready->waiting, &a->queued);
-  int64_t most = core->limits.duration_ms_max * 1000;
-  a->hold_until_us = core->now.mono_us + (wait_us < most ? wait_us : most);
+  int64_t least = core->limits.policy_wait_ms_min * 1000, most = core->limits.duration_ms_max * 1000;
+  a->hold_until_us = core->now.mono_us + (wait_us < least ? least : wait_us < most ? wait_us : most);
   tci_attempt_arm_queued(core, a);
 }
 
@@ -368,7 +368,7 @@ static void ask_priority(tci_core *core, const tci_attachment *at, tci_attempt *
 }
 
 static bool may_ask(const tci_core *core) {
-  return core->asks_left > 0 && core->instructions_left > 0 && core->request_bytes_left > 0;
+  return core->asks_left > 0 && core->request_bytes_left > 0 && tci_has_time_to_ask(core);
 }
 
 /* Priority and timeouts of those that have just become ready. Only scripts are counted. */
@@ -480,4 +480,9 @@ void tci_core_begin_turn(tci_core *core) {
   core->asks_left = core->limits.policy_asks_per_turn;
   core->instructions_left = core->limits.policy_instructions_per_turn;
   core->request_bytes_left = core->limits.turn_request_bytes_max;
+  /* What an admit and a select may take is kept back: none begins that would go over. */
+  int64_t cpu_ms = core->limits.policy_cpu_ms_per_turn - 2 * core->limits.policy_cpu_ms_max;
+  core->cpu_left_us = (cpu_ms > 1 ? cpu_ms : 1) * 1000;
 }
+
+void tci_core_spend_cpu(tci_core *core, int64_t us) { core->cpu_left_us -= us; }

@@ -94,7 +94,7 @@ struct tci_core {
   TCI_VEC(tci_policy_entry *) policy_list;
   tci_attachment unattached, loose;
   bool wake_all;
-  int64_t asks_left, instructions_left, request_bytes_left; /* of the turn */
+  int64_t asks_left, instructions_left, cpu_left_us, request_bytes_left; /* of the turn */
   size_t look_from;
   tci_map keys; /* name -> tci_key */
   uint64_t arrivals, revisions, serials;
@@ -231,6 +231,10 @@ void tci_on_complete_execution(tci_core *core, const tci_event *event);
 const tci_attachment *tci_attached(tci_core *core, tci_pool *pool, const tci_stage *stage);
 bool tci_asks_script(const tci_attachment *attached, tci_hook hook); /* the policy has this hook */
 bool tci_asks_shadow(const tci_core *core, tci_hook hook);
+/* The turn has time for another question to a script: instructions and, on real servers, CPU. */
+static inline bool tci_has_time_to_ask(const tci_core *core) {
+  return core->instructions_left > 0 && core->cpu_left_us > 0;
+}
 /* *out is sound in any case. *record: who was asked, the reason, the fault. */
 void tci_ask(tci_core *core, const tci_attachment *attached, tci_hook hook, const tci_attempt *attempt,
              tci_runner *const *candidates, size_t len, tci_decision *out, tci_decision_record *record);

@@ -46,7 +46,10 @@
   X(policy_source_bytes_max, 65536, "a file of a policy")                                                             \
   X(policy_view_bytes_max, 65536, "the args of a stage that a policy can read; larger ones are not shown")            \
   X(policy_reason_bytes_max, 200, "the reason a policy gives; longer ones are cut")                                   \
+  X(policy_table_keys_max, 2048, "keys of one table of a policy that are not those of a list")                        \
   X(policy_cpu_ms_max, 5, "CPU time of one policy call: a fuse, for what instructions do not count")                  \
+  X(policy_cpu_ms_per_turn, 20, "CPU time of all policy calls in one turn, about")                                    \
+  X(policy_wait_ms_min, 10, "the shortest wait that a policy may ask for; shorter ones are made as long")             \
   X(policy_faults_max, 3, "faults of a policy in a row before its circuit opens")                                     \
   X(policy_circuit_ms, 30000, "how long a policy with an open circuit is not asked")                                  \
   X(policies_max, 1000, "policies in the folders")                                                                    \

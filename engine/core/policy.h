@@ -52,6 +52,7 @@ typedef struct {
   const char *fault; /* not NULL: it could not answer, and why ("least_loaded.lua:12: ..."), in the question's arena */
   tci_str reason;    /* what the policy says of it; may be empty */
   int64_t cost;      /* instructions it took, about */
+  int64_t cpu_us;    /* CPU time it took, about; 0 where answers must not depend on the machine */
   /* SELECT and ADMIT: not now. wait_us > 0: and do not ask again before that. 0: ask when something changes. */
   bool wait;
   int64_t wait_us;

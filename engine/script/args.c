@@ -141,7 +141,6 @@ int tci_args_read(lua_State *L) {
   bool is_args = strcmp(key, "args") == 0;
   if (!s->question || !(is_args || strcmp(key, "args_omitted") == 0)) return 0;
   tci_str args = s->question->stage->args;
-  if (args.len > 1024) tci_sandbox_watch(s);
   if (s->args_values < 0) { /* not counted yet */
     bool fits = args.len <= (size_t)s->limits.policy_view_bytes_max;
     s->args_values = fits ? count_all(args, VALUES_MAX) : VALUES_MAX + 1;

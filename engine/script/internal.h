@@ -26,6 +26,7 @@ typedef enum {
   TCI_FAULT_INSTRUCTIONS,
   TCI_FAULT_MEMORY,
   TCI_FAULT_STRING, /* one string is too long */
+  TCI_FAULT_TABLE,  /* one table has too many keys */
   TCI_FAULT_STACK,
   TCI_FAULT_TIME,
 } tci_fault;
@@ -103,7 +104,7 @@ typedef struct {
 
 enum { TCI_WHERE_BYTES = 96, TCI_FAULT_BYTES = 600, TCI_BUCKETS = 400 };
 /* Loading: times the bounds of a call; memory and the bytes of all files. */
-enum { TCI_LOAD_FACTOR = 10, TCI_LOAD_FACTOR_BYTES = 4 };
+enum { TCI_LOAD_FACTOR = 10, TCI_LOAD_FACTOR_BYTES = 4, TCI_LOAD_FACTOR_CPU = 4 };
 
 struct tci_script {
   tci_policy policy;
@@ -132,14 +133,17 @@ struct tci_script {
   int64_t view_cost;     /* of building views, and of compiling: told, not counted */
   int period;            /* of the count hook */
   tci_fault fault;
-  size_t fault_size;                         /* STRING: of the string */
-  char where[TCI_WHERE_BYTES];               /* of the fault: "least_loaded.lua:12", or "" */
-  int64_t begun_ns, cpu_from_us, cpu_us_max; /* cpu_from_us: 0 until it is looked at */
+  size_t fault_size;                           /* STRING: of the string */
+  char where[TCI_WHERE_BYTES];                 /* of the fault: "least_loaded.lua:12", or "" */
+  int64_t begun_ns, cpu_begun_us;              /* cpu: only where there is a fuse */
+  int64_t watched_ns, cpu_from_us, cpu_us_max; /* from when the fuse counts: the views that are made first are ours */
+  int64_t cpu_seen_ns, cpu_seen_us;            /* the last reading of the thread's CPU time, and when; ns 0: none */
   const tci_question *question;
   tci_hook hook;
-  uint64_t call;   /* its number */
-  unsigned built;  /* which parts of ctx have been read */
-  bool loading;    /* require finds files, */
+  uint64_t call;  /* its number */
+  unsigned built; /* which parts of ctx have been read */
+  bool loading;   /* require finds files, */
+  bool compiling;
   bool is_whole;   /* the files were loaded into this state */
   bool again;      /* and they are those of the first time */
   bool is_full;    /* not asked until it is made anew: it keeps too much, or was not loaded */
@@ -184,8 +188,14 @@ bool tci_sandbox_call(tci_script *s, int args, int results, char *text, size_t s
 void tci_sandbox_charge(lua_State *L, size_t units);
 /* Of going through a table: at most so large is one in this call, and empty places are gone through, too. */
 size_t tci_sandbox_walk_cost(const tci_script *s);
-/* From here on the time counts for the fuse, however long what follows takes; it is looked at again afterwards. */
+/* Of a question that is not put to the script. */
+void tci_sandbox_start_clock(tci_script *s);
+/* Around the compiler: what its tables may hold is bounded by source.c. */
+void tci_sandbox_compiles(tci_script *s, bool compiles);
+/* The fuse counts from here: what came before in this call was the engine's work. */
 void tci_sandbox_watch(tci_script *s);
+/* CPU time since the call began, about; 0 without a fuse. */
+int64_t tci_sandbox_cpu_us(const tci_script *s, int64_t passed_ns);
 /* Ends the call when the fuse has blown. */
 void tci_sandbox_look(lua_State *L);
 /* Ends the call. */

@@ -28,7 +28,7 @@ enum {
   FOLDERS_TOLD = 8, /* the stack has room for so many */
   JUMPS_MAX = 500,
   ROW_MAX = 20,       /* of indexes */
-  WORK_MAX = 5000000, /* some 15 ms */
+  WORK_MAX = 4000000, /* some 12 ms */
 };
 
 /* ---- files ---- */
@@ -118,8 +118,8 @@ static void check_cost(lua_State *L, tci_str text, const char *file) {
     lua_pushfstring(L, "%s: more than %d times 'goto' or '::'", file, JUMPS_MAX);
   else if (s->work > WORK_MAX)
     lua_pushfstring(L,
-                    "%s:%d: this takes the compiler too long: too many names where too many locals are in reach, or "
-                    "too many 'and', 'or', 'elseif' and 'break'",
+                    "%s:%d: this takes the compiler too long: too many names where too many locals are in reach, "
+                    "too many large numbers, or too many 'and', 'or', 'elseif' and 'break'",
                     file, source.line);
   else if (source.row > ROW_MAX)
     lua_pushfstring(L, "%s:%d: more than %d indexes in a row", file, source.row_line, ROW_MAX);
@@ -137,7 +137,11 @@ static void compile(lua_State *L, tci_str source, const char *file) {
   }
   check_cost(L, source, file);
   const char *chunk = lua_pushfstring(L, "@%s", file);
-  if (luaL_loadbufferx(L, source.len ? source.ptr : "", source.len, chunk, "t") != LUA_OK) lua_error(L);
+  tci_script *s = tci_script_of(L);
+  tci_sandbox_compiles(s, true);
+  int result = luaL_loadbufferx(L, source.len ? source.ptr : "", source.len, chunk, "t");
+  tci_sandbox_compiles(s, false);
+  if (result != LUA_OK) lua_error(L);
   lua_remove(L, -2);
   tci_sandbox_look(L);
 }
@@ -339,8 +343,7 @@ tci_status tci_load(tci_script *s, char *message, size_t size) {
   if (!s->again) TCI_TRY(read_main(s, message, size));
   tci_sandbox_begin(s, s->limits.policy_instructions_max * TCI_LOAD_FACTOR,
                     (size_t)s->limits.policy_memory_bytes_max * TCI_LOAD_FACTOR_BYTES,
-                    s->limits.policy_cpu_ms_max * 1000 * TCI_LOAD_FACTOR / 2);
-  tci_sandbox_watch(s);
+                    s->limits.policy_cpu_ms_max * 1000 * TCI_LOAD_FACTOR_CPU);
   s->loading = true;
   lua_pushcfunction(s->L, run_main);
   bool good = tci_sandbox_call(s, 0, 1, message, size) && take_policy(s, message, size);

@@ -243,7 +243,7 @@ static bool try_hook(tci_script *s, tci_hook hook, const sample *about, uint64_t
 
 tci_status tci_sample(tci_script *s, int64_t from_us, char *message, size_t size) {
   uint64_t serial = UINT64_MAX;
-  int64_t most_us = s->limits.policy_cpu_ms_max * 1000 * 6;
+  int64_t most_us = s->limits.policy_cpu_ms_max * 1000 * (TCI_LOAD_FACTOR_CPU + 1);
   for (size_t i = 0; i < sizeof samples / sizeof *samples; i++) {
     for (int hook = 0; hook < TCI_HOOKS; hook++) {
       if (!(s->policy.hooks >> hook & 1)) continue;

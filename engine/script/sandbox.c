@@ -3,9 +3,11 @@
  * 1. Instructions are counted by a hook every `period` of them; C functions and large blocks are charged as if they
  *    were instructions. When the budget is gone the hook comes at every instruction and raises, so that no pcall goes
  *    on.
- * 2. The allocator never refuses what a script can ask for in one instruction: it grants it, notes the fault and arms
- *    the hook. Refusing would make Lua collect everything first, again at each try.
+ * 2. The allocator grants what a script can ask for in one instruction, notes the fault and arms the hook. Refusing would
+ *    make Lua collect everything first, again at each try. It does refuse a hash part that is too large, once in a call.
  * 3. Nothing here reads the order of hashes or addresses; the clocks only when `fuse` is set.
+ * 4. A table's hash part is never large. Keys can be chosen so that all of them are in one chain of it; then finding one
+ *    takes as long as there are keys, and making the part larger the square of that, inside one instruction.
  *
  * Callers: load.c and script.c; the charges, library.c and text.c.
  */
@@ -19,12 +21,14 @@
 
 enum {
   PERIOD = 100,
-  PERIOD_SLOW = 10, /* when a period took longer than SLOW_NS */
-  SLOW_NS = 100000,
+  PERIOD_SLOW = 10, /* when the call has taken longer than SLOW_NS */
+  SLOW_NS = 50000,
+  SEEN_NS = 100000,    /* how long a reading of the CPU clock serves */
   CHARGED_FROM = 1024, /* bytes of a block */
   BYTES_PER_UNIT = 128,
   BYTES_PER_UNIT_AGAIN = 1024,  /* of a list that is gone through and stays as it is */
   VECTOR_BYTES_PER_UNIT = 8192, /* of a table that is walked */
+  NODE_BYTES = 24,              /* of a place in a hash part, whose number is a power of two */
   STACK_VALUES = 4000,
   SLACK_BYTES = 8 << 20,     /* over the ceiling: here the allocator does refuse */
   COLLECT_BYTES = 256 << 10, /* of garbage, at least */
@@ -77,30 +81,51 @@ void tci_sandbox_stop(lua_State *L, tci_fault fault, size_t size) {
   raise_stop(L);
 }
 
-void tci_sandbox_watch(tci_script *s) {
-  if (s->fuse && !s->cpu_from_us) s->cpu_from_us = tci_clock_thread_cpu_us();
-}
-
 void tci_sandbox_charge(lua_State *L, size_t units) {
   tci_script *s = tci_script_of(L);
   s->spent += (int64_t)units;
   if (s->spent > s->budget) tci_sandbox_stop(L, TCI_FAULT_INSTRUCTIONS, 0);
 }
 
-/* CPU time, but the cheap clock first: the other one is looked at only when time has passed at all, and counts from
- * there. */
-static bool is_too_long(tci_script *s) {
-  int64_t passed_ns = tci_clock_mono_ns() - s->begun_ns;
-  if (!s->cpu_from_us) {
-    if (passed_ns > SLOW_NS / 2) s->cpu_from_us = tci_clock_thread_cpu_us();
-    return false;
+/* ---- time ---- */
+
+void tci_sandbox_watch(tci_script *s) {
+  s->watched_ns = tci_clock_mono_ns();
+  s->cpu_from_us = s->fuse ? tci_clock_thread_cpu_us() : 0;
+}
+
+/* The thread's CPU time at the beginning of a call. Reading it is a system call, so one reading serves the calls that
+ * begin soon after it: whatever has passed since is taken for CPU time, so that nobody pays for what was before. */
+void tci_sandbox_start_clock(tci_script *s) {
+  s->begun_ns = s->watched_ns = tci_clock_mono_ns();
+  if (!s->fuse) return;
+  int64_t since_ns = s->begun_ns - s->cpu_seen_ns;
+  if (!s->cpu_seen_ns || since_ns > SEEN_NS) {
+    s->cpu_seen_us = tci_clock_thread_cpu_us();
+    s->cpu_seen_ns = s->begun_ns;
+    since_ns = 0;
   }
+  s->cpu_begun_us = s->cpu_from_us = s->cpu_seen_us + since_ns / 1000;
+}
+
+int64_t tci_sandbox_cpu_us(const tci_script *s, int64_t passed_ns) {
+  if (!s->fuse) return 0;
+  int64_t us = passed_ns / 1000 + 1;
+  if (passed_ns <= SEEN_NS) return us;
+  int64_t cpu_us = tci_clock_thread_cpu_us() - s->cpu_begun_us; /* it may have been kept from running */
+  return cpu_us < us ? cpu_us : us;
+}
+
+/* CPU time, but the cheap clock first. */
+static bool is_too_long(const tci_script *s, int64_t passed_ns) {
   return passed_ns > s->cpu_us_max * 1000 && tci_clock_thread_cpu_us() - s->cpu_from_us > s->cpu_us_max;
 }
 
+static int64_t passed_ns(const tci_script *s) { return tci_clock_mono_ns() - s->watched_ns; }
+
 void tci_sandbox_look(lua_State *L) {
   tci_script *s = tci_script_of(L);
-  if (s->fuse && is_too_long(s)) tci_sandbox_stop(L, TCI_FAULT_TIME, 0);
+  if (s->fuse && is_too_long(s, passed_ns(s))) tci_sandbox_stop(L, TCI_FAULT_TIME, 0);
 }
 
 static void on_count(lua_State *L, lua_Debug *ar) {
@@ -111,14 +136,23 @@ static void on_count(lua_State *L, lua_Debug *ar) {
   s->spent += s->period;
   if (s->spent > s->budget) tci_sandbox_stop(L, TCI_FAULT_INSTRUCTIONS, 0);
   if (!s->fuse) return;
-  if (is_too_long(s)) tci_sandbox_stop(L, TCI_FAULT_TIME, 0);
-  if (s->cpu_from_us && s->period == PERIOD) { /* it takes its time: look more often */
+  int64_t so_far_ns = passed_ns(s);
+  if (is_too_long(s, so_far_ns)) tci_sandbox_stop(L, TCI_FAULT_TIME, 0);
+  if (so_far_ns > SLOW_NS && s->period == PERIOD) { /* it takes its time: look more often */
     s->period = PERIOD_SLOW;
     lua_sethook(L, on_count, LUA_MASKCOUNT, PERIOD_SLOW);
   }
 }
 
 /* ---- memory ---- */
+
+/* A new vector that is as large as a hash part of more places than a table may have. So is a list of 1.5 times as many
+ * values, in a constructor that has neither more nor less of them. The compiler's own tables are bounded by source.c. */
+static bool is_large_hash(const tci_script *s, size_t bytes) {
+  if (s->compiling || bytes <= (size_t)s->limits.policy_table_keys_max * NODE_BYTES || bytes % NODE_BYTES) return false;
+  size_t places = bytes / NODE_BYTES;
+  return (places & (places - 1)) == 0 && places / 2 >= (size_t)s->limits.policy_table_keys_max;
+}
 
 static void count_growth(tci_script *s, const void *block, size_t tag, size_t old_bytes, size_t bytes, bool ours) {
   bool is_texts = block && block == s->texts; /* how large that is depends on earlier calls */
@@ -133,6 +167,11 @@ static void count_growth(tci_script *s, const void *block, size_t tag, size_t ol
     arm(s, TCI_FAULT_STRING, bytes - s->string_header_bytes);
   if (s->used_bytes > s->ceiling_bytes) arm(s, TCI_FAULT_MEMORY, 0);
   if (s->spent > s->budget) arm(s, TCI_FAULT_INSTRUCTIONS, 0);
+}
+
+void tci_sandbox_compiles(tci_script *s, bool compiles) {
+  count_pending(s);
+  s->compiling = compiles;
 }
 
 /* A call begins with a stack of STACK_VALUES (enter), which is all it gets. */
@@ -177,6 +216,12 @@ static void *allocate(void *self, void *block, size_t old_bytes, size_t bytes) {
   count_pending(s);
   if (s->ceiling_bytes && !s->building && s->used_bytes + bytes > s->ceiling_bytes + old_bytes + SLACK_BYTES) {
     arm(s, TCI_FAULT_MEMORY, 0);
+    return NULL;
+  }
+  if (s->ceiling_bytes && !s->building && !block && tag == 0 && is_large_hash(s, bytes)) {
+    bool first = s->fault == TCI_FAULT_NONE;
+    arm(s, TCI_FAULT_TABLE, 0);
+    if (first) locate(s->L, s->where); /* no handler is called when memory is refused */
     return NULL;
   }
   void *new = tci_realloc(block, bytes);
@@ -248,9 +293,8 @@ void tci_sandbox_begin(tci_script *s, int64_t instructions, size_t bytes, int64_
   s->pending_bytes = 0;
   s->vector_bytes = s->opened_vector_bytes;
   s->ceiling_bytes = s->used_bytes + bytes;
-  s->begun_ns = tci_clock_mono_ns();
-  s->cpu_from_us = 0;
   s->cpu_us_max = cpu_us;
+  tci_sandbox_start_clock(s);
   s->period = PERIOD;
   s->call++;
   lua_sethook(s->L, on_count, LUA_MASKCOUNT, PERIOD);
@@ -326,6 +370,9 @@ static const char *fault_text(const tci_script *s, tci_arena *arena) {
     case TCI_FAULT_STRING:
       return tci_fmt(arena, "a string of %zu bytes, over the limit policy_string_bytes_max (%lld)", s->fault_size,
                      (long long)limits->policy_string_bytes_max);
+    case TCI_FAULT_TABLE:
+      return tci_fmt(arena, "a table of more than %lld keys beside its list (limit policy_table_keys_max)",
+                     (long long)limits->policy_table_keys_max);
     case TCI_FAULT_STACK: return "too deep a recursion, or too many values at once";
     case TCI_FAULT_TIME:
       return tci_fmt(arena, "more than %lld ms of CPU time %s (limit policy_cpu_ms_max)",
@@ -389,6 +436,8 @@ bool tci_sandbox_call(tci_script *s, int args, int results, char *text, size_t s
   lua_pushcfunction(L, enter);
   lua_insert(L, -2 - args);
   int result = lua_pcall(L, args + 1, results, TCI_AT_HANDLER);
+  if (result == LUA_OK) count_pending(s);
+  if (result == LUA_OK && s->fuse && is_too_long(s, passed_ns(s))) arm(s, TCI_FAULT_TIME, 0); /* by what no hook saw */
   if (result == LUA_OK && !s->fault) return true;
   if (result == LUA_OK) lua_pop(L, results); /* its last act was too much */
   if (result == LUA_OK) lua_pushnil(L);

@@ -2,8 +2,8 @@
  *
  * 1. Between calls the state's stack holds its fixed places (internal.h) and nothing else.
  * 2. A question is answered or faults; whatever it was, the state answers the next one.
- * 3. A state that keeps too much is made anew, which takes as long as loading; but not before it was asked RENEW_ASKED
- *    times. Until then its questions are faults at once.
+ * 3. A state that keeps too much is made anew, which takes as long as loading: not before it was asked RENEW_ASKED times,
+ *    and never behind a question that took long itself. Until then its questions are faults at once.
  */
 #include "script/internal.h"
 
@@ -13,7 +13,11 @@
 
 #include "base/clock.h"
 
-enum { RENEW_ASKED = 100 };
+enum {
+  RENEW_ASKED = 100,
+  RENEW_BEHIND_US = 1000,
+  VIEWS_COST = 3000, /* of some ten runners: from here on making views takes time that is not the policy's */
+};
 
 /* ---- counting ---- */
 
@@ -32,10 +36,12 @@ static int64_t middle_of(int bucket) {
   return ((int64_t)8 + part) * width + width / 2;
 }
 
-static void count(tci_script *s, const tci_decision *d) {
+static void count(tci_script *s, tci_decision *d) {
+  int64_t passed_ns = tci_clock_mono_ns() - s->begun_ns;
+  d->cpu_us = tci_sandbox_cpu_us(s, passed_ns);
   s->calls++;
   s->instructions += d->cost;
-  s->times[bucket_of(tci_clock_mono_ns() - s->begun_ns)]++;
+  s->times[bucket_of(passed_ns)]++;
   if (!d->fault) return;
   s->faults++;
   snprintf(s->last_fault, sizeof s->last_fault, "%s", d->fault);
@@ -102,6 +108,7 @@ static void call(tci_script *s, tci_hook hook, const tci_question *q, tci_decisi
   tci_sandbox_begin(s, limits->policy_instructions_max + 100 * (int64_t)candidates,
                     (size_t)limits->policy_memory_bytes_max, limits->policy_cpu_ms_max * 1000);
   tci_view_begin(s, q, hook);
+  if (s->view_cost >= VIEWS_COST) tci_sandbox_watch(s);
   char text[TCI_FAULT_BYTES];
   lua_pushvalue(s->L, TCI_AT_HOOKS + (int)hook);
   lua_pushvalue(s->L, TCI_AT_CTX);
@@ -120,14 +127,17 @@ static void ask(void *self, tci_hook hook, const tci_question *q, tci_decision *
     return;
   }
   if (s->is_full) {
-    s->begun_ns = tci_clock_mono_ns();
+    tci_sandbox_start_clock(s);
     refuse(s, q, out);
     out->cost = 100;
   } else {
     call(s, hook, q, out);
   }
   count(s, out);
-  if (++s->asked >= RENEW_ASKED && s->is_full) out->cost += renew(s);
+  if (++s->asked < RENEW_ASKED || !s->is_full || out->cpu_us > RENEW_BEHIND_US) return;
+  int64_t from_us = s->fuse ? tci_clock_thread_cpu_us() : 0;
+  out->cost += renew(s);
+  if (s->fuse) out->cpu_us += tci_clock_thread_cpu_us() - from_us;
 }
 
 /* ---- the life of a script ---- */
@@ -155,6 +165,7 @@ tci_status tci_script_open(const tci_script_options *options, const char *path, 
     return status;
   }
   s->calls = s->faults = s->instructions = s->asked = 0;
+  s->cpu_seen_ns = 0; /* another thread may be the one that asks */
   memset(s->times, 0, sizeof s->times);
   lua_gc(s->L, LUA_GCCOLLECT);
   s->live_bytes = s->used_bytes - s->stack_bytes;

@@ -1,6 +1,7 @@
 /* source: what a file would cost, before it is compiled. The compiler is not counted and cannot be stopped, and its
  * work grows with squares: each name is looked for among all locals and upvalues that it could mean, each `and` at the
- * end of the jumps before it. The same goes for Lua's error messages, which go back through a function's code once for
+ * end of the jumps before it, each number among those before it (they are keys of a table, and can be chosen to be in one
+ * chain of it). The same goes for Lua's error messages, which go back through a function's code once for
  * each index of `a.b.c`.
  *
  * 1. The tokens are read as Lua reads them; what cannot be Lua is the compiler's to refuse, which reads no further.
@@ -16,6 +17,7 @@ enum {
   NESTING_MAX = 250, /* the compiler's own is 200 */
   LOCALS_MAX = 200,  /* Lua's, of a function */
   UPVALUES_MAX = 255,
+  SMALL_DIGITS = 4,
 };
 
 /* What is open. */
@@ -41,7 +43,7 @@ typedef struct {
   int open_len;
   int locals[NESTING_MAX + 1], names[NESTING_MAX + 1]; /* of the functions around */
   int function;                                        /* the innermost */
-  int jumps, row;
+  int jumps, numbers, row;
 } scan;
 
 static bool is_digit(char c) { return c >= '0' && c <= '9'; }
@@ -92,12 +94,17 @@ static void skip_string(scan *x) {
   if (x->at < x->end) x->at++;
 }
 
-static void skip_number(scan *x) {
+/* Small whole numbers are too few to be in each other's way. */
+static void read_number(scan *x) {
+  const char *from = x->at++;
+  bool small = is_digit(*from);
   for (; x->at < x->end; x->at++) {
     char c = *x->at, before = x->at[-1];
     bool sign = (c == '+' || c == '-') && (before == 'e' || before == 'E' || before == 'p' || before == 'P');
-    if (!is_digit(c) && !is_letter(c) && c != '.' && !sign) return;
+    if (!is_digit(c) && !is_letter(c) && c != '.' && !sign) break;
+    small = small && is_digit(c);
   }
+  if (!small || x->at - from > SMALL_DIGITS) x->out->work += ++x->numbers;
 }
 
 /* ---- what is open ---- */
@@ -264,8 +271,7 @@ void tci_source_read(tci_str text, int64_t work_max, tci_source *out) {
     } else if (is_letter(c)) {
       read_word(&x);
     } else if (is_digit(c) || (c == '.' && is_digit(peek(&x, 1)))) {
-      x.at++;
-      skip_number(&x);
+      read_number(&x);
       x.last = OTHER;
     } else if (strchr(" \t\r\n\v\f", c)) {
       x.at++;

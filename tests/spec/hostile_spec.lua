@@ -16,7 +16,7 @@ local MEMORY_MAX = 8 << 20
 local SANITIZED = os.getenv "TURBOCI_SANITIZED" == "1" -- then time and memory are the sanitizer's
 
 local CLASSES = {
-  "loops", "protected", "c functions", "metamethods", "memory",
+  "loops", "protected", "chains", "c functions", "metamethods", "memory",
   "escapes", "coroutines", "bytecode", "answers", "errors",
 }
 

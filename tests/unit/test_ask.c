@@ -465,6 +465,53 @@ static void a_retry_beyond_the_turns_instructions_is_the_built_ins(void **state)
   open_circuit(f, "default", false); /* it is not the policy's fault */
 }
 
+/* 20 ms, of which two questions of 5 ms are kept back. */
+static void cpu_time_is_a_budget_of_the_turn_too(void **state) {
+  fx *f = *state;
+  policies_init(f, SELECT | 1u << TCI_HOOK_RETRY);
+  fx_create(f);
+  fx_register(f, "a", "go", "sync", 0, 0);
+  server.answer = (tci_decision){.cpu_us = 5000};
+  fx_write(f, "s runner=go; t runner=go; u runner=go; v runner=go; w runner=go");
+  assert_int_equal(server.asked[TCI_HOOK_SELECT], 2);
+  assert_true(f->update.more);
+  fx_tick(f);
+  assert_int_equal(server.asked[TCI_HOOK_SELECT], 4);
+  fx_tick(f);
+  fx_told(f, "s->a t->a u->a v->a w->a ");
+  assert_false(f->update.more);
+}
+
+static void a_retry_beyond_the_turns_cpu_time_is_the_built_ins(void **state) {
+  fx *f = *state;
+  policies_init(f, 1u << TCI_HOOK_RETRY);
+  fx_create(f);
+  fx_register(f, "a", "go", "async", 0, 60000);
+  fx_write(f, "s runner=go mode=async; t runner=go mode=async");
+  fx_accepts(f, "s", true);
+  fx_accepts(f, "t", true);
+  server.answer = (tci_decision){.again = true, .cpu_us = 10000};
+  fx_advance(f, 60000); /* the runner is lost, and both with it */
+  assert_int_equal(server.asked[TCI_HOOK_RETRY], 1);
+  tci_decision_record r;
+  const tci_attempt *a = fx_stage(f, "t")->attempts.items[0];
+  assert_true(tci_decision_decode(a->decisions.items[a->decisions.len - 1], &f->arena, &r));
+  fx_contains(tci_str_z(&f->arena, r.fault), "policy_cpu_ms_per_turn");
+  assert_true(r.again);
+}
+
+static void no_wait_is_shorter_than_the_limit(void **state) {
+  fx *f = *state;
+  policies_init(f, SELECT);
+  with_runner(f);
+  server.answer = (tci_decision){.wait = true, .wait_us = 1};
+  fx_write(f, "s runner=go");
+  fx_advance(f, 9);
+  assert_int_equal(server.asked[TCI_HOOK_SELECT], 1);
+  fx_advance(f, 1);
+  assert_int_equal(server.asked[TCI_HOOK_SELECT], 2);
+}
+
 static void who_is_asked_whether_he_may_run_is_asked_where_too(void **state) {
   fx *f = *state;
   f->limits.policy_instructions_per_turn = 1000;
@@ -588,6 +635,9 @@ int main(void) {
       CLAIM(a_new_version_starts_with_a_closed_circuit),
       CLAIM(what_a_turn_may_not_ask_any_more_the_next_one_asks),
       CLAIM(a_retry_beyond_the_turns_instructions_is_the_built_ins),
+      CLAIM(cpu_time_is_a_budget_of_the_turn_too),
+      CLAIM(a_retry_beyond_the_turns_cpu_time_is_the_built_ins),
+      CLAIM(no_wait_is_shorter_than_the_limit),
       CLAIM(who_is_asked_whether_he_may_run_is_asked_where_too),
       CLAIM(a_policy_that_comes_back_starts_afresh),
       CLAIM(a_queue_that_is_told_to_wait_leaves_the_others_their_share),

@@ -299,8 +299,8 @@ static const attack slow[] = {
     {"remainders of far numbers", "",
      "local x, y = 1e308, 1.1e-308 local function attack() while true do local _ = x % y end end"},
     {"keys that collide", "",
-     "local t = {} for i = 1, 3000 do t[i * 4095] = 1 end\n"
-     "local function attack() while true do local _ = t[4095 * 16384] end end"},
+     "local t = {} for i = 1, 2048 do t[i * 2047] = 1 end\n"
+     "local function attack() while true do local _ = t[2047 * 16384] end end"},
     {"long texts that are nearly the same", "",
      "local a, b = ('x'):rep(8191) .. 'a', ('x'):rep(8191) .. 'b'\n"
      "local function attack() while true do local _ = a < b end end"},
@@ -313,10 +313,10 @@ static const attack slow[] = {
     {"texts of far numbers", "",
      "local x = 1.2345678901234e-300 local function attack() while true do local _ = x .. '' end end"},
     {"rehashing a full table", "",
-     "local t = {} for i = 1, 16384 do t['k' .. i] = i end\n"
+     "local t = {} for i = 1, 2048 do t['k' .. i] = i end\n"
      "local function attack() for i = 1, 1e9 do t['k' .. i] = nil t['n' .. i] = i end end"},
     {"pairs over an empty giant", "",
-     "local t = {} for i = 1, 16000 do t['k' .. i] = i end for i = 1, 16000 do t['k' .. i] = nil end\n"
+     "local t = {} for i = 1, 2000 do t['k' .. i] = i end for i = 1, 2000 do t['k' .. i] = nil end\n"
      "local function attack() while true do pairs(t) end end"},
 };
 
@@ -418,6 +418,72 @@ static void slow_instructions_are_bounded(void **state) {
   run(x, slow, sizeof slow / sizeof *slow);
 }
 
+/* Keys of 2^n - 1 times the same are in one chain of a table of 2^n places. */
+static void chains_of_keys_are_bounded(void **state) {
+  sx *x = *state;
+  static const attack list[] = {
+      {"whole numbers", "test.lua:1: a table of more than 2048 keys beside its list (limit policy_table_keys_max)",
+       "local function attack(ctx) local t = {} for i = 1, 4097 do t[i * 8191] = 1 end return ctx.runners[1] end"},
+      {"far numbers", "a table of more than 2048 keys",
+       "local function attack(ctx) local t = {} for i = 1, 4097 do t[i * 8191 + 0.5] = 1 end return ctx.runners[1] "
+       "end"},
+      {"texts", "a table of more than 2048 keys",
+       "local function attack() local t = {} for i = 1, 2049 do t['k' .. i] = 1 end end"},
+      {"the last act of a call", "a table of more than 2048 keys",
+       "local function attack() local t = {} for i = 1, 2048 do t[-i] = 1 end t[0] = 1 end"},
+      {"a table that is kept", "a table of more than 2048 keys",
+       "local t, n = {}, 0 local function attack() for i = 1, 2049 do n = n + 1 t[n * 8191] = 1 end end"},
+      {"caught", "a table of more than 2048 keys",
+       "local function fill() local t = {} for i = 1, 2049 do t[-i] = 1 end end\n"
+       "local function attack(ctx) pcall(fill) return ctx.runners[1] end"},
+  };
+  run(x, list, sizeof list / sizeof *list);
+  sx_refuses(x, "a table of more than 2048 keys", "local t = {} for i = 1, 4096 do t[i * 65535] = true end");
+  sx_open(x,
+          "return { select = function(ctx)\n"
+          "  local t, list, words = {}, {}, {}\n"
+          "  for i = 1, 3000 do list[i] = i end\n"
+          "  for i = 1, 2048 do t[-i] = i end\n"
+          "  for i = 1, 500 do words['k' .. i] = i end\n"
+          "  return ctx.runners[1]\n"
+          "end }");
+  assert_null(sx_ask(x, TCI_HOOK_SELECT).fault);
+}
+
+/* One instruction makes a table of 4,096 keys larger, all of them in one chain; behind it no hook comes. */
+static void a_call_is_looked_at_when_it_ends(void **state) {
+  sx *x = *state;
+  x->limits.policy_table_keys_max = 1000000;
+  const char *source =
+      "return { select = function(ctx)\n"
+      "  if ctx.plan.id == 'sample' then return nil end\n"
+      "  local t = {} for i = 1, 4096 do t[i * 8191] = 1 end t[4097 * 8191] = 1\n"
+      "end }";
+  sx_open(x, source);
+  tci_decision d = sx_ask(x, TCI_HOOK_SELECT);
+  assert_null(d.fault);
+  assert_int_equal(d.cpu_us, 0);
+  x->fuse = true;
+  x->limits.policy_cpu_ms_max = 5;
+  sx_open(x, source);
+  d = sx_ask(x, TCI_HOOK_SELECT);
+  assert_string_equal(d.fault, "test.lua: more than 5 ms of CPU time in one call (limit policy_cpu_ms_max)");
+  assert_true(d.cpu_us > 5000);
+}
+
+static void what_a_call_cost_is_told(void **state) {
+  sx *x = *state;
+  x->fuse = true;
+  x->limits.policy_cpu_ms_max = 1000 * slow_by();
+  x->limits.policy_instructions_max = 1000000;
+  sx_open(x,
+          "return { select = function(ctx) return nil end, priority = function(ctx)\n"
+          "  if ctx.plan.id ~= 'sample' then for i = 1, 200000 do local _ = i * i end end\n"
+          "end }");
+  int64_t little = sx_ask(x, TCI_HOOK_SELECT).cpu_us, much = sx_ask(x, TCI_HOOK_PRIORITY).cpu_us;
+  assert_true(little > 0 && much > 100 && much > little);
+}
+
 static void a_fuse_ends_what_the_count_does_not(void **state) {
   sx *x = *state;
   static const attack list[] = {
@@ -511,6 +577,9 @@ int main(void) {
       SX_CLAIM(messages_of_large_functions_are_counted),
       SX_CLAIM(a_recursion_may_go_as_deep_whatever_was_before),
       SX_CLAIM(slow_instructions_are_bounded),
+      SX_CLAIM(chains_of_keys_are_bounded),
+      SX_CLAIM(a_call_is_looked_at_when_it_ends),
+      SX_CLAIM(what_a_call_cost_is_told),
       SX_CLAIM(a_fuse_ends_what_the_count_does_not),
       SX_CLAIM(answers_are_checked),
       SX_CLAIM(errors_become_texts),
