@@ -10,6 +10,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "app/streams.h"
 #include "base/assert.h"
 #include "base/log.h"
 #include "base/vec.h"
@@ -17,7 +18,7 @@
 /* An effect, encoded, waiting for the commit. Everything it points to lives in the turn's arena. */
 typedef struct {
   tci_effect_kind kind;
-  uint64_t token, sequence;
+  uint64_t token;
   tci_status status;
   tci_str bytes;
   tci_str execution_id, address;
@@ -33,6 +34,7 @@ struct tci_engine {
   tci_store *store;
   tci_policies *policies;
   tci_core *core;
+  tci_streams *streams;
   tci_update update;
   int64_t started_us; /* wall */
   bool draining, more;
@@ -213,26 +215,19 @@ static void collect_dispatch(tci_engine *e, const tci_effect *effect) {
   p->timeout_us = effect->timeout_us;
 }
 
-static void collect_watch(tci_engine *e, const tci_effect *effect) {
-  tci_buf_clear(&e->scratch);
-  tci_codec_watch_event(&effect->watch, &e->scratch);
-  parcel *p = parcel_add(e, TCI_EFFECT_WATCH, effect->token);
-  p->sequence = effect->watch.sequence;
-  p->bytes = kept(e, tci_buf_str(&e->scratch));
-}
-
 static void collect_effects(tci_engine *e, const tci_update *update) {
   for (size_t i = 0; i < update->effects.len; i++) {
     const tci_effect *effect = &update->effects.items[i];
     switch (effect->kind) {
       case TCI_EFFECT_REPLY: collect_reply(e, effect); break;
       case TCI_EFFECT_DISPATCH: collect_dispatch(e, effect); break;
-      case TCI_EFFECT_WATCH: collect_watch(e, effect); break;
+      case TCI_EFFECT_WATCH: break; /* below */
       case TCI_EFFECT_CANCEL:
         parcel_add(e, TCI_EFFECT_CANCEL, 0)->execution_id = kept(e, effect->attempt->execution_id);
         break;
     }
   }
+  tci_streams_collect(e->streams, e->core, update);
 }
 
 static void collect_records(tci_engine *e, const tci_update *update) {
@@ -278,43 +273,6 @@ static void collect_notes(tci_engine *e, const tci_update *update) {
     if (update->notes.items[i].kind == TCI_NOTE_CIRCUIT_OPEN) c->policy_circuits_opened++;
     if (!e->options.policies.quiet) log_note(e, &update->notes.items[i]);
   }
-}
-
-/* ---- watch resume ---- */
-
-typedef struct {
-  tci_engine *engine;
-  tci_core *scratch;
-  tci_update update;
-  const tci_event *event;
-  uint64_t upto;
-  tci_status status;
-} replaying;
-
-static bool replay_one(void *ctx, const tci_store_record *r) {
-  replaying *p = ctx;
-  tci_record record = core_record(r);
-  p->status = tci_core_replay(p->scratch, &record, &p->event->command, p->event->token, p->upto, &p->update);
-  if (p->status.code == TCI_OK) collect_effects(p->engine, &p->update);
-  return p->status.code == TCI_OK;
-}
-
-/* A watcher that was away gets what it missed: the journal, then this turn's records, which are not in it yet. */
-static tci_status replay_missed(tci_engine *e, const tci_event *event) {
-  uint64_t upto = tci_core_watch_since(e->core, event->token);
-  if (upto <= event->command.watch_plan.after_sequence) return TCI_STATUS_OK;
-  uint64_t key = tci_core_plan(e->core, event->command.plan_id)->key;
-  replaying p = {.engine = e, .scratch = tci_core_new(&e->options.limits, NULL), .event = event, .upto = upto};
-  tci_status status = tci_store_load(e->store, key, replay_one, &p);
-  if (status.code == TCI_OK) status = p.status;
-  for (size_t i = 0; status.code == TCI_OK && i < e->records.len; i++) {
-    if (e->records.items[i].plan_key != key) continue;
-    replay_one(&p, &e->records.items[i]);
-    status = p.status;
-  }
-  tci_core_free(p.scratch);
-  tci_update_deinit(&p.update);
-  return status;
 }
 
 /* ---- the door: what is refused before the core sees it ---- */
@@ -418,16 +376,12 @@ static tci_status step(tci_engine *e, const tci_event *event) {
   tci_core_step(e->core, event, &e->update);
   collect_records(e, &e->update);
   collect_notes(e, &e->update);
-  tci_status replayed = TCI_STATUS_OK;
-  if (is_command(event, TCI_COMMAND_WATCH_PLAN) && event->command.watch_plan.after_sequence)
-    replayed = replay_missed(e, event);
+  if (event->kind == TCI_EVENT_UNWATCH) tci_streams_close(e->streams, event->token);
+  if (is_command(event, TCI_COMMAND_WATCH_PLAN) && tci_core_watch_state(e->core, event->token) != TCI_WATCH_NONE)
+    tci_streams_open(e->streams, e->core, event->token);
   collect_effects(e, &e->update);
   if (e->update.more) e->more = true;
-  if (replayed.code == TCI_OK) return TCI_STATUS_OK;
-  TCI_TRY(unreadable(e, event, replayed));
-  tci_event unwatch = own_event(TCI_EVENT_UNWATCH, event, 0);
-  unwatch.token = event->token;
-  return step(e, &unwatch);
+  return TCI_STATUS_OK;
 }
 
 /* ---- commit, then speak ---- */
@@ -443,9 +397,10 @@ static void release(tci_engine *e) {
                          p->bytes, p->timeout_us);
         break;
       case TCI_EFFECT_CANCEL: e->sink.cancel(e->sink.ctx, p->execution_id); break;
-      case TCI_EFFECT_WATCH: e->sink.watch(e->sink.ctx, p->token, p->sequence, p->bytes); break;
+      case TCI_EFFECT_WATCH: break;
     }
   }
+  tci_streams_release(e->streams, e->core);
 }
 
 static void forget_turn(tci_engine *e) {
@@ -463,6 +418,8 @@ static tci_status start_over(tci_engine *e, tci_status why, tci_time now) {
   for (size_t i = 0; i < e->parcels.len; i++)
     if (e->parcels.items[i].kind == TCI_EFFECT_REPLY)
       e->sink.reply(e->sink.ctx, e->parcels.items[i].token, unknown, (tci_str){0});
+  tci_streams_forget(e->streams);
+  tci_streams_close_all(e->streams);
   e->sink.watch_end(e->sink.ctx, 0, unknown); /* token 0: every stream */
   tci_core_free(e->core);
   e->core = NULL;
@@ -523,6 +480,7 @@ tci_status tci_engine_turn(tci_engine *e, const tci_event *events, size_t len) {
   if (e->asleep ? events[0].now.mono_us >= e->wake_at_us : e->held.len > 0) TCI_TRY(catch_up(e, &events[0]));
   for (size_t i = 0; i < len; i++) TCI_TRY(step(e, &events[i]));
   TCI_TRY(finish_turn(e, events, len));
+  tci_streams_work(e->streams, e->core); /* model and journal agree now */
   if (!e->behind) tci_policies_forget(e->policies);
   if (tci_core_evict(e->core)) e->more = true;
   return TCI_STATUS_OK;
@@ -541,6 +499,7 @@ tci_status tci_engine_open(const tci_engine_options *options, const tci_sink *si
   tci_status status = tci_policies_open(&e->options.policies, &e->policies, message, size);
   if (status.code == TCI_OK) status = tci_store_open(&options->store, &e->store, message, size);
   if (status.code == TCI_OK) {
+    e->streams = tci_streams_new(&e->options.limits, &e->sink, e->store);
     status = load_all(e, &e->core);
     if (status.code != TCI_OK) snprintf(message, size, "%s: %s", options->store.path, status.message);
   }
@@ -563,6 +522,7 @@ void tci_engine_close(tci_engine *e) {
   if (!e) return;
   tci_arena_deinit(&e->held_arena);
   tci_vec_free(&e->held);
+  tci_streams_free(e->streams);
   tci_core_free(e->core);
   tci_policies_close(e->policies);
   tci_store_close(e->store);
@@ -577,10 +537,12 @@ void tci_engine_close(tci_engine *e) {
 void tci_engine_set_callback_address(tci_engine *e, const char *address) { e->options.callback_address = address; }
 
 int64_t tci_engine_next_due_us(const tci_engine *e) {
-  if (e->more || (e->held.len && !e->asleep)) return 0;
+  if (e->more || (e->held.len && !e->asleep) || tci_streams_is_due(e->streams)) return 0;
   int64_t due = tci_core_next_due_us(e->core);
   return e->asleep && e->wake_at_us < due ? e->wake_at_us : due;
 }
+
+void tci_engine_stream_ready(tci_engine *e, uint64_t token) { tci_streams_ready(e->streams, e->core, token); }
 
 void tci_engine_drain(tci_engine *e) {
   e->draining = true;

@@ -9,24 +9,13 @@
 #define TCI_APP_ENGINE_H
 
 #include "app/policies.h"
+#include "app/sink.h"
 #include "base/queue.h"
 #include "core/core.h"
 #include "rpc/codec.h"
 #include "store/store.h"
 
 typedef struct tci_engine tci_engine;
-
-/* Where effects go. Bytes and texts are borrowed for the call. */
-typedef struct {
-  void *ctx;
-  void (*reply)(void *ctx, uint64_t token, tci_status status, tci_str message);
-  /* Call the runner: `method` is a path, `request` encoded. The answer comes back as an ANSWER event. */
-  void (*dispatch)(void *ctx, tci_str execution_id, tci_mode mode, tci_str address, const char *method, tci_str request,
-                   int64_t timeout_us);
-  void (*cancel)(void *ctx, tci_str execution_id);
-  void (*watch)(void *ctx, uint64_t token, uint64_t sequence, tci_str message);
-  void (*watch_end)(void *ctx, uint64_t token, tci_status status); /* token 0: every stream */
-} tci_sink;
 
 typedef struct {
   tci_limits limits;
@@ -53,6 +42,8 @@ void tci_engine_set_callback_address(tci_engine *engine, const char *address);
 TCI_MUST_USE tci_status tci_engine_turn(tci_engine *engine, const tci_event *events, size_t len);
 /* Monotonic time at which a TICK is due (0: at once, work was left over; INT64_MAX: never). */
 int64_t tci_engine_next_due_us(const tci_engine *engine);
+/* The sink takes more on this stream: what waits goes out at once, what is owed with the next turns. */
+void tci_engine_stream_ready(tci_engine *engine, uint64_t token);
 /* Refuses every command that would write, with UNAVAILABLE, from now on. */
 void tci_engine_drain(tci_engine *engine);
 size_t tci_engine_open_calls(const tci_engine *engine); /* Run and RunAsync that are not answered */

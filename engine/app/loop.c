@@ -2,7 +2,8 @@
  *
  * Invariants: it wakes for an item, for a timer that is due, and on the way to one now and then, to know how long it stood
  * still when it did; timers are judged only up to where everything that had arrived was stepped; a stream is ended once;
- * a lost store ends the process (crash-only: the restart recovers).
+ * a lost store ends the process (crash-only: the restart recovers). What waits for a slow reader waits in the engine
+ * (app/streams.h): rpc gets little at a time, and says when it has run low.
  */
 #define _GNU_SOURCE 1
 #include "app/loop.h"
@@ -15,17 +16,6 @@
 #include "base/log.h"
 #include "base/vec.h"
 
-/* An open WatchWorkPlan. */
-typedef struct tci_stream {
-  uint64_t token;
-  tci_rpc_call *call;
-  uint64_t last_sequence;
-  size_t position;            /* in stream_list */
-  uint64_t opened_turn, turn; /* the one that opened it; the last one that sent something */
-  size_t sent_bytes;          /* handed to rpc in all */
-  size_t opening; /* of them by the turn that opened it: the plan as it was, or what the watcher had missed */
-} tci_stream;
-
 /* A runner's RPC in flight. */
 typedef struct {
   tci_loop *loop;
@@ -34,7 +24,10 @@ typedef struct {
   uint64_t handle;
 } runner_call;
 
-enum { STORE_LOST_EXIT = 74 }; /* sysexits' EX_IOERR */
+enum {
+  STORE_LOST_EXIT = 74,      /* sysexits' EX_IOERR */
+  SENDING_BYTES = 256 << 10, /* what a stream may have handed to rpc and not sent yet, but for one message */
+};
 
 /* A nap is an eighth of the way to the next timer: of a standstill that begins in it at most that much goes unnoticed. */
 enum { NAPS = 8, NAP_US_MIN = 50000, NAP_US_MAX = 10000000 };
@@ -65,10 +58,8 @@ void tci_loop_stir(void *arg) {
 
 /* ---- streams ---- */
 
-static void stream_open(tci_loop *loop, uint64_t token, tci_rpc_call *call) {
-  tci_stream *stream = tci_calloc(1, sizeof *stream);
-  *stream = (tci_stream){.token = token, .call = call, .position = loop->stream_list.len};
-  stream->opened_turn = stream->turn = loop->turn_no;
+static void stream_open(tci_loop *loop, tci_stream *stream) {
+  stream->position = loop->stream_list.len;
   tci_vec_push(&loop->stream_list, stream);
   tci_map_put(&loop->streams, KEY(&stream->token), stream);
 }
@@ -80,21 +71,21 @@ static void stream_end(tci_loop *loop, uint64_t token, tci_status status) {
   last->position = stream->position;
   tci_vec_swap_remove(&loop->stream_list, stream->position);
   tci_rpc_reply(stream->call, status, (tci_str){0});
-  free(stream);
+  free(stream); /* no handler looks at it after the reply */
+}
+
+/* On the rpc thread: the queue below the engine has run low. */
+void tci_loop_stream_sent(tci_loop *loop, tci_stream *stream, size_t pending_bytes) {
+  if (pending_bytes > SENDING_BYTES / 2 || !atomic_exchange(&stream->full, false)) return;
+  tci_item *item = tci_item_new(TCI_ITEM_SENT);
+  item->event.token = stream->token;
+  tci_queue_push(&loop->queue, &item->link);
 }
 
 /* From now on nothing that happens is missed: the watcher hears of it even when it has nothing to tell yet. */
 static void stream_accepted(tci_loop *loop, uint64_t token) {
   const tci_stream *stream = tci_token_is_stream(token) ? tci_map_get(&loop->streams, KEY(&token)) : NULL;
   if (stream) tci_rpc_call_set_stream(stream->call);
-}
-
-/* The engine still has the watcher: tell it. */
-static void unwatch(tci_loop *loop, uint64_t token) {
-  tci_item *item = tci_item_new(TCI_ITEM_EVENT);
-  item->event.kind = TCI_EVENT_UNWATCH;
-  item->event.token = token;
-  tci_queue_push(&loop->queue, &item->link);
 }
 
 /* ---- sink ---- */
@@ -145,42 +136,16 @@ static void sink_cancel(void *ctx, tci_str execution_id) {
   if (call) tci_rpc_cancel(loop->client, call->handle);
 }
 
-/* Was more than the buffer still waiting when this turn's first event came? What the opening turn sent does not count (it is
- * as large as the plan or its history), nor does what one turn sends at once. */
-static bool is_too_slow(tci_loop *loop, tci_stream *stream, tci_str message, size_t pending) {
-  size_t before = pending - message.len, left = stream->sent_bytes - before;
-  size_t opening = stream->opening > left ? stream->opening - left : 0;
-  bool first = stream->turn != loop->turn_no, opened = stream->opened_turn == loop->turn_no;
-  stream->turn = loop->turn_no;
-  stream->sent_bytes += message.len;
-  if (opened) stream->opening = stream->sent_bytes;
-  return first && before - opening > (size_t)loop->limits.watch_buffer_bytes_max;
-}
-
-static void sink_watch(void *ctx, uint64_t token, uint64_t sequence, tci_str message) {
+static bool sink_watch(void *ctx, uint64_t token, uint64_t sequence, tci_str message) {
+  (void)sequence;
   tci_loop *loop = ctx;
   tci_stream *stream = tci_map_get(&loop->streams, KEY(&token));
-  if (!stream) return;
-  tci_arena scratch = {0};
-  const char *why = NULL;
-  if (message.len > (size_t)loop->limits.reply_bytes_max)
-    why = tci_fmt(&scratch,
-                  "event %llu is %zu bytes, over the limit reply_bytes_max; the last sequence sent is %llu, and "
-                  "after_sequence=%llu goes on behind it",
-                  (unsigned long long)sequence, message.len, (unsigned long long)stream->last_sequence,
-                  (unsigned long long)sequence);
-  else if (is_too_slow(loop, stream, message, tci_rpc_send(stream->call, message)))
-    why = tci_fmt(
-        &scratch,
-        "the watcher is too slow: more than watch_buffer_bytes_max wait for it; resume with after_sequence=%llu",
-        (unsigned long long)sequence);
-  if (why) {
-    stream_end(loop, token, (tci_status){TCI_RESOURCE_EXHAUSTED, why});
-    unwatch(loop, token);
-  } else {
-    stream->last_sequence = sequence;
-  }
-  tci_arena_deinit(&scratch);
+  if (!stream) return true;
+  /* Before the message goes: it may have left already when tci_rpc_send returns. */
+  atomic_store(&stream->full, true);
+  if (tci_rpc_send(stream->call, message) > SENDING_BYTES) return false;
+  atomic_store(&stream->full, false);
+  return true;
 }
 
 static void end_all_streams(tci_loop *loop, tci_status status) {
@@ -288,12 +253,12 @@ static void take(tci_loop *loop, tci_item *item, tci_time now) {
   tci_vec_push(&loop->items, item);
   if (item->kind == TCI_ITEM_DRAIN || item->kind == TCI_ITEM_LEAVE) begin_drain(loop);
   if (item->kind == TCI_ITEM_LEAVE) loop->drain_by_us = 0;
+  if (item->kind == TCI_ITEM_SENT) tci_engine_stream_ready(loop->engine, item->event.token);
   if (item->kind != TCI_ITEM_EVENT) return;
   const tci_event *event = &item->event;
   if (event->kind == TCI_EVENT_POLICIES) atomic_store(&loop->stirred, false); /* before the folders are looked at */
   if (event->kind == TCI_EVENT_COMMAND) atomic_fetch_sub(&loop->queued, 1);
-  if (event->kind == TCI_EVENT_COMMAND && tci_token_is_stream(event->token))
-    stream_open(loop, event->token, item->call);
+  if (event->kind == TCI_EVENT_COMMAND && tci_token_is_stream(event->token)) stream_open(loop, item->stream);
   if (event->kind == TCI_EVENT_ANSWER) {
     runner_call *call = tci_map_remove(&loop->calls, event->answer.execution_id);
     if (call) call_free(call);
@@ -321,7 +286,6 @@ static bool drained(const tci_loop *loop) {
 static void turn(tci_loop *loop, tci_queue_item *taken) {
   int64_t start_us = tci_clock_mono_us(), cpu_us = tci_clock_thread_cpu_us();
   tci_time now = engine_now(loop);
-  loop->turn_no++;
   hear(loop, taken, now);
   while (taken) {
     tci_item *item = (tci_item *)(void *)taken;
@@ -342,13 +306,18 @@ static void turn(tci_loop *loop, tci_queue_item *taken) {
   if (took_us > TURN_US) stood_still(loop, took_us - TURN_US);
 }
 
+/* A command that the engine never saw. */
+static void refuse(const tci_item *item, tci_status why) {
+  tci_rpc_reply(item->call, why, (tci_str){0});
+  free(item->stream);
+}
+
 static void turn_away(tci_loop *loop, tci_queue_item *at, tci_status why) {
   while (at) {
     tci_item *item = (tci_item *)(void *)at;
     at = at->next;
     if (item->kind == TCI_ITEM_HEARD) loop->reading_out = false;
-    if (item->kind == TCI_ITEM_EVENT && item->event.kind == TCI_EVENT_COMMAND)
-      tci_rpc_reply(item->call, why, (tci_str){0});
+    if (item->kind == TCI_ITEM_EVENT && item->event.kind == TCI_EVENT_COMMAND) refuse(item, why);
     if (item->kind == TCI_ITEM_EVENT && item->event.kind == TCI_EVENT_ANSWER) {
       runner_call *call = tci_map_remove(&loop->calls, item->event.answer.execution_id);
       if (call) call_free(call);

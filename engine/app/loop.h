@@ -21,7 +21,16 @@ typedef enum {
   TCI_ITEM_HEARD, /* what the sockets held after a standstill is in the queue before this */
   TCI_ITEM_DRAIN, /* end when the open calls are over, or drain_timeout_ms is */
   TCI_ITEM_LEAVE, /* end now */
+  TCI_ITEM_SENT,  /* stream event.token has room again */
 } tci_item_kind;
+
+/* An open WatchWorkPlan. The user of its call, from the call's arrival on; freed by the engine thread after the reply. */
+typedef struct tci_stream {
+  uint64_t token;
+  tci_rpc_call *call;
+  size_t position;  /* in stream_list */
+  atomic_bool full; /* the engine wants to be told when there is room */
+} tci_stream;
 
 /* One piece of work for the engine thread, with its own memory. */
 typedef struct {
@@ -31,6 +40,7 @@ typedef struct {
   tci_event event;
   tci_arena arena;
   tci_rpc_call *call; /* COMMAND: the call to answer */
+  tci_stream *stream; /* COMMAND of a stream: until the loop takes it */
 } tci_item;
 
 typedef struct {
@@ -46,10 +56,9 @@ typedef struct {
   tci_rng rng;
   tci_map streams; /* 8 bytes of token -> stream */
   tci_map calls;   /* execution id -> runner call in flight */
-  TCI_VEC(struct tci_stream *) stream_list;
+  TCI_VEC(tci_stream *) stream_list;
   TCI_VEC(tci_event) events; /* of the turn */
   TCI_VEC(tci_item *) items;
-  uint64_t turn_no;
   int64_t stood_us; /* all standstills so far: the engine's clock is behind the monotonic one by it */
   bool reading_out; /* a HEARD item is due */
   int64_t heard_us; /* on the engine's clock: what arrived by then is in this turn or was in earlier ones */
@@ -61,6 +70,8 @@ tci_item *tci_item_new(tci_item_kind kind); /* it arrives now */
 void tci_item_free(tci_item *item);
 /* Any thread: policy files changed. One item for all that is said before the loop takes it. */
 void tci_loop_stir(void *loop);
+/* rpc thread: a message of the stream left, so much is still with rpc. */
+void tci_loop_stream_sent(tci_loop *loop, tci_stream *stream, size_t pending_bytes);
 /* Token of a unary request and of a stream: the first are even, the second odd. */
 static inline uint64_t tci_token_of_call(tci_rpc_call *call) { return (uint64_t)(uintptr_t)call; }
 static inline bool tci_token_is_stream(uint64_t token) { return token & 1; }

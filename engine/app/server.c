@@ -70,14 +70,16 @@ static void on_call(void *ctx, tci_rpc_call *call) {
     return;
   }
   item->event.token = tci_token_of_call(call);
-  if (method->stream) {
-    item->event.token = server->next_stream += 2;
-    tci_rpc_call_set_user(call, (void *)(uintptr_t)item->event.token);
-  }
   if (atomic_load(&server->loop.queued) >= server->loop.limits.queue_requests_max) {
     refuse(call, TCI_RESOURCE_EXHAUSTED, "too many requests wait for the engine (limit queue_requests_max); try again");
     tci_item_free(item);
     return;
+  }
+  if (method->stream) {
+    item->stream = tci_calloc(1, sizeof *item->stream);
+    item->stream->token = item->event.token = server->next_stream += 2;
+    item->stream->call = call;
+    tci_rpc_call_set_user(call, item->stream);
   }
   atomic_fetch_add(&server->loop.queued, 1);
   tci_queue_push(&server->loop.queue, &item->link);
@@ -86,12 +88,17 @@ static void on_call(void *ctx, tci_rpc_call *call) {
 /* A watcher's peer went away. Unary calls are answered into the void. */
 static void on_gone(void *ctx, tci_rpc_call *call) {
   tci_server *server = ctx;
-  uint64_t token = (uint64_t)(uintptr_t)tci_rpc_call_user(call);
-  if (!token) return;
+  const tci_stream *stream = tci_rpc_call_user(call);
+  if (!stream) return;
   tci_item *item = tci_item_new(TCI_ITEM_EVENT);
   item->event.kind = TCI_EVENT_UNWATCH;
-  item->event.token = token;
+  item->event.token = stream->token;
   tci_queue_push(&server->loop.queue, &item->link);
+}
+
+static void on_sent(void *ctx, tci_rpc_call *call, size_t pending_bytes) {
+  tci_server *server = ctx;
+  tci_loop_stream_sent(&server->loop, tci_rpc_call_user(call), pending_bytes);
 }
 
 /* ---- start and stop ---- */
@@ -184,7 +191,7 @@ tci_status tci_server_start(const tci_server_options *options, tci_server **out,
   tci_status status = start_engine(server, options, message, size);
   if (status.code == TCI_OK) {
     const tci_rpc_server_options listen = {options->listen, options->limits.message_bytes_max};
-    const tci_rpc_handler handler = {.ctx = server, .on_call = on_call, .on_gone = on_gone};
+    const tci_rpc_handler handler = {.ctx = server, .on_call = on_call, .on_gone = on_gone, .on_sent = on_sent};
     status = tci_rpc_server_open(server->rpc, &listen, &handler, &server->listener, message, size);
   }
   if (status.code == TCI_OK) status = start_work(server, options, message, size);

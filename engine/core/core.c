@@ -80,6 +80,14 @@ void tci_update_deinit(tci_update *update) {
   tci_vec_free(&update->notes);
 }
 
+void tci_update_begin(tci_core *core, tci_update *update) {
+  empty_garbage(core);
+  tci_arena_reset(&update->arena);
+  update->records.len = update->effects.len = update->notes.len = 0;
+  update->policy = (tci_policy_counts){0};
+  update->more = false;
+}
+
 void tci_discard(tci_core *core, void *ptr) {
   if (ptr) tci_vec_push(&core->garbage, ptr);
 }
@@ -284,11 +292,7 @@ static void close_records(tci_core *core) {
 }
 
 void tci_core_step(tci_core *core, const tci_event *event, tci_update *update) {
-  empty_garbage(core);
-  tci_arena_reset(&update->arena);
-  update->records.len = update->effects.len = update->notes.len = 0;
-  update->policy = (tci_policy_counts){0};
-  update->more = false;
+  tci_update_begin(core, update);
   core->update = update;
   core->now = event->now;
   core->order = core->now.wall_us == core->order_wall_us ? core->order + 1 : 0;
@@ -337,35 +341,39 @@ static tci_plan *record_plan(tci_core *core, const tci_record *record, const tci
   return plan;
 }
 
-static tci_status apply_record(tci_core *core, const tci_record *record, uint64_t after, uint64_t upto) {
-  tci_record_reader reader;
-  if (!tci_record_open(record->bytes, &reader)) return broken_record;
-  tci_plan *plan = record->plan_key ? record_plan(core, record, &reader) : NULL;
+tci_status tci_record_begin(tci_core *core, const tci_record *record, tci_record_reader *reader, tci_plan **out_plan) {
+  if (!tci_record_open(record->bytes, reader)) return broken_record;
+  tci_plan *plan = *out_plan = record->plan_key ? record_plan(core, record, reader) : NULL;
   if (record->plan_key && !plan) return (tci_status){TCI_DATA_LOSS, "a journal record belongs to no plan"};
-  uint64_t *sequence = plan ? &plan->sequence : &core->sequence;
-  if (*sequence + reader.changes != record->sequence)
+  if ((plan ? plan->sequence : core->sequence) + reader->changes != record->sequence)
     return (tci_status){TCI_DATA_LOSS, "the journal has a gap: a record is missing or out of order"};
   core->step_no++;
-  core->now.wall_us = reader.wall_us;
-  if (plan) plan->version = (int64_t)reader.version;
+  core->now.wall_us = reader->wall_us;
+  if (plan) plan->version = (int64_t)reader->version;
+  return TCI_STATUS_OK;
+}
+
+tci_status tci_record_apply(tci_core *core, tci_plan *plan, tci_record_reader *reader, uint64_t after, bool *more) {
   tci_change change;
-  int more;
-  while ((more = tci_record_next(&reader, &change)) > 0) {
-    int old_state =
-        plan && change.node && change.node <= plan->nodes.len ? node_state(plan->nodes.items[change.node - 1]) : -1;
-    ++*sequence;
-    const char *fault = tci_evolve(core, plan, &change, reader.wall_us);
-    if (fault) return (tci_status){TCI_DATA_LOSS, fault};
-    if (core->update && plan && *sequence > after && *sequence <= upto)
-      tci_watch_notify(core, plan, &change, old_state);
-  }
-  if (more < 0) return broken_record;
+  int next = tci_record_next(reader, &change);
+  if (next < 0) return broken_record;
+  *more = next > 0;
+  if (!*more) return TCI_STATUS_OK;
+  int old_state =
+      plan && change.node && change.node <= plan->nodes.len ? node_state(plan->nodes.items[change.node - 1]) : -1;
+  uint64_t sequence = ++*(plan ? &plan->sequence : &core->sequence);
+  const char *fault = tci_evolve(core, plan, &change, reader->wall_us);
+  if (fault) return (tci_status){TCI_DATA_LOSS, fault};
+  if (core->update && plan && sequence > after) tci_watch_notify(core, plan, &change, old_state);
   return TCI_STATUS_OK;
 }
 
 tci_status tci_core_load(tci_core *core, const tci_record *record) {
   core->loading = true;
-  tci_status status = apply_record(core, record, 0, 0);
+  tci_record_reader reader;
+  tci_plan *plan;
+  tci_status status = tci_record_begin(core, record, &reader, &plan);
+  for (bool more = true; status.code == TCI_OK && more;) status = tci_record_apply(core, plan, &reader, 0, &more);
   core->loading = false;
   empty_garbage(core);
   return status;
@@ -376,25 +384,6 @@ void tci_core_loaded(tci_core *core, uint64_t plan_key) {
   if (!plan) return;
   tci_list_left_over(core, plan);
   tci_plan_touch(core, plan);
-}
-
-tci_status tci_core_replay(tci_core *scratch, const tci_record *record, const tci_command *watch, uint64_t token,
-                           uint64_t upto, tci_update *update) {
-  empty_garbage(scratch);
-  tci_arena_reset(&update->arena);
-  update->records.len = update->effects.len = update->notes.len = 0;
-  scratch->update = update;
-  scratch->loading = true;
-  tci_record_reader reader;
-  tci_status status = broken_record;
-  if (tci_record_open(record->bytes, &reader)) {
-    tci_plan *plan = record_plan(scratch, record, &reader);
-    if (plan && tci_list_empty(&plan->watchers)) tci_watcher_add(scratch, plan, token, watch);
-    status = apply_record(scratch, record, watch->watch_plan.after_sequence, upto);
-  }
-  scratch->loading = false;
-  scratch->update = NULL;
-  return status;
 }
 
 /* ---- memory ---- */

@@ -62,11 +62,46 @@ bool tci_core_policy_state(const tci_core *core, tci_str name, bool *circuit_ope
 /* "plan_id:stage_index:attempt:secret" taken apart; false when it is not of that form. */
 bool tci_execution_id_parse(tci_str id, tci_str *plan_id, uint32_t *stage_index, uint32_t *attempt);
 
-/* The plan's sequence when stream `token` was opened: it gets every change above it. 0: there is no such stream. */
-uint64_t tci_core_watch_since(const tci_core *core, uint64_t token);
-/* Replays a plan's records into a fresh core for a watcher that was away: like tci_core_load, and leaves in `update` a
- * WATCH effect for every change after the command's after_sequence, up to `upto`, that its filter lets through. */
-TCI_MUST_USE tci_status tci_core_replay(tci_core *scratch, const tci_record *record, const tci_command *watch,
-                                        uint64_t token, uint64_t upto, tci_update *update);
+/* ---- streams ----
+ *
+ * A step tells a watcher at once, by WATCH effects, unless it cannot be told yet:
+ *
+ *     OWED    the nodes as they are (include_current), or nodes that changed while it was behind: tci_core_watch_more
+ *             tells them one by one, as they are then; what moves meanwhile is told at once, but for nodes of which
+ *             it has heard nothing yet
+ *     AWAY    it resumes: a step tells it nothing; a tci_replay reads the journal until it is level, then it joins
+ *
+ * All between steps. How much is told when is the shell's to say: it knows how fast the stream's reader is. */
+typedef enum { TCI_WATCH_NONE, TCI_WATCH_LIVE, TCI_WATCH_OWED, TCI_WATCH_AWAY } tci_watch_state;
+tci_watch_state tci_core_watch_state(const tci_core *core, uint64_t token); /* NONE: there is no such stream */
+const tci_plan *tci_core_watch_plan(const tci_core *core, uint64_t token);  /* NULL: there is no such stream */
+/* Everything up to this sequence was told; for AWAY: the replay begins behind it. */
+uint64_t tci_core_watch_told(const tci_core *core, uint64_t token);
+/* Leaves in `update` the WATCH effects of the next node owed, if any (one, and the completed event behind the last).
+ * *looks: nodes that may be looked at for it; lowered. Returns false when nothing is owed any more. */
+bool tci_core_watch_more(tci_core *core, uint64_t token, size_t *looks, tci_update *update);
+/* Enough waits for the stream: from now on a node that changes without moving is owed to it, and told once when there is room,
+ * not once a change. Nothing for those who are told changes only. */
+void tci_core_watch_behind(tci_core *core, uint64_t token, bool behind);
+/* LIVE to AWAY: it was told everything up to `after`, and nothing behind it. */
+void tci_core_watch_leave(tci_core *core, uint64_t token, uint64_t after);
+/* AWAY to LIVE: it was told all there is. */
+void tci_core_watch_join(tci_core *core, uint64_t token);
+void tci_core_unwatch(tci_core *core, uint64_t token); /* no such stream: fine */
+/* Takes everything large out of the event's node, which is copied into `arena`: for one that is over a limit. */
+void tci_watch_event_strip(tci_watch_event *event, tci_arena *arena);
+
+/* A plan's journal, read again in pieces for one watcher: a model of its own that grows as far as it has come. */
+typedef struct tci_replay tci_replay;
+/* For stream `token`, which is AWAY: tells what came behind `after`. */
+tci_replay *tci_replay_new(const tci_core *core, uint64_t token, uint64_t after);
+void tci_replay_free(tci_replay *replay); /* NULL is fine */
+/* Takes the plan's next record (a copy), when the one before is used up. DATA_LOSS as for tci_core_load. */
+TCI_MUST_USE tci_status tci_replay_feed(tci_replay *replay, const tci_record *record);
+/* Applies changes of the record, at most *changes (lowered), until one leaves WATCH effects in `update` (reset first) or the
+ * record is used up. */
+TCI_MUST_USE tci_status tci_replay_more(tci_replay *replay, size_t *changes, tci_update *update);
+bool tci_replay_is_used_up(const tci_replay *replay);   /* it wants the record behind tci_replay_sequence */
+uint64_t tci_replay_sequence(const tci_replay *replay); /* of the last change applied */
 
 #endif

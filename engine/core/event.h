@@ -148,7 +148,8 @@ typedef struct {
       tci_filter filter;
       bool include_current;    /* first the matching nodes as they are */
       bool include_progress;   /* attempt and progress changes too */
-      uint64_t after_sequence; /* 0: from now on */
+      bool omit_unchanged;     /* tell of a node only what changed; see tci_watch_event */
+      uint64_t after_sequence; /* 0: from now on; else include_current is not looked at */
     } watch_plan;
     struct {
       tci_str runner_id, runner_type, address;

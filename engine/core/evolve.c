@@ -135,6 +135,7 @@ bool tci_plan_free(tci_core *core, tci_plan *plan, size_t *most) {
 
 static const char *plan_state(tci_plan *plan, const tci_change *c) {
   plan->state = (tci_plan_state)c->state;
+  if (plan->state == TCI_PLAN_SETTLED) plan->settled_sequence = plan->sequence;
   plan->outcome = (tci_outcome)c->outcome;
   return NULL;
 }
@@ -150,6 +151,7 @@ static void node_init(tci_core *core, tci_plan *plan, tci_node *node, tci_node_k
   node->plan = plan;
   node->id = tci_str_copy(&plan->arena, c->id);
   node->created_us = wall_us;
+  node->created_sequence = plan->sequence;
   tci_vec_push(&plan->nodes, node);
   tci_map_put(kind == TCI_NODE_CHECK ? &plan->checks : &plan->stages, node->id, node);
   plan->open_nodes++;

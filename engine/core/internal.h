@@ -4,6 +4,7 @@
  *     write.c     WriteNodes                  attempt.c  one try, to its end    dispatch.c  queues, candidates
  *     complete.c  results and completions     runner.c   registrations          watch.c     streams
  *     query.c     reads                       policy.c   built-in defaults      invariant.c what must hold
+ *     replay.c    a journal read again
  *     ask.c       who decides, and circuits   admission.c keys                  explain.c  why, in words
  *     decision.c  the record of a decision    request.c  sizes of RunRequests
  */
@@ -66,14 +67,34 @@ typedef struct tci_pool {
   tci_attachment attached;
 } tci_pool;
 
+/* What a watcher wants to hear. */
+typedef struct {
+  tci_filter filter;
+  bool include_progress;
+  bool changes_only; /* of a node only what changed */
+} tci_watch_wish;
+
+/* A node that changed without moving while its watcher was behind: shown as it is when there is room. */
+typedef struct {
+  tci_link link;     /* in watcher->owed, by sequence */
+  uint32_t index;    /* of the node */
+  uint64_t sequence; /* of the first change that was not told */
+} tci_owed;
+
 struct tci_watcher {
   tci_link link; /* in plan->watchers */
   tci_plan *plan;
   uint64_t token;
-  uint64_t since; /* the plan's sequence when it was opened */
   tci_arena arena;
-  tci_filter filter; /* in the arena */
-  bool include_progress;
+  tci_watch_wish wish; /* in the arena */
+  bool away;           /* is told nothing: the journal is read for it */
+  uint64_t after;      /* away: it was told everything up to here */
+  bool current;        /* include_current, under way: */
+  size_t cursor;       /* the first node not looked at yet */
+  size_t found;        /* index + 1 of one before it that is to be told next; 0: none */
+  bool behind;         /* what waits for it is enough: nodes that change without moving are owed */
+  tci_link owed;
+  tci_map owed_by_node; /* 4 bytes of index -> tci_owed */
 };
 
 /* Nodes from which something follows; drained by tci_react, over several steps when it is very much. */
@@ -144,7 +165,12 @@ struct tci_core {
 /* ---- core.c ---- */
 /* Applies a change to the model, writes it to the plan's record, tells watchers. `plan` NULL: plan 0. Fills version. */
 void tci_emit(tci_core *core, tci_plan *plan, tci_change *change);
-void tci_discard(tci_core *core, void *ptr);          /* freed when the update is over */
+void tci_discard(tci_core *core, void *ptr);               /* freed when the update is over */
+void tci_update_begin(tci_core *core, tci_update *update); /* nothing in it; what the last one pointed to is freed */
+/* The journal, applied: a record is opened (its plan is made when it creates one), then its changes are applied one by one. */
+tci_status tci_record_begin(tci_core *core, const tci_record *record, tci_record_reader *reader, tci_plan **out_plan);
+/* Applies the next change and tells watchers if it is above `after` and there is an update. *more: false at the end. */
+tci_status tci_record_apply(tci_core *core, tci_plan *plan, tci_record_reader *reader, uint64_t after, bool *more);
 void tci_plan_unidle(tci_core *core, tci_plan *plan); /* off the idle list, where it is */
 void tci_plan_touch(tci_core *core, tci_plan *plan);  /* it goes to the end of the idle list, or off it */
 tci_effect *tci_effect_add(tci_core *core, tci_effect_kind kind);
@@ -294,7 +320,8 @@ void tci_on_list_executions(tci_core *core, const tci_event *event);
 void tci_on_watch_plan(tci_core *core, const tci_event *event);
 void tci_on_unwatch(tci_core *core, const tci_event *event);
 void tci_watch_notify(tci_core *core, tci_plan *plan, const tci_change *change, int old_state);
-tci_watcher *tci_watcher_add(tci_core *core, tci_plan *plan, uint64_t token, const tci_command *command);
+tci_watcher *tci_watcher_add(tci_core *core, tci_plan *plan, uint64_t token, const tci_watch_wish *wish);
+tci_watch_wish tci_watch_wish_copy(tci_arena *arena, const tci_watch_wish *wish);
 void tci_watcher_free(tci_core *core, tci_watcher *watcher);
 void tci_filter_sort(tci_filter *filter); /* needed once, before it is asked */
 bool tci_filter_check(const tci_filter *filter, const tci_check *check);

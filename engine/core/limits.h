@@ -33,7 +33,12 @@
   X(plans_in_memory_bytes_max, 67108864, "what those plans take, about; one is kept in any case")                     \
   X(runners_max, 10000, "registered runners")                                                                         \
   X(watchers_max, 10000, "open WatchWorkPlan streams")                                                                \
+  X(watch_event_bytes_max, 4194304, "an event of a watch; a larger node comes without its large fields")              \
   X(watch_buffer_bytes_max, 4194304, "events that wait for one slow watcher")                                         \
+  X(watch_total_bytes_max, 134217728, "events that wait for all watchers; beyond it the slowest are ended")           \
+  X(watch_turn_bytes_max, 1048576, "events encoded in one turn for watchers that start or resume")                    \
+  X(watch_turn_changes_max, 8192, "changes and nodes looked at in one turn for watchers that start or resume")        \
+  X(watch_resumes_max, 4, "watchers that read the journal at once; more wait for their turn")                         \
   X(queue_requests_max, 10000, "requests that wait for the engine")                                                   \
   X(turn_events_max, 256, "events taken in one turn")                                                                 \
   X(turn_timers_max, 256, "timers fired in one step")                                                                 \

@@ -55,7 +55,8 @@ struct tci_node {
   tci_str id;
   int64_t created_us, updated_us; /* wall */
   int64_t version;
-  uint64_t touched_step; /* the step that last raised the version */
+  uint64_t created_sequence; /* rebuilt: of the change that made it */
+  uint64_t touched_step;     /* the step that last raised the version */
   tci_outcome outcome;
   tci_reason reason;
   tci_group group;
@@ -172,7 +173,8 @@ struct tci_plan {
   int64_t created_us, updated_us; /* wall */
   int64_t version;
   uint64_t touched_step;
-  uint64_t sequence; /* of the last change */
+  uint64_t sequence;         /* of the last change */
+  uint64_t settled_sequence; /* rebuilt: of the change that settled it last */
   tci_plan_state state;
   tci_outcome outcome;       /* when settled */
   tci_pairs metadata;        /* in the arena */

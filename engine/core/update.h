@@ -76,13 +76,32 @@ typedef struct {
   size_t explanations_len;
 } tci_reply;
 
-/* One watch event. The node is a copy made at the moment of the change (arrays in the update's arena). */
+/* What a watch event leaves out of its node: because it did not change, or because of its size. */
+typedef enum {
+  TCI_OMITTED_KIND = 1 << 0,
+  TCI_OMITTED_OPTIONS = 1 << 1,
+  TCI_OMITTED_ARGS = 1 << 2,
+  TCI_OMITTED_DEPENDENCIES = 1 << 3,
+  TCI_OMITTED_ASSIGNMENTS = 1 << 4,
+  TCI_OMITTED_RESULTS = 1 << 5,          /* those that are there replace those with the same id */
+  TCI_OMITTED_ATTEMPTS = 1 << 6,         /* those that are there replace those with the same index */
+  TCI_OMITTED_ATTEMPT_DETAILS = 1 << 7,  /* of the attempts that are there */
+  TCI_OMITTED_ATTEMPT_PROGRESS = 1 << 8, /* of the attempts that are there: what is there is to be appended */
+} tci_omitted;
+
+/* One watch event. The node is a copy made at the moment of the change (arrays in the update's arena); watchers who are told
+ * the same share it: effects with the same node, old_state and omitted are equal but for sequence and more.
+ *
+ * Whoever resumes after `sequence` loses nothing. For a watcher that is owed nothing it is the change's own; else it is that
+ * of the last change before all it is owed, so that it may stand still, but never falls. */
 typedef struct {
   uint64_t sequence;
   int64_t at_us;          /* wall */
   const tci_check *check; /* one of check, stage, or neither: the plan is complete */
   const tci_stage *stage;
   int old_state, new_state;
+  unsigned omitted; /* tci_omitted: what is left out of check or stage */
+  bool more;        /* include_current: there are nodes still to be told of for the first time */
   int checks_completed, stages_completed;
   bool has_failures;
 } tci_watch_event;

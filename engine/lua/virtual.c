@@ -75,8 +75,9 @@ static void on_cancel(void *ctx, tci_str execution_id) {
   record(ctx, (output){.kind = CANCEL, .execution_id = execution_id});
 }
 
-static void on_watch(void *ctx, uint64_t token, uint64_t sequence, tci_str message) {
+static bool on_watch(void *ctx, uint64_t token, uint64_t sequence, tci_str message) {
   record(ctx, (output){.kind = WATCH, .token = token, .sequence = sequence, .bytes = message});
+  return true;
 }
 
 static void on_watch_end(void *ctx, uint64_t token, tci_status status) {

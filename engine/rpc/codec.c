@@ -129,6 +129,7 @@ static tci_status watch_read(tci_codec_reader *r, const Tci__Wire__V1__WatchWork
   out->watch_plan.after_sequence = m->after_sequence;
   out->watch_plan.include_current = m->include_current;
   out->watch_plan.include_progress = m->include_progress;
+  out->watch_plan.omit_unchanged = m->omit_unchanged;
   filter->include_checks = m->include_checks;
   filter->include_stages = m->include_stages;
   TCI_TRY(tci_codec_read_ids(r, m->n_check_id_filter, m->check_id_filter, &filter->check_ids));

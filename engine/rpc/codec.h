@@ -61,8 +61,9 @@ typedef struct {
 
 /* Appends the response message of an OK reply. `facts` is used by SERVER_INFO and POLICIES only. */
 void tci_codec_reply(const tci_reply *reply, const tci_server_facts *facts, tci_buf *out);
-/* Appends a WorkPlanEvent. */
+/* Appends a WorkPlanEvent but for what differs from watcher to watcher, and that. Together they are the message. */
 void tci_codec_watch_event(const tci_watch_event *event, tci_buf *out);
+void tci_codec_watch_place(uint64_t sequence, bool more, tci_buf *out);
 
 /* Appends the RunRequest (SYNC) or RunAsyncRequest (ASYNC) of an attempt; callback_address: where the runner reports. */
 void tci_codec_run_request(const tci_attempt *attempt, tci_str callback_address, tci_buf *out);

@@ -138,6 +138,37 @@ void tci_codec_reply(const tci_reply *reply, const tci_server_facts *facts, tci_
 
 /* ---- watch ---- */
 
+static size_t omitted_fields(tci_arena *arena, unsigned omitted, char ***out) {
+  static const struct {
+    tci_omitted bit;
+    const char *name;
+  } names[] = {
+      {TCI_OMITTED_KIND, "kind"},
+      {TCI_OMITTED_OPTIONS, "options"},
+      {TCI_OMITTED_ARGS, "args"},
+      {TCI_OMITTED_DEPENDENCIES, "dependencies"},
+      {TCI_OMITTED_ASSIGNMENTS, "assignments"},
+      {TCI_OMITTED_RESULTS, "results"},
+      {TCI_OMITTED_ATTEMPTS, "attempts"},
+      {TCI_OMITTED_ATTEMPT_DETAILS, "attempts.details"},
+      {TCI_OMITTED_ATTEMPT_PROGRESS, "attempts.progress"},
+  };
+  enum { NAMES = sizeof names / sizeof *names };
+  size_t len = 0;
+  *out = tci_arena_array(arena, char *, NAMES);
+  for (size_t i = 0; i < NAMES; i++)
+    if (omitted & names[i].bit) (*out)[len++] = (char *)names[i].name; /* packing only reads it */
+  return len;
+}
+
+void tci_codec_watch_place(uint64_t sequence, bool more, tci_buf *out) {
+  /* Fields of a message may come in any order, so what is encoded once for many watchers can come first. */
+  Tci__Wire__V1__WorkPlanEvent m = TCI__WIRE__V1__WORK_PLAN_EVENT__INIT;
+  m.sequence = sequence;
+  m.more_current = more;
+  pack(&m.base, out);
+}
+
 void tci_codec_watch_event(const tci_watch_event *event, tci_buf *out) {
   tci_arena arena = {0};
   Tci__Wire__V1__WorkPlanEvent m = TCI__WIRE__V1__WORK_PLAN_EVENT__INIT;
@@ -145,12 +176,12 @@ void tci_codec_watch_event(const tci_watch_event *event, tci_buf *out) {
   Tci__Wire__V1__StageEvent stage = TCI__WIRE__V1__STAGE_EVENT__INIT;
   Tci__Wire__V1__WorkPlanCompletedEvent completed = TCI__WIRE__V1__WORK_PLAN_COMPLETED_EVENT__INIT;
   m.timestamp = tci_codec_time(&arena, event->at_us);
-  m.sequence = event->sequence;
   if (event->check) {
     check.check_id = tci_codec_text(&arena, event->check->node.id);
     check.old_state = (Tci__Wire__V1__CheckState)event->old_state;
     check.new_state = (Tci__Wire__V1__CheckState)event->new_state;
     check.check = tci_codec_check(&arena, event->check);
+    check.check->n_omitted_fields = omitted_fields(&arena, event->omitted, &check.check->omitted_fields);
     m.event_case = TCI__WIRE__V1__WORK_PLAN_EVENT__EVENT_CHECK_EVENT;
     m.check_event = &check;
   } else if (event->stage) {
@@ -158,6 +189,7 @@ void tci_codec_watch_event(const tci_watch_event *event, tci_buf *out) {
     stage.old_state = (Tci__Wire__V1__StageState)event->old_state;
     stage.new_state = (Tci__Wire__V1__StageState)event->new_state;
     stage.stage = tci_codec_stage(&arena, event->stage);
+    stage.stage->n_omitted_fields = omitted_fields(&arena, event->omitted, &stage.stage->omitted_fields);
     m.event_case = TCI__WIRE__V1__WORK_PLAN_EVENT__EVENT_STAGE_EVENT;
     m.stage_event = &stage;
   } else {

@@ -46,7 +46,9 @@ const char *const tci_sql_texts[TCI_SQL_LEN] = {
     [TCI_SQL_FIND] = "SELECT key, settled, id, checksum FROM plan WHERE id = ?1",
     [TCI_SQL_MAX_KEY] = "SELECT ifnull(max(key), 0) FROM plan",
     [TCI_SQL_PLAN] = "SELECT key, settled, id, checksum FROM plan WHERE key = ?1",
-    [TCI_SQL_RECORDS] = "SELECT sequence, settled, bytes, checksum FROM journal WHERE plan_key = ?1 ORDER BY sequence",
+    [TCI_SQL_RECORDS] =
+        "SELECT sequence, settled, bytes, checksum FROM journal WHERE plan_key = ?1 AND sequence > ?2 "
+        "ORDER BY sequence",
     [TCI_SQL_PLANS] = "SELECT key, settled, id, checksum FROM plan ORDER BY key",
 };
 
@@ -117,6 +119,17 @@ tci_status tci_store_load(tci_store *store, uint64_t plan_key, tci_store_visitor
   tci_status status = load_plan(store, plan_key, visit, ctx);
   sqlite3_reset(store->statements[TCI_SQL_RECORDS]);
   sqlite3_reset(store->statements[TCI_SQL_PLAN]);
+  return status;
+}
+
+tci_status tci_store_load_after(tci_store *store, uint64_t plan_key, uint64_t after, tci_store_visitor visit,
+                                void *ctx) {
+  if (after == 0) return tci_store_load(store, plan_key, visit, ctx);
+  if (store->lost) return still_lost(store);
+  tci_store_record record = {.plan_key = plan_key, .sequence = after};
+  bool settled;
+  tci_status status = load_records(store, &record, &settled, visit, ctx);
+  sqlite3_reset(store->statements[TCI_SQL_RECORDS]);
   return status;
 }
 
@@ -334,11 +347,12 @@ static tci_status load_plan(tci_store *store, uint64_t plan_key, tci_store_visit
                          (unsigned long long)plan_key, fault);
 }
 
-/* Visits all records; `record` is the last one then, its bytes.ptr NULL when there was none. */
+/* Visits all records behind record->sequence; `record` is the last one then, its bytes.ptr NULL when there was none. */
 static tci_status load_records(tci_store *store, tci_store_record *record, bool *settled, tci_store_visitor visit,
                                void *ctx) {
   sqlite3_stmt *rows = store->statements[TCI_SQL_RECORDS];
   int rc = sqlite3_bind_int64(rows, 1, (sqlite3_int64)record->plan_key);
+  if (rc == SQLITE_OK) rc = sqlite3_bind_int64(rows, 2, (sqlite3_int64)record->sequence);
   while (rc == SQLITE_OK && (rc = sqlite3_step(rows)) == SQLITE_ROW) {
     record->sequence = (uint64_t)sqlite3_column_int64(rows, 0);
     record->settled = *settled = sqlite3_column_int(rows, 1) != 0;

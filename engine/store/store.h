@@ -46,6 +46,9 @@ TCI_MUST_USE tci_status tci_store_find(tci_store *store, tci_str plan_id, uint64
 TCI_MUST_USE tci_status tci_store_max_key(tci_store *store, uint64_t *out_key);
 /* Every record of one plan (0: the runners), in order of sequence; the first one carries plan_id. */
 TCI_MUST_USE tci_status tci_store_load(tci_store *store, uint64_t plan_key, tci_store_visitor visit, void *ctx);
+/* The same from the record behind sequence `after` on, for who reads a plan in pieces: stop when it is enough. */
+TCI_MUST_USE tci_status tci_store_load_after(tci_store *store, uint64_t plan_key, uint64_t after,
+                                             tci_store_visitor visit, void *ctx);
 /* Keys of all plans that are not settled, ascending, into a heap array (free it). */
 TCI_MUST_USE tci_status tci_store_open_plans(tci_store *store, uint64_t **out_keys, size_t *out_len);
 

@@ -53,8 +53,9 @@ static void on_dispatch(void *ctx, tci_str execution_id, tci_mode mode, tci_str 
 }
 
 static void on_cancel(void *ctx, tci_str execution_id) { (void)ctx, (void)execution_id; }
-static void on_watch(void *ctx, uint64_t token, uint64_t sequence, tci_str message) {
+static bool on_watch(void *ctx, uint64_t token, uint64_t sequence, tci_str message) {
   (void)ctx, (void)token, (void)sequence, (void)message;
+  return true;
 }
 static void on_watch_end(void *ctx, uint64_t token, tci_status status) { (void)ctx, (void)token, (void)status; }
 

@@ -125,6 +125,11 @@ def struct(**values):
     return out
 
 
+def added_field(number, value):
+    """A number in a field that was added to the contract, as bytes: for what the contract alone cannot ask for."""
+    return _varint(number << 3) + _varint(value)
+
+
 def unknown_field(number=900, payload=b"from a newer client"):
     """Bytes to append to any message."""
     return _framed(number, payload)
@@ -171,6 +176,10 @@ class Server:
     def watch(self, plan, **fields):
         fields = {"include_checks": True, "include_stages": True, **fields}
         return Watch(self, _messages["WatchWorkPlanRequest"](work_plan_id=plan, **fields))
+
+    def memory_peak_mb(self):
+        with open(f"/proc/{self.process.pid}/status") as status:
+            return next(int(line.split()[1]) for line in status if line.startswith("VmHWM")) // 1024
 
     def stop(self):
         if self.process.poll() is None:

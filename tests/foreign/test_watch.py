@@ -1,9 +1,19 @@
 """WatchWorkPlan for a client that knows the contract only."""
+import os
 import unittest
 
 import grpc
 
 import foreign as f
+
+
+def added(event, number):
+    """What an event says in a field that its reader does not know."""
+    return next((field.data for field in event.UnknownFields() if field.field_number == number), 0)
+
+
+AFTER_SEQUENCE = SEQUENCE = 100
+INCLUDE_CURRENT = MORE_CURRENT = 101
 
 
 class Watching(unittest.TestCase):
@@ -81,6 +91,77 @@ class Watching(unittest.TestCase):
         self.assertEqual(1, end.events[-1].completed_event.stages_completed)
         self.assertFalse(end.events[-1].completed_event.has_failures)
         self.assertIsNone(end.error)
+
+    def open(self, fields=b"", **known):
+        """The bare stream of a watch, read by nobody yet, with fields of our own."""
+        known = {"include_checks": True, "include_stages": True, **known}
+        request = f.WatchWorkPlanRequest(work_plan_id=self.plan, **known).SerializeToString() + fields
+        stub = self.server.channel.unary_stream(f.ORCHESTRATOR + "WatchWorkPlan",
+                                                response_deserializer=f.WorkPlanEvent.FromString)
+        stream = stub(request)
+        self.addCleanup(stream.cancel)
+        stream.initial_metadata()
+        return stream
+
+    def test_nodes_come_whole_at_every_change(self):
+        watch = self.watch()
+        self.server.write(self.plan, checks=[f.CheckWrite(id="c", state=f.CHECK_STATE_PLANNED,
+                                                          options=f.struct(kept="yes"))])
+        for i in range(20):
+            self.server.write(self.plan, checks=[f.CheckWrite(id="c", result=f.CheckResultWrite(
+                owner_type="me", owner_id=str(i), data=f.struct(n=i), finalize=i == 19))])
+        self.server.write(self.plan, checks=[f.CheckWrite(id="c", state=f.CHECK_STATE_FINAL)])
+        watch.until_check("c", f.CHECK_STATE_FINAL)
+        checks = [event.check_event.check for event in watch.events if event.check_event.check_id == "c"]
+        self.assertEqual(20, len(checks[-1].results))
+        for check in checks:
+            self.assertEqual("yes", check.options["kept"])
+            self.assertEqual([str(i) for i in range(len(check.results))], [r.owner_id for r in check.results])
+
+    def test_a_reader_that_pauses_is_told_of_every_move_and_holds_no_memory(self):
+        stream = self.open()
+        self.server.write(self.plan, checks=[f.CheckWrite(id="c", state=f.CHECK_STATE_PLANNED)])
+        for i in range(150):  # the check grows to 3 MB: whole, each time, 220 MB wait
+            self.server.write(self.plan, checks=[
+                f.CheckWrite(id="c", result=f.CheckResultWrite(owner_type="me", owner_id=str(i),
+                                                               data=f.struct(n="x" * 20000))),
+                f.CheckWrite(id=f"m{i // 10}", state=f.CHECK_STATE_FINAL if i % 10 == 9 else f.CHECK_STATE_PLANNING)])
+        moves, last = {}, None
+        for event in stream:
+            part = event.check_event
+            if part.check_id == "c":
+                last = part.check
+            elif part.old_state != part.new_state:
+                moves.setdefault(part.check_id, []).append(part.new_state)
+            if last and len(last.results) == 150 and len(moves) == 15:
+                break
+        for states in moves.values():
+            self.assertEqual(f.CHECK_STATE_FINAL, states[-1])
+        if not os.environ.get("TURBOCI_SANITIZED"):
+            self.assertLess(self.server.memory_peak_mb(), 300)
+
+    def test_a_view_of_the_plan_that_was_cut_goes_on_where_any_of_its_events_says(self):
+        self.server.write(self.plan, checks=[f.CheckWrite(id=f"c{i}", state=f.CHECK_STATE_PLANNED) for i in range(5)])
+        events = []
+        for event in self.open(f.added_field(INCLUDE_CURRENT, 1)):
+            events.append(event)
+            if not added(event, MORE_CURRENT):
+                break
+        self.assertEqual([f"c{i}" for i in range(5)], [event.check_event.check_id for event in events])
+        for cut in range(1, 5):
+            wanted = {f"c{i}" for i in range(cut, 5)}
+            for event in self.open(f.added_field(AFTER_SEQUENCE, added(events[cut - 1], SEQUENCE))):
+                wanted.discard(event.check_event.check_id)
+                if not wanted:
+                    break
+
+    def test_many_who_start_and_read_nothing_hold_no_memory(self):
+        for i in range(20):
+            self.server.write(self.plan, checks=[f.CheckWrite(id=f"c{i}", options=f.struct(d="z" * 900000))])
+        streams = [self.open(f.added_field(INCLUDE_CURRENT, 1)) for _ in range(100)]
+        self.assertEqual(20, sum(1 for _, event in zip(range(20), streams[7]) if event.check_event.check_id))
+        if not os.environ.get("TURBOCI_SANITIZED"):
+            self.assertLess(self.server.memory_peak_mb(), 300)
 
     def test_a_watcher_that_leaves_disturbs_nobody(self):
         first, second = self.watch(), self.watch()

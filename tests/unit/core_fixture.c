@@ -310,24 +310,27 @@ static void keep_records(fx *f) {
       if ((f->update.records.items[i].plan_key != 0) == round) load(f->shadow, &f->update.records.items[i]);
 }
 
+static void tell_watch(fx *f, const tci_effect *e) {
+  tci_buf *out = &f->streams[e->token % FX_STREAMS];
+  const tci_watch_event *w = &e->watch;
+  put(out, "%llu%s:", (unsigned long long)w->sequence, w->more ? "+" : "");
+  if (w->check)
+    put(out, "@%.*s %s>%s ", TCI_STR_ARG(w->check->node.id), tci_check_state_name(w->old_state),
+        tci_check_state_name(w->new_state));
+  else if (w->stage)
+    put(out, "%.*s %s>%s ", TCI_STR_ARG(w->stage->node.id), tci_stage_state_name(w->old_state),
+        tci_stage_state_name(w->new_state));
+  else
+    put(out, "completed %d+%d%s ", w->checks_completed, w->stages_completed, w->has_failures ? " failed" : "");
+}
+
 static void tell(fx *f) {
   for (size_t i = 0; i < f->update.effects.len; i++) {
     const tci_effect *e = &f->update.effects.items[i];
     if (e->kind == TCI_EFFECT_DISPATCH)
       put(&f->told, "%.*s->%.*s ", TCI_STR_ARG(e->attempt->stage->node.id), TCI_STR_ARG(e->attempt->runner_id));
     if (e->kind == TCI_EFFECT_CANCEL) put(&f->told, "cancel:%.*s ", TCI_STR_ARG(e->attempt->stage->node.id));
-    if (e->kind != TCI_EFFECT_WATCH) continue;
-    tci_buf *out = &f->streams[e->token % FX_STREAMS];
-    const tci_watch_event *w = &e->watch;
-    put(out, "%llu:", (unsigned long long)w->sequence);
-    if (w->check)
-      put(out, "@%.*s %s>%s ", TCI_STR_ARG(w->check->node.id), tci_check_state_name(w->old_state),
-          tci_check_state_name(w->new_state));
-    else if (w->stage)
-      put(out, "%.*s %s>%s ", TCI_STR_ARG(w->stage->node.id), tci_stage_state_name(w->old_state),
-          tci_stage_state_name(w->new_state));
-    else
-      put(out, "completed %d+%d%s ", w->checks_completed, w->stages_completed, w->has_failures ? " failed" : "");
+    if (e->kind == TCI_EFFECT_WATCH) tell_watch(f, e);
   }
 }
 
@@ -732,7 +735,18 @@ void fx_watch(fx *f, uint64_t token, const char *words) {
   event.command.watch_plan.filter.include_stages = strstr(words, "stages") != NULL;
   event.command.watch_plan.include_current = strstr(words, "current") != NULL;
   event.command.watch_plan.include_progress = strstr(words, "progress") != NULL;
+  event.command.watch_plan.omit_unchanged = strstr(words, "changes") != NULL;
   fx_step(f, &event);
+}
+
+bool fx_watch_more(fx *f, uint64_t token, size_t looks) {
+  bool more = tci_core_watch_more(f->core, token, &looks, &f->update);
+  for (size_t i = 0; i < f->update.effects.len; i++) tell_watch(f, &f->update.effects.items[i]);
+  return more;
+}
+
+void fx_watch_all(fx *f, uint64_t token) {
+  while (fx_watch_more(f, token, 100)) continue;
 }
 
 void fx_answers(fx *f, const char *stage, const char *completion) {

@@ -94,7 +94,9 @@ void fx_refuses_command(fx *f, tci_code code, const char *part, tci_command comm
 const tci_reply *fx_register(fx *f, const char *id, const char *type, const char *modes, int64_t max, int64_t ttl_ms);
 void fx_unregister(fx *f, const char *id);
 tci_command fx_register_command(const char *id, const char *type, const char *modes, int64_t max, int64_t ttl_ms);
-void fx_watch(fx *f, uint64_t token, const char *words); /* checks stages current progress */
+void fx_watch(fx *f, uint64_t token, const char *words); /* checks stages current progress changes */
+bool fx_watch_more(fx *f, uint64_t token, size_t looks); /* one piece of what is owed; false: that was all */
+void fx_watch_all(fx *f, uint64_t token);
 /* What the runner of the stage's latest attempt does: */
 void fx_answers(fx *f, const char *stage, const char *completion); /* to Run */
 void fx_rpc_fails(fx *f, const char *stage, tci_code code, const char *message);

@@ -81,13 +81,14 @@ static void on_cancel(void *ctx, tci_str id) {
   tell(ctx, "cancel ");
 }
 
-static void on_watch(void *ctx, uint64_t token, uint64_t sequence, tci_str message) {
+static bool on_watch(void *ctx, uint64_t token, uint64_t sequence, tci_str message) {
   world *w = ctx;
   is_committed(w);
   char head[60];
   int n = snprintf(head, sizeof head, "\n%llu %zu ", (unsigned long long)sequence, message.len);
   tci_buf_add(&w->streams[token], (tci_str){head, (size_t)n});
   tci_buf_add(&w->streams[token], message);
+  return true;
 }
 
 static void on_watch_end(void *ctx, uint64_t token, tci_status status) {

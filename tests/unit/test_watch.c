@@ -89,11 +89,13 @@ static void it_may_start_with_what_is(void **state) {
   fx_create(f);
   fx_write(f, "@a; s state=FINAL");
   fx_watch(f, 1, "checks stages current");
-  fx_stream(f, 1, "4:@a UNKNOWN>PLANNING 4:s UNKNOWN>FINAL ");
+  fx_watch_all(f, 1);
+  fx_stream(f, 1, "2+:@a UNKNOWN>PLANNING 4:s UNKNOWN>FINAL ");
   fx_write(f, "@a state=FINAL result=me:1 failure=no");
   fx_stream(f, 1, "6:@a PLANNING>FINAL 7:completed 1+1 failed ");
   fx_watch(f, 2, "checks current");
-  fx_stream(f, 2, "7:@a UNKNOWN>FINAL 7:completed 1+1 failed ");
+  fx_watch_all(f, 2);
+  fx_stream(f, 2, "6:@a UNKNOWN>FINAL 7:completed 1+1 failed ");
 }
 
 static void completed_is_told_once_per_settling(void **state) {
@@ -128,8 +130,8 @@ static void streams_end_quietly_and_are_counted(void **state) {
   fx_write(f, "@a");
   fx_stream(f, 1, "");
   fx_watch(f, 2, "checks");
-  assert_int_equal(tci_core_watch_since(f->core, 2), 2);
-  assert_int_equal(tci_core_watch_since(f->core, 1), 0);
+  assert_int_equal(tci_core_watch_state(f->core, 2), TCI_WATCH_LIVE);
+  assert_int_equal(tci_core_watch_state(f->core, 1), TCI_WATCH_NONE);
 }
 
 static void what_cannot_be_watched_is_refused(void **state) {
@@ -171,20 +173,36 @@ static void collect_live(fx *f, bool quiet, void *ctx) {
   add_text(&((live_stream *)ctx)->live, &f->update);
 }
 
-/* The journal's records through tci_core_replay, from `after` on. */
-static void replay(fx *f, tci_command watch, uint64_t after, tci_buf *out) {
-  tci_core *scratch = tci_core_new(&f->limits, f->policies);
-  tci_update update = {0};
+static tci_record journal_record(const fx *f, size_t i) {
+  const fx_stored *s = &f->journal.items[i];
+  return (tci_record){s->plan_key, s->sequence, {s->bytes, s->bytes_len}, {s->plan_id, s->plan_id_len}, s->settled};
+}
+
+/* Opens stream 9, which was away since `after`. */
+static void return_after(fx *f, tci_command watch, uint64_t after) {
   watch.watch_plan.after_sequence = after;
+  fx_step(f, &(tci_event){.kind = TCI_EVENT_COMMAND, .token = 9, .command = watch});
+}
+
+/* What it missed, a few changes at a time; then it is live. */
+static void catch_up(fx *f, tci_buf *out) {
+  if (tci_core_watch_state(f->core, 9) == TCI_WATCH_LIVE) return;
+  tci_update update = {0};
+  tci_replay *replay = tci_replay_new(f->core, 9, tci_core_watch_told(f->core, 9));
   for (size_t i = 0; i < f->journal.len; i++) {
-    const fx_stored *s = &f->journal.items[i];
-    if (s->plan_key == 0) continue;
-    tci_record record = {s->plan_key, s->sequence, {s->bytes, s->bytes_len}, {s->plan_id, s->plan_id_len}, s->settled};
-    assert_int_equal(tci_core_replay(scratch, &record, &watch, 9, fx_plan(f)->sequence, &update).code, TCI_OK);
-    add_text(out, &update);
+    tci_record record = journal_record(f, i);
+    if (record.plan_key == 0) continue;
+    assert_int_equal(tci_replay_feed(replay, &record).code, TCI_OK);
+    while (!tci_replay_is_used_up(replay)) {
+      size_t changes = 2;
+      assert_int_equal(tci_replay_more(replay, &changes, &update).code, TCI_OK);
+      add_text(out, &update);
+    }
+    assert_int_equal(tci_replay_sequence(replay), record.sequence);
   }
-  tci_core_free(scratch);
+  tci_replay_free(replay);
   tci_update_deinit(&update);
+  tci_core_watch_join(f->core, 9);
 }
 
 /* The text from the first event after this sequence. */
@@ -221,37 +239,244 @@ static void a_replay_tells_what_the_live_stream_told_from_anywhere(void **state)
   assert_true(s.live.len > 2000);
   for (uint64_t after = 1; after < fx_plan(f)->sequence; after++) {
     tci_buf again = {0};
-    replay(f, s.watch, after, &again);
+    return_after(f, s.watch, after);
+    catch_up(f, &again);
     const char *from = text_after(&s.live, after);
     tci_buf rest = {(char *)from, (size_t)(s.live.ptr + s.live.len - from), 0};
     fx_same(&rest, &again, "live and replayed streams differ (live, replay)");
     tci_buf_deinit(&again);
+    fx_step(f, &(tci_event){.kind = TCI_EVENT_UNWATCH, .token = 9});
   }
   tci_buf_deinit(&s.live);
 }
 
-static void a_replay_stops_where_the_live_stream_began(void **state) {
+static void who_was_away_hears_of_each_change_once(void **state) {
   fx *f = *state;
   fx_create(f);
   fx_write(f, "@a");
   fx_write(f, "@b");
   tci_command watch = {.kind = TCI_COMMAND_WATCH_PLAN, .plan_id = f->plan_id};
   watch.watch_plan.filter.include_checks = true;
-  watch.watch_plan.after_sequence = 1;
-  tci_core *scratch = tci_core_new(&f->limits, f->policies);
-  tci_update update = {0};
-  size_t told = 0;
-  for (size_t i = 0; i < f->journal.len; i++) {
-    const fx_stored *s = &f->journal.items[i];
-    tci_record record = {s->plan_key, s->sequence, {s->bytes, s->bytes_len}, {s->plan_id, s->plan_id_len}, s->settled};
-    assert_int_equal(tci_core_replay(scratch, &record, &watch, 9, 2, &update).code, TCI_OK);
-    told += update.effects.len;
+  return_after(f, watch, 1);
+  assert_int_equal(tci_core_watch_state(f->core, 9), TCI_WATCH_AWAY);
+  fx_write(f, "@c"); /* it will read of it */
+  fx_stream(f, 9, "");
+  tci_buf missed = {0};
+  catch_up(f, &missed);
+  size_t lines = 0;
+  for (size_t i = 0; i < missed.len; i++) lines += missed.ptr[i] == '>';
+  assert_int_equal(lines, 3);
+  tci_buf_deinit(&missed);
+  fx_write(f, "@d");
+  fx_stream(f, 9, "5:@d UNKNOWN>PLANNING ");
+}
+
+static void a_broken_journal_cannot_be_replayed(void **state) {
+  fx *f = *state;
+  fx_create(f);
+  fx_write(f, "@a");
+  tci_command watch = {.kind = TCI_COMMAND_WATCH_PLAN, .plan_id = f->plan_id};
+  return_after(f, watch, 1);
+  tci_replay *replay = tci_replay_new(f->core, 9, 1);
+  tci_record broken = journal_record(f, 0);
+  broken.bytes = TCI_STR("garbage");
+  assert_int_equal(tci_replay_feed(replay, &broken).code, TCI_DATA_LOSS);
+  tci_replay_free(replay);
+}
+
+/* ---- what is owed ---- */
+
+static void a_snapshot_comes_in_pieces_and_what_moves_meanwhile_is_told(void **state) {
+  fx *f = *state;
+  fx_create(f);
+  fx_write(f, "@a; @b; @c; @d");
+  fx_watch(f, 1, "checks current");
+  fx_stream(f, 1, "");
+  assert_true(fx_watch_more(f, 1, 2)); /* it looks one ahead */
+  fx_stream(f, 1, "2+:@a UNKNOWN>PLANNING ");
+  fx_write(f, "@a state=FINAL"); /* known: told at once; whoever resumes after it hears of b to d */
+  fx_stream(f, 1, "2+:@a PLANNING>FINAL ");
+  fx_write(f, "@b state=FINAL; @c opt=k:v; @e"); /* not known: told when their turn comes */
+  fx_stream(f, 1, "");
+  assert_true(fx_watch_more(f, 1, 1));
+  fx_stream(f, 1, "3+:@b UNKNOWN>FINAL ");
+  fx_watch_all(f, 1);
+  fx_stream(f, 1, "4+:@c UNKNOWN>PLANNING 7+:@d UNKNOWN>PLANNING 9:@e UNKNOWN>PLANNING ");
+  fx_write(f, "@e state=FINAL");
+  fx_stream(f, 1, "10:@e PLANNING>FINAL ");
+}
+
+static void a_snapshot_passes_over_what_is_filtered_out(void **state) {
+  fx *f = *state;
+  fx_create(f);
+  fx_write(f, "@a");
+  fx_write(f, "s state=FINAL; t state=FINAL");
+  fx_write(f, "@b");
+  fx_write(f, "u state=FINAL");
+  fx_watch(f, 1, "checks current");
+  while (fx_watch_more(f, 1, 1)) continue; /* a look a time */
+  fx_stream(f, 1, "6+:@a UNKNOWN>PLANNING 9:@b UNKNOWN>PLANNING ");
+  fx_watch(f, 2, "current");
+  fx_watch_all(f, 2);
+  fx_stream(f, 2, "");
+}
+
+static void a_plan_that_settles_during_a_snapshot_is_complete_at_its_end(void **state) {
+  fx *f = *state;
+  fx_create(f);
+  fx_write(f, "@a; @b");
+  fx_watch(f, 1, "checks current");
+  fx_watch_more(f, 1, 2);
+  fx_write(f, "@a state=FINAL; @b state=FINAL");
+  fx_stream(f, 1, "2+:@a UNKNOWN>PLANNING 2+:@a PLANNING>FINAL ");
+  fx_watch_all(f, 1);
+  fx_stream(f, 1, "5:@b UNKNOWN>FINAL 6:completed 2+0 ");
+}
+
+/* Of each event of a cut snapshot: whoever resumes there ends up with the nodes as they are. */
+static void a_cut_snapshot_resumes_after_any_of_its_events(void **state) {
+  fx *f = *state;
+  with_runner(f);
+  fx_write(f, "@c state=PLANNED; @d; s runner=go checks=c; t runner=go after=s+ checks=d");
+  fx_answers(f, "s", "FINAL @c=k:v");
+  tci_command watch = {.kind = TCI_COMMAND_WATCH_PLAN, .plan_id = f->plan_id};
+  watch.watch_plan.filter.include_checks = watch.watch_plan.filter.include_stages = true;
+  watch.watch_plan.include_progress = true;
+  const size_t nodes = fx_plan(f)->nodes.len;
+  for (size_t cut = 1; cut <= nodes; cut++) {
+    bool known[4] = {false};
+    uint64_t last = 0;
+    fx_watch(f, 1, "checks stages current");
+    for (size_t told = 0; told < cut;) {
+      size_t looks = 1;
+      tci_core_watch_more(f->core, 1, &looks, &f->update);
+      for (size_t i = 0; i < f->update.effects.len; i++, told++) {
+        const tci_watch_event *w = &f->update.effects.items[i].watch;
+        known[w->check ? w->check->node.index : w->stage->node.index] = true;
+        last = w->sequence;
+      }
+    }
+    fx_step(f, &(tci_event){.kind = TCI_EVENT_UNWATCH, .token = 1});
+    tci_buf missed = {0};
+    return_after(f, watch, last);
+    catch_up(f, &missed);
+    tci_buf_byte(&missed, 0);
+    for (size_t n = 0; n < nodes; n++) {
+      if (known[n]) continue;
+      tci_buf is = {0};
+      fx_dump_node(fx_plan(f)->nodes.items[n], false, &is);
+      tci_buf_byte(&is, 0);
+      if (!strstr(missed.ptr, is.ptr)) fx_fail("cut after %zu: node %zu is not told as it is:\n%s", cut, n, is.ptr);
+      tci_buf_deinit(&is);
+    }
+    tci_buf_deinit(&missed);
+    fx_step(f, &(tci_event){.kind = TCI_EVENT_UNWATCH, .token = 9});
   }
-  assert_int_equal(told, 1);
-  tci_record broken = {.plan_key = 1, .sequence = 4, .bytes = TCI_STR("garbage")};
-  assert_int_equal(tci_core_replay(scratch, &broken, &watch, 9, 2, &update).code, TCI_DATA_LOSS);
-  tci_core_free(scratch);
-  tci_update_deinit(&update);
+}
+
+static void who_is_behind_is_told_of_a_node_that_does_not_move_once(void **state) {
+  fx *f = *state;
+  fx_create(f);
+  fx_write(f, "@a; @b; @c");
+  fx_watch(f, 1, "checks");
+  tci_core_watch_behind(f->core, 1, true);
+  fx_write(f, "@a result=me:1 data=k:1"); /* 5 */
+  fx_write(f, "@b result=me:1 data=k:1"); /* 6 */
+  fx_write(f, "@a result=me:2 data=k:2"); /* 7 */
+  fx_stream(f, 1, "");
+  assert_int_equal(tci_core_watch_state(f->core, 1), TCI_WATCH_OWED);
+  fx_write(f, "@c state=FINAL"); /* 8: a move is told, at the place of what is owed */
+  fx_stream(f, 1, "4:@c PLANNING>FINAL ");
+  fx_write(f, "@b state=FINAL"); /* 9: with all of b, of which nothing is owed any more */
+  fx_stream(f, 1, "4:@b PLANNING>FINAL ");
+  assert_false(fx_watch_more(f, 1, 10));
+  assert_int_equal(f->update.effects.items[0].watch.check->results.len, 2);
+  fx_stream(f, 1, "9:@a PLANNING>PLANNING ");
+  tci_core_watch_behind(f->core, 1, false);
+  fx_write(f, "@a result=me:3 data=k:3");
+  fx_stream(f, 1, "10:@a PLANNING>PLANNING ");
+}
+
+/* ---- changes only ---- */
+
+static const tci_watch_event *last_event(const fx *f, uint64_t token) {
+  const tci_watch_event *found = NULL;
+  for (size_t i = 0; i < f->update.effects.len; i++)
+    if (f->update.effects.items[i].kind == TCI_EFFECT_WATCH && f->update.effects.items[i].token == token)
+      found = &f->update.effects.items[i].watch;
+  assert_non_null(found);
+  return found;
+}
+
+static void who_wants_changes_only_gets_the_result_that_is_new(void **state) {
+  fx *f = *state;
+  fx_create(f);
+  fx_watch(f, 1, "checks stages progress changes");
+  fx_watch(f, 2, "checks stages changes"); /* does not hear of all changes: whole nodes */
+  fx_write(f, "@a opt=k:v result=me:1 data=k:1");
+  fx_write(f, "@a result=you:1 data=k:2");
+  fx_write(f, "@a result=me:1 data=k:9");
+  const tci_watch_event *w = last_event(f, 1);
+  assert_int_equal(w->omitted, TCI_OMITTED_KIND | TCI_OMITTED_OPTIONS | TCI_OMITTED_DEPENDENCIES | TCI_OMITTED_RESULTS);
+  assert_int_equal(w->check->results.len, 1);
+  assert_int_equal(w->check->results.items[0].id, 1);
+  assert_int_equal(w->check->options.len, 0);
+  w = last_event(f, 2);
+  assert_int_equal(w->omitted, 0);
+  assert_int_equal(w->check->results.len, 2);
+  fx_write(f, "@a opt=x:y");
+  w = last_event(f, 1);
+  assert_int_equal(w->omitted, TCI_OMITTED_DEPENDENCIES | TCI_OMITTED_RESULTS);
+  assert_int_equal(w->check->results.len, 0);
+  assert_true(w->check->options.len > 0);
+  fx_write(f, "@b after=@a");
+  assert_int_equal(last_event(f, 1)->omitted, 0); /* new: whole */
+  assert_int_equal(last_event(f, 1)->check->node.group.len, 1);
+}
+
+static void who_wants_changes_only_gets_the_attempt_that_moved(void **state) {
+  fx *f = *state;
+  with_runner(f);
+  fx_watch(f, 1, "checks stages progress changes");
+  fx_write(f, "s runner=go mode=async attempts=3 opt=k:v");
+  fx_reports(f, "s", "one");
+  fx_reports(f, "s", "two");
+  const tci_watch_event *w = last_event(f, 1);
+  assert_int_equal(w->stage->attempts.len, 1);
+  assert_int_equal(w->stage->attempts.items[0]->progress.len, 1);
+  assert_true(tci_str_eq(w->stage->attempts.items[0]->progress.items[0].message, TCI_STR("two")));
+  assert_true(w->omitted & TCI_OMITTED_ARGS && w->omitted & TCI_OMITTED_ATTEMPT_PROGRESS);
+  fx_completes(f, "s", "FINAL failure=flaky details=k:v");
+  bool details = false;
+  for (size_t i = 0; i < f->update.effects.len; i++) {
+    const tci_effect *e = &f->update.effects.items[i];
+    if (e->kind != TCI_EFFECT_WATCH || !e->watch.stage->attempts.len) continue;
+    assert_int_equal(e->watch.stage->attempts.len, 1);
+    bool has = e->watch.stage->attempts.items[0]->details.len > 0;
+    assert_int_equal(has, !(e->watch.omitted & TCI_OMITTED_ATTEMPT_DETAILS));
+    details |= has;
+  }
+  assert_true(details);
+}
+
+static void an_event_that_is_too_large_keeps_its_head(void **state) {
+  fx *f = *state;
+  with_runner(f);
+  fx_watch(f, 1, "checks stages progress");
+  fx_write(f, "@a opt=k:v result=me:1 data=k:1");
+  tci_arena arena = {0};
+  tci_watch_event w = *last_event(f, 1);
+  tci_watch_event_strip(&w, &arena);
+  assert_true(tci_str_eq(w.check->node.id, TCI_STR("a")));
+  assert_int_equal(w.check->results.len + w.check->options.len, 0);
+  assert_true(w.omitted & TCI_OMITTED_RESULTS && w.omitted & TCI_OMITTED_OPTIONS);
+  fx_write(f, "s runner=go opt=k:v");
+  w = *last_event(f, 1);
+  tci_watch_event_strip(&w, &arena);
+  assert_int_equal(w.stage->args.len, 0);
+  assert_int_equal(w.stage->attempts.len, 1);
+  assert_true(w.omitted & TCI_OMITTED_ARGS && w.omitted & TCI_OMITTED_ATTEMPTS);
+  tci_arena_deinit(&arena);
 }
 
 int main(void) {
@@ -266,7 +491,16 @@ int main(void) {
       CLAIM(streams_end_quietly_and_are_counted),
       CLAIM(what_cannot_be_watched_is_refused),
       CLAIM(a_replay_tells_what_the_live_stream_told_from_anywhere),
-      CLAIM(a_replay_stops_where_the_live_stream_began),
+      CLAIM(who_was_away_hears_of_each_change_once),
+      CLAIM(a_broken_journal_cannot_be_replayed),
+      CLAIM(a_snapshot_comes_in_pieces_and_what_moves_meanwhile_is_told),
+      CLAIM(a_snapshot_passes_over_what_is_filtered_out),
+      CLAIM(a_plan_that_settles_during_a_snapshot_is_complete_at_its_end),
+      CLAIM(a_cut_snapshot_resumes_after_any_of_its_events),
+      CLAIM(who_is_behind_is_told_of_a_node_that_does_not_move_once),
+      CLAIM(who_wants_changes_only_gets_the_result_that_is_new),
+      CLAIM(who_wants_changes_only_gets_the_attempt_that_moved),
+      CLAIM(an_event_that_is_too_large_keeps_its_head),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

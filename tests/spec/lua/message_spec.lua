@@ -146,9 +146,9 @@ describe("encode and decode", function()
   it("fill what is absent: scalars with defaults, lists and maps with {}, messages with nil", function()
     local check = assert(core.decode("Check", ""))
     assert.same({ id = "", work_plan_id = "", state = "UNKNOWN", kind = "", results = {}, version = 0,
-      outcome = "UNKNOWN", reason = "UNKNOWN" }, check)
+      outcome = "UNKNOWN", reason = "UNKNOWN", omitted_fields = {} }, check)
     assert.same({ metadata = {}, policy = "" }, core.decode("CreateWorkPlanRequest", ""))
-    assert.same({ sequence = 0 }, core.decode("WorkPlanEvent", ""))
+    assert.same({ sequence = 0, more_current = false }, core.decode("WorkPlanEvent", ""))
   end)
 end)
 
