@@ -1,5 +1,6 @@
 -- Watching: ordered, gap-free, resumable. Both worlds.
 
+local changes = require "turboci.changes"
 local testing = require "turboci.testing"
 local turboci = require "turboci"
 
@@ -116,6 +117,69 @@ describe("watching:", function()
     assert.transitions(plan, "stage", "more", { "PLANNED", "ATTEMPTING", "FINAL" })
     assert.equal(2, plan.events:completions())
     assert.equal(3, #runner.received)
+  end)
+
+  it("a view of the plan as it is may be cut anywhere: resuming there loses nothing", function()
+    local whole = watch({ include_current = true }, 4).events
+    assert.is_true(whole[1].more_current)
+    assert.is_false(whole[#whole].more_current)
+    for cut = 1, #whole do
+      local known, complete = {}, false
+      local function learn(event)
+        local part = event.stage_event or event.check_event
+        if part then known[part.stage_id or part.check_id] = part.new_state end
+        complete = complete or event.completed_event ~= nil
+      end
+      for i = 1, cut do learn(whole[i]) end
+      local recorder = watch({ after_sequence = whole[cut].sequence }, 0)
+      env:wait(function()
+        for _, event in ipairs(recorder.events) do learn(event) end
+        return complete
+      end)
+      assert.same({ a = "FINAL", b = "FINAL", c = "FINAL" }, known)
+      recorder:close()
+    end
+  end)
+
+  it("with omit_unchanged the changes, put together, are the nodes as they were", function()
+    local all = watch({ after_sequence = 1 }, #plan.events.events).events
+    local parts = watch({ after_sequence = 1, omit_unchanged = true }, #plan.events.events).events
+    assert.equal(#all, #parts)
+    local nodes, left_out = {}, 0
+    for i, event in ipairs(parts) do
+      local part = event.stage_event or event.check_event
+      local whole = all[i].stage_event or all[i].check_event
+      assert.equal(all[i].sequence, event.sequence)
+      if part then
+        local id, node = part.stage_id or part.check_id, part.stage or part.check
+        left_out = left_out + #node.omitted_fields
+        nodes[id] = changes.merge(nodes[id], node)
+        nodes[id].omitted_fields = {}
+        assert.same(whole.stage or whole.check, nodes[id])
+      end
+    end
+    assert.is_true(left_out > 0)
+  end)
+
+  it("with omit_unchanged a change costs what changed, not the node", function()
+    local fan = turboci.plan { name = "fan" }
+    local passes = fan:check "passes"
+    for i = 1, 60 do
+      fan:stage("t" .. i, { runner = "test", finalizes = passes })
+    end
+    local wide = env:submit(fan)
+    env:wait(wide)
+    local recorder = env:watch(wide, { after_sequence = 1, omit_unchanged = true })
+    env:wait(function() return recorder.settled end)
+    local results = 0
+    for _, event in ipairs(recorder.events) do
+      local check = event.check_event and event.check_event.check
+      if check then
+        assert.is_true(#check.results <= 1)
+        results = results + #check.results
+      end
+    end
+    assert.equal(60, results)
   end)
 
   it("of a plan that is not there ends at once", function()

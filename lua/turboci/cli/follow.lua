@@ -32,6 +32,7 @@ Follow.__index = Follow
 function M.new(client, plan_id, progress, timeout)
   return setmetatable({
     client = client, plan_id = plan_id, progress = progress, timeout = timeout, sequence = 0,
+    events = 0,
   }, Follow)
 end
 
@@ -46,7 +47,10 @@ end
 
 -- Reads one stream. Returns the settled plan, or nil and why the stream ended.
 local function read(self)
-  local request = { work_plan_id = self.plan_id, include_checks = true, include_stages = true, include_progress = true }
+  local request = {
+    work_plan_id = self.plan_id, include_checks = true, include_stages = true, include_progress = true,
+    omit_unchanged = true,
+  }
   if self.sequence > 0 then request.after_sequence = self.sequence else request.include_current = true end
   local stream = self.client:watch(request)
   self.stream = stream
@@ -59,7 +63,9 @@ local function read(self)
     local event
     event, err = stream:next()
     if not event then break end
-    self.sequence = math.max(self.sequence, event.sequence)
+    -- A view of the plan that was cut begins anew: to resume in it would tell again what was told.
+    self.sequence = event.more_current and 0 or event.sequence
+    self.events = self.events + 1
     self:settle_down()
     self.progress:event(event)
     if event.completed_event then plan, err = settled(self) end
@@ -92,12 +98,20 @@ function Follow:again(err)
   return not self.stopped
 end
 
+-- We read too slowly, or too many others read: the server is there and says where to go on. At once if something came,
+-- else in a while; never given up.
+function Follow:catch_up(came)
+  self:settle_down()
+  if came then return end
+  loop.sleep(BACKOFF_MAX)
+end
+
 ---Follows to the end. nil, nil: stopped.
 ---@return table? work_plan settled
 ---@return turboci.Error? err
 function Follow:wait()
   while not self.stopped do
-    local started = util.mono()
+    local started, events = util.mono(), self.events
     local plan, err = read(self)
     if self.stopped then break end
     if util.mono() - started > STEADY then self:settle_down() end
@@ -110,7 +124,9 @@ function Follow:wait()
     end
     if err and not again[err.code] then return nil, err end
     if err and err.code == "OUT_OF_RANGE" then self.sequence = 0 end
-    if not self:again(err) and not self.stopped then
+    if err and err.code == "RESOURCE_EXHAUSTED" then
+      self:catch_up(self.events > events)
+    elseif not self:again(err) and not self.stopped then
       return nil, err or require("turboci.client").error("UNAVAILABLE", "the server ended the watch")
     end
   end

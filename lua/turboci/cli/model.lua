@@ -1,5 +1,7 @@
 -- The plan as a watcher sees it: nodes by id, and what is new in each event. Pure; feeds the views of
--- turboci.cli.progress. An event tells a node's whole state, so a lost one costs nothing but its moment.
+-- turboci.cli.progress. Nodes come whole or as what changed of them.
+
+local changed = require "turboci.changes"
 
 local M = {}
 
@@ -30,10 +32,9 @@ local function put(self, list, by_id, kind, node)
   if not self.place[key] then
     self.place[key] = #list + 1
   end
-  list[self.place[key]] = node
-  local before = by_id[node.id]
-  by_id[node.id] = node
-  return before
+  node = changed.merge(by_id[node.id], node)
+  list[self.place[key]], by_id[node.id] = node, node
+  return node
 end
 
 ---@param stage table
@@ -56,19 +57,25 @@ end
 
 local running = { RUNNING = true, COMPLETE = true, INCOMPLETE = true }
 
-local function attempt_changes(self, stage, old, new, at, changes)
+-- What is known of an attempt before an event changes it.
+local function known(attempt)
+  return attempt and { state = attempt.state, progress = attempt.progress }
+end
+
+-- `output`: the entries of its progress that are new.
+local function attempt_changes(self, stage, old, new, output, at, changes)
   local began = running[new.state] and not (old and running[old.state])
   if began then
     self.started[stage.id] = new.state == "RUNNING" and at or new.created_at or at
     changes[#changes + 1] = { type = "started", stage = stage, attempt = new, at = at }
   end
-  for _, entry in ipairs(fresh(old and old.progress, new.progress)) do
+  for _, entry in ipairs(output) do
     if entry.message ~= "" then
       changes[#changes + 1] = { type = "output", stage = stage, attempt = new, text = entry.message, at = at }
     end
   end
   -- A failed attempt is told by the one that repeats it: without one it is the stage that has failed.
-  local failed = not old and stage.attempts[new.idx - 1]
+  local failed = not old and changed.find(stage.attempts, "idx", new.idx - 1)
   if failed and failed.state == "INCOMPLETE" then
     table.insert(changes, 1, { type = "retry", stage = stage, attempt = failed, at = at,
       text = failed.failure and failed.failure.message or "" })
@@ -76,20 +83,31 @@ local function attempt_changes(self, stage, old, new, at, changes)
 end
 
 local function stage_changes(self, stage, at)
-  local changes = {}
-  local before = put(self, self.stages, self.stage, "s", stage)
-  for i, attempt in ipairs(stage.attempts) do
-    attempt_changes(self, stage, before and before.attempts[i], attempt, at, changes)
+  local changes, olds, outputs = {}, {}, {}
+  local before = self.stage[stage.id]
+  local was_final = before and before.state == "FINAL"
+  local appended = changed.left_out(stage)["attempts.progress"]
+  local given = table.move(stage.attempts, 1, #stage.attempts, 1, {})
+  for i, attempt in ipairs(given) do
+    olds[i] = known(before and changed.find(before.attempts, "idx", attempt.idx))
+    outputs[i] = appended and table.move(attempt.progress, 1, #attempt.progress, 1, {})
+      or fresh(olds[i] and olds[i].progress, attempt.progress)
   end
-  if stage.state == "FINAL" and not (before and before.state == "FINAL") then
+  stage = put(self, self.stages, self.stage, "s", stage)
+  for i, attempt in ipairs(given) do
+    attempt_changes(self, stage, olds[i], attempt, outputs[i], at, changes)
+  end
+  if stage.state == "FINAL" and not was_final then
     changes[#changes + 1] = { type = "ended", stage = stage, attempt = M.attempt(stage), at = at }
   end
   return changes
 end
 
 local function check_changes(self, check, at)
-  local before = put(self, self.checks, self.check, "c", check)
-  if check.state == "FINAL" and not (before and before.state == "FINAL") then
+  local before = self.check[check.id]
+  local was_final = before and before.state == "FINAL"
+  check = put(self, self.checks, self.check, "c", check)
+  if check.state == "FINAL" and not was_final then
     return { { type = "check", check = check, at = at } }
   end
   return {}
