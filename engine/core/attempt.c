@@ -106,6 +106,72 @@ void tci_attempt_progress(tci_core *core, tci_attempt *a, tci_str message, tci_s
   tci_emit(core, a->stage->node.plan, &c);
 }
 
+/* ---- progress ----
+ *
+ * An attempt keeps the last progress_entries_max of what its runner reports, and no more of it is worth a journal. A runner that
+ * reports much more than that (the log of a build) is not refused: the entries are told and kept in memory at once, and
+ * go on record when there is credit for their bytes, those that are still kept then; at the latest when the attempt ends. Credit is
+ * what an attempt may keep, and comes back at progress_journal_bytes_per_s. */
+
+enum { ENTRY_BYTES = 128 }; /* of one in the journal, without its texts */
+
+static int64_t pending_bytes(const tci_core *core, const tci_attempt *a) {
+  int64_t bytes = 0;
+  for (size_t i = a->progress.len - a->progress_pending; i < a->progress.len; i++)
+    bytes += ENTRY_BYTES + (int64_t)(a->progress.items[i].message.len + a->progress.items[i].details.len);
+  return min64(bytes, core->limits.progress_bytes_max);
+}
+
+static int64_t credit(tci_core *core, tci_attempt *a) {
+  int64_t most = core->limits.progress_bytes_max, rate = core->limits.progress_journal_bytes_per_s;
+  int64_t passed = core->now.mono_us - a->progress_credit_us;
+  if (!a->progress_credit_us || passed / 1000000 >= most / rate + 1)
+    a->progress_credit = most;
+  else
+    a->progress_credit = min64(most, a->progress_credit + passed * rate / 1000000);
+  a->progress_credit_us = core->now.mono_us;
+  return a->progress_credit;
+}
+
+void tci_attempt_flush(tci_core *core, tci_attempt *a) {
+  size_t n = a->progress_pending;
+  if (!n) return;
+  int64_t heard_us = a->heard_mono_us;
+  a->progress_credit = credit(core, a) - pending_bytes(core, a);
+  tci_progress *entries = tci_arena_array(&core->update->arena, tci_progress, n);
+  tci_progress_take_pending(core, a, entries);
+  core->hushed = true;
+  for (size_t i = 0; i < n; i++) {
+    tci_change c = change_of(a, TCI_CHANGE_PROGRESS);
+    c.message = entries[i].message;
+    c.bytes = entries[i].details;
+    c.at_us = (uint64_t)entries[i].at_us;
+    c.entry = a->progress_dropped + a->progress.len;
+    tci_emit(core, a->stage->node.plan, &c);
+  }
+  core->hushed = false;
+  a->heard_mono_us = heard_us;
+}
+
+void tci_attempt_report(tci_core *core, tci_attempt *a, tci_str message, tci_str details) {
+  int64_t bytes = min64(ENTRY_BYTES + (int64_t)(message.len + details.len), core->limits.progress_bytes_max);
+  if (!a->progress_pending && credit(core, a) >= bytes) {
+    a->progress_credit -= bytes;
+    tci_attempt_progress(core, a, message, details, 0);
+    return;
+  }
+  a->progress_pending++;
+  tci_progress_add(core, a, message, details, core->now.wall_us);
+  a->updated_us = core->now.wall_us;
+  int64_t missing = pending_bytes(core, a) - credit(core, a);
+  a->progress_flush_us = core->now.mono_us;
+  if (missing > 0) a->progress_flush_us += missing * 1000000 / core->limits.progress_journal_bytes_per_s + 1;
+  tci_attempt_place(core, a); /* it lives */
+  tci_plan *plan = a->stage->node.plan;
+  tci_change told = change_of(a, TCI_CHANGE_PROGRESS);
+  if (!tci_list_empty(&plan->watchers)) tci_watch_notify(core, plan, &told, (int)a->stage->state);
+}
+
 void tci_stage_finish(tci_core *core, tci_stage *stage, tci_outcome outcome, tci_reason reason) {
   tci_emit(core, stage->node.plan,
            &(tci_change){.type = TCI_CHANGE_STAGE_STATE,
@@ -144,6 +210,7 @@ static void note_retry(tci_core *core, tci_attempt *a, const tci_decision *d, tc
 void tci_attempt_fail(tci_core *core, tci_attempt *a, tci_failure_kind kind, tci_str message,
                       const tci_completion *completion) {
   tci_stage *stage = a->stage;
+  tci_attempt_flush(core, a);
   tci_attempt_leaves_queue(core, a);
   tci_change c = change_of(a, TCI_CHANGE_ATTEMPT);
   c.state = TCI_ATTEMPT_INCOMPLETE;
@@ -193,6 +260,7 @@ static void arm(tci_core *core, tci_attempt *a) {
     due = min64(due, a->accept_mono_us);
   else if (a->mode == TCI_MODE_ASYNC)
     due = min64(due, a->heard_mono_us + a->stale_ms * 1000);
+  if (a->progress_pending) due = min64(due, a->progress_flush_us);
   a->timer.kind = TCI_TIMER_ATTEMPT;
   tci_heap_set(&core->timers, &a->timer, due);
 }
@@ -352,6 +420,7 @@ void tci_attempt_timer(tci_core *core, tci_attempt *a) {
     timer_while_pending(core, a);
     return;
   }
+  if (a->progress_pending && now >= a->progress_flush_us) tci_attempt_flush(core, a);
   if (now >= a->deadline_mono_us) {
     tci_attempt_abort(core, a, TCI_FAILURE_TIMEOUT, seconds(core, "the deadline passed after", a->execution_ms));
   } else if (answers_late(a) && now >= a->accept_mono_us) {

@@ -63,6 +63,7 @@ const tci_change_field tci_change_fields[] = {
     FIELD(52, IDS, exclude),
     FIELD(53, IDS, keys),
     FIELD(54, NUMBER, until_us),
+    FIELD(55, NUMBER, entry),
 };
 #undef FIELD
 enum { FIELDS = sizeof tci_change_fields / sizeof tci_change_fields[0] };

@@ -68,6 +68,7 @@ typedef struct {
   tci_str decision;       /* ATTEMPT: one more on record */
   tci_str exclude, keys;  /* ATTEMPT: encoded ids */
   uint64_t until_us;      /* POLICY: wall; end of the open circuit */
+  uint64_t entry; /* PROGRESS: place among all entries of the attempt, from 0, where some may be missing before it */
 } tci_change;
 
 /* What the members are called and hold: for whoever shows or studies changes. */

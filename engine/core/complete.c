@@ -219,6 +219,7 @@ void tci_completion_apply(tci_core *core, tci_attempt *a, const tci_completion *
 
 void tci_complete(tci_core *core, tci_attempt *a, const tci_completion *completion) {
   tci_stage *stage = a->stage;
+  tci_attempt_flush(core, a);
   if (a->state == TCI_ATTEMPT_SCHEDULED) tci_attempt_move(core, a, TCI_ATTEMPT_RUNNING, TCI_EXECUTION_RUNNING);
   if (completion->failure.present) {
     tci_attempt_fail(core, a, TCI_FAILURE_REPORTED, completion->failure.message, completion);
@@ -324,7 +325,7 @@ static void keep_progress(tci_core *core, tci_attempt *a, const tci_command *cmd
     tci_struct_merge(details, tci_buf_str(&entry), &kept);
   else
     tci_struct_merge(tci_buf_str(&entry), details, &kept);
-  tci_attempt_progress(core, a, cmd->update_execution.message, tci_buf_str(&kept), 0);
+  tci_attempt_report(core, a, cmd->update_execution.message, tci_buf_str(&kept));
   tci_buf_deinit(&value);
   tci_buf_deinit(&entry);
   tci_buf_deinit(&kept);

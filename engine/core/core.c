@@ -146,7 +146,7 @@ void tci_emit(tci_core *core, tci_plan *plan, tci_change *change) {
     core->sequence++;
   const char *fault = tci_evolve(core, plan, change, core->now.wall_us);
   tci_assert(fault == NULL);
-  if (plan && !tci_list_empty(&plan->watchers)) tci_watch_notify(core, plan, change, old_state);
+  if (plan && !core->hushed && !tci_list_empty(&plan->watchers)) tci_watch_notify(core, plan, change, old_state);
 }
 
 tci_effect *tci_effect_add(tci_core *core, tci_effect_kind kind) {

@@ -452,27 +452,65 @@ static const char *attempt(tci_core *core, tci_plan *plan, tci_stage *stage, con
   return NULL;
 }
 
-static const char *progress(tci_core *core, tci_stage *stage, const tci_change *c, int64_t wall_us) {
-  if (c->attempt == 0 || c->attempt > stage->attempts.len) return "progress of no attempt";
-  tci_attempt *a = stage->attempts.items[c->attempt - 1];
-  tci_progress entry = {tci_str_dup(c->message), tci_str_dup(c->bytes), c->at_us ? (int64_t)c->at_us : wall_us};
-  tci_vec_push(&a->progress, entry);
-  weigh(core, sizeof entry + 2 * ALLOCATION_BYTES, 0);
-  a->progress_bytes += entry.message.len + entry.details.len;
-  size_t drop = 0;
-  while (a->progress.len - drop > (size_t)core->limits.progress_entries_max ||
-         (a->progress_bytes > (size_t)core->limits.progress_bytes_max && a->progress.len - drop > 1)) {
-    tci_progress *old = &a->progress.items[drop++];
+static size_t progress_weight(const tci_progress *p) {
+  return sizeof *p + 2 * ALLOCATION_BYTES + p->message.len + p->details.len;
+}
+
+/* Takes out the oldest. */
+static void drop_progress(tci_core *core, tci_attempt *a, size_t n) {
+  for (size_t i = 0; i < n; i++) {
+    const tci_progress *old = &a->progress.items[i];
     a->progress_bytes -= old->message.len + old->details.len;
-    weigh(core, 0, sizeof *old + 2 * ALLOCATION_BYTES + old->message.len + old->details.len);
+    weigh(core, 0, progress_weight(old));
     tci_discard(core, (void *)old->message.ptr);
     tci_discard(core, (void *)old->details.ptr);
   }
-  if (drop) {
-    a->progress.len -= drop;
-    a->progress_dropped += drop;
-    memmove(a->progress.items, a->progress.items + drop, a->progress.len * sizeof(tci_progress));
+  if (!n) return;
+  a->progress.len -= n;
+  a->progress_dropped += n;
+  memmove(a->progress.items, a->progress.items + n, a->progress.len * sizeof(tci_progress));
+  if (a->progress_pending > a->progress.len) a->progress_pending = a->progress.len;
+}
+
+void tci_progress_add(tci_core *core, tci_attempt *a, tci_str message, tci_str details, int64_t at_us) {
+  core->subject = a->stage->node.plan;
+  tci_progress entry = {tci_str_dup(message), tci_str_dup(details), at_us};
+  tci_vec_push(&a->progress, entry);
+  weigh(core, progress_weight(&entry), 0);
+  a->progress_bytes += message.len + details.len;
+  size_t drop = 0, bytes = a->progress_bytes;
+  while (a->progress.len - drop > (size_t)core->limits.progress_entries_max ||
+         (bytes > (size_t)core->limits.progress_bytes_max && a->progress.len - drop > 1)) {
+    const tci_progress *old = &a->progress.items[drop++];
+    bytes -= old->message.len + old->details.len;
   }
+  drop_progress(core, a, drop);
+}
+
+void tci_progress_take_pending(tci_core *core, tci_attempt *a, tci_progress *out) {
+  core->subject = a->stage->node.plan;
+  size_t first = a->progress.len - a->progress_pending;
+  for (size_t i = first; i < a->progress.len; i++) {
+    *out = a->progress.items[i];
+    a->progress_bytes -= out->message.len + out->details.len;
+    weigh(core, 0, progress_weight(out));
+    tci_discard(core, (void *)out->message.ptr);
+    tci_discard(core, (void *)out->details.ptr);
+    out++;
+  }
+  a->progress.len = first;
+  a->progress_pending = 0;
+}
+
+static const char *progress(tci_core *core, tci_stage *stage, const tci_change *c, int64_t wall_us) {
+  if (c->attempt == 0 || c->attempt > stage->attempts.len) return "progress of no attempt";
+  tci_attempt *a = stage->attempts.items[c->attempt - 1];
+  if (c->entry >
+      a->progress_dropped + a->progress.len) { /* those between were dropped before they got here: these are older */
+    drop_progress(core, a, a->progress.len);
+    a->progress_dropped = c->entry;
+  }
+  tci_progress_add(core, a, c->message, c->bytes, c->at_us ? (int64_t)c->at_us : wall_us);
   a->updated_us = wall_us;
   tci_attempt_place(core, a);
   return NULL;
@@ -621,6 +659,7 @@ static const char *created(tci_core *core, tci_plan *plan, const tci_change *c, 
 
 /* The strings of a change that are kept. */
 static size_t kept_bytes(const tci_change *c) {
+  if (c->type == TCI_CHANGE_PROGRESS) return 0; /* tci_progress_add */
   return c->id.len + c->bytes.len + c->kind.len + c->execution_id.len + c->process_uid.len + c->runner_id.len +
          c->registration_id.len + c->runner_execution_id.len + c->failure_message.len + c->message.len +
          c->decision.len + c->exclude.len + c->keys.len + c->metadata.len;

@@ -142,7 +142,8 @@ struct tci_core {
   uint64_t order; /* of this step among those of order_wall_us */
   int64_t order_wall_us;
   size_t calls_open;
-  bool held; /* nothing is dispatched any more */
+  bool held;   /* nothing is dispatched any more */
+  bool hushed; /* watchers have heard of these changes */
   /* of the step under way */
   tci_update *update; /* NULL while loading */
   bool loading;       /* applying the journal: nothing is decided */
@@ -188,6 +189,10 @@ void tci_plan_leave(tci_core *core, tci_plan *plan); /* nothing leads to it any 
 /* Frees one that has left, in pieces, until *most is 0. True: it is gone. */
 bool tci_plan_free(tci_core *core, tci_plan *plan, size_t *most);
 void tci_runner_free(tci_core *core, tci_runner *runner);
+/* Adds an entry, dropping the oldest beyond what an attempt keeps. */
+void tci_progress_add(tci_core *core, tci_attempt *attempt, tci_str message, tci_str details, int64_t at_us);
+void tci_progress_take_pending(tci_core *core, tci_attempt *attempt,
+                               tci_progress *out);                              /* takes out those not on record */
 tci_assignment *tci_stage_assignment(tci_stage *stage, const tci_check *check); /* NULL: not assigned */
 tci_str tci_owner_key(tci_str owner_type, tci_str owner_id);                    /* heap; of tci_check.by_owner */
 tci_check *tci_plan_check(const tci_plan *plan, tci_str id);
@@ -227,6 +232,10 @@ void tci_attempt_place(tci_core *core, tci_attempt *attempt);
 void tci_attempt_restart(tci_core *core, tci_attempt *attempt); /* after a load: lengths count from now */
 void tci_attempt_unplace(tci_core *core, tci_attempt *attempt);
 void tci_attempt_progress(tci_core *core, tci_attempt *attempt, tci_str message, tci_str details, int64_t at_us);
+/* A runner's: kept and told at once, on record when there is credit for it. */
+void tci_attempt_flush(tci_core *core,
+                       tci_attempt *attempt); /* what was told goes on record: no sign of life, no news */
+void tci_attempt_report(tci_core *core, tci_attempt *attempt, tci_str message, tci_str details);
 /* The execution an id names, or NULL with *status saying why not. */
 tci_attempt *tci_attempt_by_id(tci_core *core, tci_str execution_id, tci_status *status);
 

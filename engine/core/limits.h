@@ -62,6 +62,7 @@
   X(decision_candidates_max, 16, "candidates that the record of a decision names")                                    \
   X(progress_entries_max, 100, "progress entries kept per attempt")                                                   \
   X(progress_bytes_max, 65536, "bytes of progress kept per attempt")                                                  \
+  X(progress_journal_bytes_per_s, 1024, "progress of an attempt that goes on record at once, beyond a first burst")   \
   X(accept_timeout_ms, 10000, "how long a runner may take to answer RunAsync")                                        \
   X(execution_timeout_ms, 3600000, "deadline of an execution when its stage gives none")                              \
   X(stale_timeout_ms, 300000, "silence of an async execution when its stage gives no limit")                          \

@@ -116,6 +116,10 @@ struct tci_attempt {
   TCI_VEC(tci_progress) progress; /* the last ones, oldest first */
   size_t progress_bytes;
   uint64_t progress_dropped;
+  /* rebuilt: of progress, the last ones that were told but are not on record yet (attempt.c); bytes that may go on record at
+   * once, and when that was counted; when these go */
+  size_t progress_pending;
+  int64_t progress_credit, progress_credit_us, progress_flush_us; /* monotonic */
   /* the execution, 1:1 */
   tci_execution_state execution;
   tci_str execution_id;

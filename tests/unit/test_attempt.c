@@ -338,6 +338,86 @@ static void timers_are_judged_only_up_to_what_is_known(void **state) {
 
 /* ---- progress ---- */
 
+static size_t journal_bytes(const fx *f) {
+  size_t bytes = 0;
+  for (size_t i = 0; i < f->journal.len; i++) bytes += f->journal.items[i].bytes_len;
+  return bytes;
+}
+
+static void chatty(fx *f) {
+  f->limits.progress_entries_max = 5;
+  f->limits.progress_bytes_max = 1000;
+  f->limits.progress_journal_bytes_per_s = 100;
+  fx_renew(f);
+  with_runner(f);
+  fx_write(f, "s runner=go mode=async stale=20000");
+  fx_reports(f, "s", "first");
+}
+
+static const char *line(fx *f, int i) { return tci_fmt(&f->arena, "%0100d", i); }
+
+static void much_progress_is_told_at_once_and_on_record_at_a_rate(void **state) {
+  fx *f = *state;
+  chatty(f);
+  fx_watch(f, 1, "stages progress");
+  size_t before = journal_bytes(f);
+  for (int i = 0; i < 1000; i++) {
+    fx_reports(f, "s", line(f, i));
+    assert_true(tci_str_eq(fx_attempt(f, "s")->progress.items[fx_attempt(f, "s")->progress.len - 1].message,
+                           tci_str_from(line(f, i))));
+    assert_true(f->streams[1].len > 0); /* whoever watches does not wait for the disk */
+    tci_buf_clear(&f->streams[1]);
+    fx_advance(f, 10);
+  }
+  assert_int_equal(fx_attempt(f, "s")->progress.len, 5);
+  size_t after = journal_bytes(f); /* ten seconds: the burst, and 100 bytes a second */
+  assert_true(after > before + 1000);
+  assert_true(after < before + 5000);
+  fx_advance(f, 15000);
+  assert_int_equal(fx_attempt(f, "s")->progress_pending, 0);
+  assert_int_equal(fx_attempt(f, "s")->progress.len, 5);
+  fx_restart(f, TCI_EVENT_RESTARTED);
+  assert_int_equal(fx_attempt(f, "s")->progress.len, 5);
+  assert_true(tci_str_eq(fx_attempt(f, "s")->progress.items[4].message, tci_str_from(line(f, 999))));
+}
+
+static void progress_that_waits_goes_on_record_when_the_attempt_ends(void **state) {
+  fx *f = *state;
+  chatty(f);
+  for (int i = 0; i < 100; i++) fx_reports(f, "s", line(f, i));
+  assert_int_equal(fx_attempt(f, "s")->progress_pending, 5);
+  fx_completes(f, "s", "FINAL");
+  fx_restart(f, TCI_EVENT_RESTARTED);
+  assert_int_equal(fx_attempt(f, "s")->progress.len, 5);
+  assert_int_equal(fx_attempt(f, "s")->progress_dropped, 96);
+  assert_true(tci_str_eq(fx_attempt(f, "s")->progress.items[0].message, tci_str_from(line(f, 95))));
+}
+
+static void progress_that_was_dropped_unrecorded_is_missing_in_the_journal_too(void **state) {
+  fx *f = *state;
+  chatty(f);
+  f->core->limits.progress_bytes_max = f->shadow->limits.progress_bytes_max = f->limits.progress_bytes_max = 600;
+  for (int i = 0; i < 4; i++) fx_reports(f, "s", "short");
+  while (fx_attempt(f, "s")->progress_pending == 0) fx_reports(f, "s", "x");
+  fx_reports(f, "s", tci_fmt(&f->arena, "%0400d", 1)); /* drops what is on record, and is dropped itself */
+  fx_reports(f, "s", tci_fmt(&f->arena, "%0400d", 2));
+  assert_int_equal(fx_attempt(f, "s")->progress.len, 1);
+  fx_completes(f, "s", "FINAL"); /* the fixture compares with the journal: what is short would fit, and is older */
+  assert_int_equal(fx_attempt(f, "s")->progress.len, 1);
+}
+
+static void progress_that_goes_on_record_is_no_sign_of_life(void **state) {
+  fx *f = *state;
+  chatty(f);
+  for (int i = 0; i < 20; i++) fx_reports(f, "s", line(f, i));
+  assert_true(fx_attempt(f, "s")->progress_pending > 0);
+  fx_advance(f, 19999);
+  fx_is(f, "s", "ATTEMPTING 1:RUNNING/RUNNING");
+  assert_int_equal(fx_attempt(f, "s")->progress_pending, 0);
+  fx_advance(f, 1);
+  fx_is(f, "s", "ATTEMPTING 1:INCOMPLETE/FAILED!STALE 2:PENDING/PENDING");
+}
+
 static void the_last_progress_entries_are_kept(void **state) {
   fx *f = *state;
   f->limits.progress_entries_max = 3;
@@ -536,6 +616,10 @@ int main(void) {
       CLAIM(a_standstill_moves_every_limit_by_its_length),
       CLAIM(timers_are_judged_only_up_to_what_is_known),
       CLAIM(the_last_progress_entries_are_kept),
+      CLAIM(much_progress_is_told_at_once_and_on_record_at_a_rate),
+      CLAIM(progress_that_waits_goes_on_record_when_the_attempt_ends),
+      CLAIM(progress_that_was_dropped_unrecorded_is_missing_in_the_journal_too),
+      CLAIM(progress_that_goes_on_record_is_no_sign_of_life),
       CLAIM(a_restart_fails_calls_in_flight_but_not_what_was_accepted),
       CLAIM(restarts_use_up_attempts),
       CLAIM(a_reload_leaves_calls_in_flight_alone),
