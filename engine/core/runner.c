@@ -39,15 +39,13 @@ static void emit_gone(tci_core *core, const tci_runner *r) {
           .type = TCI_CHANGE_RUNNER_GONE, .registration_id = r->registration_id, .at_us = (uint64_t)r->heartbeat_us});
 }
 
+/* Its work is lost with it. A call that is open says nothing of it: one that is frozen, or cut off without a word, keeps it open. */
 static void lose(tci_core *core, tci_runner *r) {
   /* Collected first: failing an attempt takes it out of the list. */
   size_t len = 0, n = 0;
   for (tci_link *l = r->live.next; l != &r->live; l = l->next) len++;
   tci_attempt **lost = tci_arena_array(&core->update->arena, tci_attempt *, len + 1);
-  for (tci_link *l = r->live.next; l != &r->live; l = l->next) {
-    tci_attempt *a = tci_container(l, tci_attempt, live);
-    if (a->mode == TCI_MODE_ASYNC) lost[n++] = a;
-  }
+  for (tci_link *l = r->live.next; l != &r->live; l = l->next) lost[n++] = tci_container(l, tci_attempt, live);
   const char *text =
       tci_fmt(&core->update->arena, "the registration of runner '%.*s' expired", TCI_STR_ARG(r->runner_id));
   emit_gone(core, r);

@@ -18,7 +18,7 @@ static void judge_runners(sim *s) {
   for (size_t i = 0; i < s->executions.len; i++) {
     sim_execution *e = s->executions.items[i];
     const tci_attempt *a = attempt_of(s, e);
-    if (!e->async || !tci_execution_is_live(a) || tci_map_get(&s->f.core->registrations, a->registration_id)) continue;
+    if (!tci_execution_is_live(a) || tci_map_get(&s->f.core->registrations, a->registration_id)) continue;
     e->left |= s->unregistering;
     if (!e->left) fx_fail("oracle: a runner expired and his work did not");
   }

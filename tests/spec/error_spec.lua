@@ -103,6 +103,29 @@ describe("errors:", function()
     evidence.settled(plan, { runners = { gone, other } })
   end)
 
+  it("a call to a runner that is heard of no more is given up with its registration", function()
+    local frozen = env:mock_runner { id = "frozen", type = "test", hold = true }
+    workflow:check("builds")
+    workflow:stage("s", { runner = "test", finalizes = "builds" })
+    local plan = env:submit(workflow)
+    wait_for_work(plan, frozen, 1)
+    local other = env:mock_runner { id = "other", type = "test" }
+    frozen:register { ttl_seconds = 1 } -- its last sign of life; the connection stays open
+    env:wait(plan)
+
+    evidence.failed_attempt(plan, "s", 1, { kind = "RUNNER_LOST", runner = frozen })
+    assert.is_nil(frozen:info())
+    env:wait(function() return frozen.received[1].cancelled end)
+    local before = evidence.snapshot(plan)
+    frozen:release() -- too late
+    env:settle()
+    assert.same(before, evidence.snapshot(plan))
+    evidence.ran(plan, "s", { runner = other, attempts = 2 })
+    evidence.met(plan, "builds")
+    frozen:register() -- back again, with nothing to do
+    evidence.settled(plan, { runners = { frozen, other } })
+  end)
+
   it("an execution without a word of progress is stale, and tried elsewhere #TestStaleExecution", function()
     local silent = env:mock_runner { id = "silent", type = "test", auto_complete = false }
     workflow:check("builds")

@@ -127,24 +127,39 @@ static void a_runner_may_change_its_type(void **state) {
   assert_false(r->modes[TCI_MODE_ASYNC]);
 }
 
-static void expiry_loses_async_work_and_leaves_sync_calls_alone(void **state) {
+static void expiry_loses_all_work_and_cancels_its_calls(void **state) {
   fx *f = *state;
   fx_create(f);
   fx_register(f, "r", "go", "both", 0, 5000);
-  fx_write(f, "s runner=go; a runner=go mode=async attempts=1; w runner=go mode=async attempts=1");
+  fx_write(f, "s runner=go attempts=1; a runner=go mode=async attempts=1; w runner=go mode=async attempts=1");
   fx_accepts(f, "a", true);
   fx_told(f, "s->r a->r w->r ");
   fx_advance(f, 4999);
   fx_told(f, "");
   fx_advance(f, 1);
-  fx_told(f, "cancel:a cancel:w ");
+  fx_told(f, "cancel:s cancel:a cancel:w ");
   fx_is(f, "a", "FINAL/FAILED/NO_RETRIES_LEFT 1:INCOMPLETE/FAILED!RUNNER_LOST");
   fx_contains(tci_str_z(&f->arena, fx_attempt(f, "w")->failure.message), "the registration of runner 'r' expired");
-  fx_is(f, "s", "ATTEMPTING 1:RUNNING/RUNNING");
+  fx_is(f, "s", "FINAL/FAILED/NO_RETRIES_LEFT 1:INCOMPLETE/FAILED!RUNNER_LOST");
   assert_int_equal(f->core->runner_list.len, 0);
   assert_null(fx_attempt(f, "s")->runner); /* he is freed with the next step */
+  fx_answers(f, "s", "FINAL");             /* too late: what it says changes nothing */
+  fx_is(f, "s", "FINAL/FAILED/NO_RETRIES_LEFT 1:INCOMPLETE/FAILED!RUNNER_LOST");
+  assert_int_equal(tci_core_open_calls(f->core), 0);
+}
+
+static void who_leaves_in_order_ends_what_he_has(void **state) {
+  fx *f = *state;
+  fx_create(f);
+  fx_register(f, "r", "go", "both", 0, 5000);
+  fx_write(f, "s runner=go; a runner=go mode=async");
+  fx_accepts(f, "a", true);
+  fx_unregister(f, "r");
+  fx_advance(f, 5000);
   fx_answers(f, "s", "FINAL");
+  fx_completes(f, "a", "FINAL");
   fx_is(f, "s", "FINAL/SUCCEEDED/ATTEMPT_COMPLETE 1:COMPLETE/COMPLETE");
+  fx_is(f, "a", "FINAL/SUCCEEDED/ATTEMPT_COMPLETE 1:COMPLETE/COMPLETE");
 }
 
 static void who_expires_gets_nothing_in_the_same_step(void **state) {
@@ -276,7 +291,8 @@ int main(void) {
       CLAIM(a_heartbeat_that_changes_nothing_is_not_on_record),
       CLAIM(who_goes_leaves_its_last_heartbeat_on_record),
       CLAIM(a_runner_may_change_its_type),
-      CLAIM(expiry_loses_async_work_and_leaves_sync_calls_alone),
+      CLAIM(expiry_loses_all_work_and_cancels_its_calls),
+      CLAIM(who_leaves_in_order_ends_what_he_has),
       CLAIM(who_expires_gets_nothing_in_the_same_step),
       CLAIM(a_heartbeat_that_waited_keeps_the_lease),
       CLAIM(a_standstill_moves_the_lease_by_its_length),
