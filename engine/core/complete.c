@@ -16,8 +16,8 @@ tci_result *tci_check_result(tci_check *check, tci_str owner_type, tci_str owner
     tci_str_free(&key);
     return place ? &check->results.items[place - 1] : NULL;
   }
-  for (size_t i = 0; i < check->results.len; i++) {
-    tci_result *r = &check->results.items[i];
+  for (size_t i = check->results.len; i > 0; i--) {
+    tci_result *r = &check->results.items[i - 1];
     if (tci_str_eq(r->owner_id, owner_id) && tci_str_eq(r->owner_type, owner_type)) return r;
   }
   return NULL;

@@ -244,21 +244,42 @@ static void mark_done(tci_assignment *a) {
   if (tci_goal_counts(a->goal)) a->check->pending--;
 }
 
-static const char *set_assignments(tci_core *core, tci_plan *plan, tci_stage *stage, tci_str bytes) {
-  tci_edges_reader reader;
-  uint64_t predicate;
-  size_t len;
-  if (!tci_edges_open(bytes, &reader, &predicate, &len)) return "assignments are malformed";
+/* The stage leaves all its checks. A later search in the same step finds by its mark, from *base, what it was assigned to. */
+static void leave_checks(tci_core *core, tci_stage *stage, uint64_t *base) {
+  *base = core->mark += 2;
   for (size_t i = 0; i < stage->assignments_len; i++) {
     tci_assignment *a = &stage->assignments[i];
-    if (!tci_goal_counts(a->goal)) continue;
-    if (!a->done) a->check->pending--;
     tci_check *check = a->check;
+    check->node.mark = ++core->mark;
+    if (!tci_goal_counts(a->goal)) continue;
+    if (!a->done) check->pending--;
     check->assigned.items[check->assigned.len - 1]->position = a->position;
     tci_vec_swap_remove(&check->assigned, a->position);
   }
+}
+
+/* What the stage has said of a check it was assigned to already stays its word. What anybody said in its name before it was
+ * assigned does not: it owes a result of its own. */
+static void join_check(tci_assignment *a, const tci_assignment *before) {
+  if (tci_goal_counts(a->goal)) {
+    a->position = a->check->assigned.len;
+    tci_vec_push(&a->check->assigned, a);
+    a->check->pending++;
+  }
+  a->result = before ? before->result : 0;
+  if (a->stage->state == TCI_STAGE_FINAL || (a->result && a->check->results.items[a->result - 1].finalized_us))
+    mark_done(a);
+}
+
+static const char *set_assignments(tci_core *core, tci_plan *plan, tci_stage *stage, tci_str bytes) {
+  tci_edges_reader reader;
+  uint64_t predicate, base;
+  size_t len;
+  if (!tci_edges_open(bytes, &reader, &predicate, &len)) return "assignments are malformed";
+  leave_checks(core, stage, &base);
+  const tci_assignment *before = stage->assignments;
   weigh(core, len * sizeof(tci_assignment), stage->assignments_len * sizeof(tci_assignment));
-  tci_discard(core, stage->assignments);
+  tci_discard(core, stage->assignments); /* freed after the step */
   stage->assignments = tci_calloc(len ? len : 1, sizeof(tci_assignment));
   stage->assignments_len = 0;
   while (tci_edges_next(&reader)) {
@@ -267,14 +288,7 @@ static const char *set_assignments(tci_core *core, tci_plan *plan, tci_stage *st
     if (target->kind != TCI_NODE_CHECK) return "an assignment leads to a stage";
     tci_assignment *a = &stage->assignments[stage->assignments_len++];
     *a = (tci_assignment){.check = tci_node_check(target), .stage = stage, .goal = (tci_check_state)reader.number};
-    if (tci_goal_counts(a->goal)) {
-      a->position = a->check->assigned.len;
-      tci_vec_push(&a->check->assigned, a);
-      a->check->pending++;
-    }
-    tci_result *result = tci_check_result(a->check, TCI_STR("stage"), stage->node.id);
-    if (result) a->result = (size_t)(result - a->check->results.items) + 1;
-    if (stage->state == TCI_STAGE_FINAL || (result && result->finalized_us)) mark_done(a);
+    join_check(a, target->mark > base ? &before[target->mark - base - 1] : NULL);
   }
   stage->request_bytes = tci_request_bytes_of(stage);
   return NULL;

@@ -253,6 +253,7 @@ void tci_check_settle_now(tci_core *core, tci_check *check); /* nothing is pendi
 void tci_check_finish(tci_core *core, tci_check *check, tci_outcome outcome, tci_reason reason);
 void tci_check_put_result(tci_core *core, tci_check *check, tci_str owner_type, tci_str owner_id, tci_str data,
                           bool finalize, const tci_failure *failure);
+/* The last one in this name, or NULL. The word of a stage that is assigned is that of its assignment. */
 tci_result *tci_check_result(tci_check *check, tci_str owner_type, tci_str owner_id);
 bool tci_stage_failed_a_check(tci_stage *stage);
 tci_outcome tci_check_verdict(const tci_check *check, tci_reason *reason);

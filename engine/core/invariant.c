@@ -66,7 +66,7 @@ static const char *check_check(tci_check *check, tci_arena *arena) {
     tci_stage *stage = a->stage;
     if (a != tci_stage_assignment(stage, check) || a->position != i)
       BROKEN("22: check '%.*s' knows a stage that is not assigned", TCI_STR_ARG(check->node.id));
-    const tci_result *r = tci_check_result(check, TCI_STR("stage"), stage->node.id);
+    const tci_result *r = a->result ? &check->results.items[a->result - 1] : NULL;
     bool done = stage->state == TCI_STAGE_FINAL || (r && r->finalized_us);
     if (a->done != done) BROKEN("19: assignment of '%.*s' is miscounted", TCI_STR_ARG(check->node.id));
     pending += !done;

@@ -78,7 +78,7 @@ typedef struct {
   tci_check *check;
   tci_stage *stage;
   tci_check_state goal;
-  size_t result;   /* rebuilt: 1-based place of this stage's result in check->results; 0: none */
+  size_t result;   /* rebuilt: 1-based place in check->results of what it said since it was assigned; 0: nothing */
   size_t position; /* rebuilt: in check->assigned, when the goal counts */
   bool done;       /* rebuilt: the stage is FINAL or has finalised its result */
 } tci_assignment;
@@ -88,7 +88,7 @@ struct tci_check {
   tci_check_state state;
   tci_str kind, options;
   TCI_VEC(tci_result) results;
-  tci_map by_owner;                   /* rebuilt: owner key -> place in results, from 1; kept when there are many */
+  tci_map by_owner; /* rebuilt: owner key -> place of the last in results, from 1; kept when there are many */
   TCI_VEC(tci_assignment *) assigned; /* rebuilt: of stages, with a goal that counts */
   size_t pending;                     /* rebuilt: of those, not done */
 };

@@ -128,6 +128,25 @@ static bool same_failure(const tci_failure *a, const tci_failure *b) {
   return a->present == b->present && tci_str_eq(a->message, b->message);
 }
 
+static bool assigns(const tci_stage_write *sw, tci_str check_id) {
+  for (size_t i = 0; i < sw->assignments_len; i++)
+    if (tci_str_eq(sw->assignments[i].check_id, check_id)) return true;
+  return false;
+}
+
+/* The result that is to change; NULL: there will be a new one. The write's edges come before its results: a stage that joins
+ * the check by the same write has said nothing there yet, and who leaves it speaks like anybody else. */
+static const tci_result *result_before(tci_write *w, const tci_prepared *item, tci_check *check) {
+  const tci_result_write *r = &item->check->result;
+  bool of_stage = tci_str_eq(r->owner_type, TCI_STR("stage"));
+  tci_stage *stage = of_stage ? tci_plan_stage(w->plan, r->owner_id) : NULL;
+  const tci_prepared *written = of_stage ? tci_map_get(&w->by_stage_id, r->owner_id) : NULL;
+  const tci_assignment *a = stage ? tci_stage_assignment(stage, check) : NULL;
+  bool rewritten = written && written->stage->assignments_len;
+  if (rewritten ? !assigns(written->stage, item->id) : !a) return tci_check_result(check, r->owner_type, r->owner_id);
+  return a && a->result ? &check->results.items[a->result - 1] : NULL;
+}
+
 static bool check_result(tci_write *w, tci_prepared *item, tci_check *check) {
   const tci_check_write *cw = item->check;
   if (!cw->has_result) return true;
@@ -135,7 +154,7 @@ static bool check_result(tci_write *w, tci_prepared *item, tci_check *check) {
   if (r->data.len > (size_t)w->core->limits.node_bytes_max)
     return tci_write_fault(w, item, TCI_INVALID_ARGUMENT, "result.data: larger than %lld bytes (limit node_bytes_max)",
                            (long long)w->core->limits.node_bytes_max);
-  const tci_result *old = check ? tci_check_result(check, r->owner_type, r->owner_id) : NULL;
+  const tci_result *old = check ? result_before(w, item, check) : NULL;
   bool finalize = r->finalize || cw->state == TCI_CHECK_FINAL;
   item->result_changed = !old || (r->data.len && !tci_str_eq(r->data, old->data)) || (finalize && !old->finalized_us) ||
                          (r->failure.present && !same_failure(&r->failure, &old->failure));

@@ -142,6 +142,27 @@ describe("nodes:", function()
     assert.stage(plan, "deploy").is_final { outcome = "SKIPPED", attempts = 0 }
   end)
 
+  it("a result in the name of a stage that is not assigned yet is not the one that the stage owes", function()
+    local runner = env:mock_runner { id = "r", type = "t", hold = true }
+    write {
+      checks = { { id = "gate" }, { id = "c" } },
+      stages = {
+        { id = "first", assignments = { { target_check_id = "c" } } },
+        { id = "s", runner_type = "t", dependencies = after("CHECK", "gate") },
+      },
+    }
+    write { checks = { { id = "c", result = { owner_type = "stage", owner_id = "s", finalize = true } } } }
+    write { stages = { { id = "s", assignments = { { target_check_id = "c" } } } } }
+    write { checks = { { id = "c", result = { owner_type = "stage", owner_id = "first", finalize = true } } } }
+    assert.check(plan, "c").has_state "PLANNING"
+    write { checks = { { id = "gate", state = "FINAL" } } }
+    env:wait(function() return #runner.received == 1 end)
+    assert.check(plan, "c").has_state "PLANNING"
+    runner:release()
+    env:wait_for(plan, "check", "c", "FINAL")
+    assert.check(plan, "c").is_final { outcome = "SUCCEEDED", reason = "RESULTS_FINAL", results = 3 }
+  end)
+
   it("omit_nodes leaves the reply empty, and without it the reply has the nodes that were written", function()
     local response = write { checks = { { id = "a" } }, omit_nodes = true }
     assert.same({}, response.checks)

@@ -73,7 +73,10 @@ static void checks(void **state) {
   BREAKS(f, fx_stage(f, "s")->assignments[0].done, true, "19: assignment of 'c' is miscounted");
   BREAKS(f, c->pending, 1, "19: check 'c' counts pending results wrongly");
   /* Both results are final, and so is everything that counts them; only the check is not. */
-  for (size_t i = 0; i < 2; i++) c->assigned.items[i]->done = true;
+  for (size_t i = 0; i < 2; i++) {
+    c->assigned.items[i]->done = true;
+    c->assigned.items[i]->result = i + 1;
+  }
   tci_result results[] = {{.id = 1, .owner_type = TCI_STR("stage"), .owner_id = TCI_STR("s"), .finalized_us = 1},
                           {.id = 2, .owner_type = TCI_STR("stage"), .owner_id = TCI_STR("t"), .finalized_us = 1}};
   c->results.items = results;
@@ -84,7 +87,10 @@ static void checks(void **state) {
   c->pending = pending;
   c->results.items = NULL;
   c->results.len = 0;
-  for (size_t i = 0; i < 2; i++) c->assigned.items[i]->done = false;
+  for (size_t i = 0; i < 2; i++) {
+    c->assigned.items[i]->done = false;
+    c->assigned.items[i]->result = 0;
+  }
 }
 
 static void plans(void **state) {

@@ -388,20 +388,74 @@ static void a_check_that_loses_its_last_open_stage_is_final(void **state) {
   fx_is(f, "@d", "PLANNING");
 }
 
-static void a_stage_that_joins_a_check_brings_the_result_it_has_there(void **state) {
+/* Whatever somebody wrote in its name before: a stage that joins a check owes it a result. */
+static void a_stage_that_joins_a_check_owes_a_result_of_its_own(void **state) {
+  fx *f = *state;
+  with_runner(f);
+  fx_write(f, "@gate; @c; s runner=go after=@gate; t runner=go after=@gate; u runner=go after=@gate checks=c");
+  fx_write(f, "@c result=stage:s finalize");
+  fx_write(f, "@c result=stage:t data=k:v");
+  fx_write(f, "@c result=stage:new finalize");
+  fx_write(f, "s checks=c; t checks=c; new runner=go after=@gate checks=c");
+  assert_int_equal(fx_check(f, "c")->pending, 4);
+  fx_write(f, "@gate state=FINAL");
+  fx_answers(f, "u", "FINAL @c");
+  fx_answers(f, "new", "FINAL @c");
+  fx_answers(f, "t", "FINAL"); /* and what was there does not stand for it */
+  fx_is(f, "@c", "PLANNING stage:s# stage:t stage:new# stage:u# stage:new#");
+  fx_answers(f, "s", "FINAL @c!broken");
+  fx_is(f, "@c",
+        "FINAL/FAILED/NO_RESULT stage:s# stage:t stage:new# stage:u# stage:new# stage:s#!broken stage:t#!stage t: no "
+        "result reported");
+  fx_restart(f, TCI_EVENT_RESTARTED);
+}
+
+static void the_word_of_an_assigned_stage_stays_when_its_assignments_are_written_anew(void **state) {
   fx *f = *state;
   fx_create(f);
-  fx_write(f, "@gate; @c; s runner=go after=@gate; t runner=go after=@gate; u runner=go after=@gate checks=c");
-  fx_write(f, "@c result=me:1");
+  fx_write(f, "@gate; @c; @d; @e; s runner=go after=@gate checks=c,d; t runner=go after=@gate checks=c,d");
+  fx_write(f, "@c result=stage:s finalize; @d result=stage:s data=k:v");
+  fx_write(f, "s checks=e,d,c");
+  fx_is(f, "@c", "PLANNING stage:s#");
+  assert_int_equal(fx_check(f, "c")->pending, 1); /* t */
+  fx_refuses(f, TCI_FAILED_PRECONDITION, "of stage 's' is finalized", "@c result=stage:s data=k:v");
+  fx_write(f, "@d result=stage:s finalize");
+  fx_is(f, "@d", "PLANNING stage:s#");
+  fx_write(f, "s checks=e,d"); /* it leaves */
+  assert_int_equal(fx_check(f, "c")->pending, 1);
+  fx_refuses(f, TCI_FAILED_PRECONDITION, "of stage 's' is finalized", "@c result=stage:s data=k:v"); /* anybody's now */
+  fx_write(f, "s checks=e,d,c"); /* and comes back */
+  assert_int_equal(fx_check(f, "c")->pending, 2);
+  fx_restart(f, TCI_EVENT_RESTARTED);
+  assert_int_equal(fx_check(f, "c")->pending, 2);
+}
+
+static void a_stage_may_join_and_speak_in_one_write(void **state) {
+  fx *f = *state;
+  fx_create(f);
+  fx_write(f, "@gate; @c; @d; s runner=go after=@gate; t runner=go after=@gate checks=c");
+  fx_write(f, "@c result=stage:s finalize failure=early");
+  fx_write(f, "@c result=stage:s finalize; s checks=c"); /* a word of its own, not the one that cannot change */
+  fx_is(f, "@c", "PLANNING stage:s#!early stage:s#");
+  assert_int_equal(fx_check(f, "c")->pending, 1);
+  fx_write(f, "@d; @c result=stage:t data=k:v; t checks=d"); /* who leaves speaks like anybody */
+  fx_is(f, "@c", "FINAL/FAILED/RESULT_FAILED stage:s#!early stage:s# stage:t");
+  fx_is(f, "@d", "PLANNING");
+}
+
+/* Found by a map when they are many: it knows the last one in a name, too. */
+static void the_last_result_in_a_name_is_found_among_many(void **state) {
+  fx *f = *state;
+  fx_create(f);
+  fx_write(f, "@gate; @c; s runner=go after=@gate; t runner=go after=@gate checks=c");
   fx_write(f, "@c result=stage:s finalize");
-  fx_write(f, "@c result=stage:t");
-  fx_write(f, "s checks=c; t checks=c");
-  const tci_assignment *of_s = fx_stage(f, "s")->assignments, *of_t = fx_stage(f, "t")->assignments;
-  assert_int_equal(of_s->result, 2);
-  assert_true(of_s->done); /* finalised: nothing more is waited for */
-  assert_int_equal(of_t->result, 3);
-  assert_false(of_t->done);
-  assert_int_equal(fx_check(f, "c")->pending, 2); /* t and u */
+  fx_write(f, "s checks=c");
+  fx_write(f, "@c result=stage:s data=k:v");
+  for (int i = 0; i < 20; i++) fx_write(f, tci_fmt(&f->arena, "@c result=me:%d", i));
+  fx_write(f, "@d; s checks=d");
+  fx_write(f, "@c result=stage:s finalize failure=no"); /* the second: the first cannot change */
+  assert_int_equal(fx_check(f, "c")->results.len, 22);
+  assert_true(fx_check(f, "c")->results.items[1].failure.present);
 }
 
 static void a_check_that_a_stage_leaves_still_takes_the_result_of_the_same_write(void **state) {
@@ -622,7 +676,10 @@ int main(void) {
       CLAIM(a_check_that_a_stage_leaves_still_takes_the_result_of_the_same_write),
       CLAIM(a_result_of_the_same_write_counts_when_the_last_stage_leaves),
       CLAIM(the_order_of_the_nodes_of_a_write_means_nothing),
-      CLAIM(a_stage_that_joins_a_check_brings_the_result_it_has_there),
+      CLAIM(a_stage_that_joins_a_check_owes_a_result_of_its_own),
+      CLAIM(the_word_of_an_assigned_stage_stays_when_its_assignments_are_written_anew),
+      CLAIM(a_stage_may_join_and_speak_in_one_write),
+      CLAIM(the_last_result_in_a_name_is_found_among_many),
       CLAIM(a_pulled_stage_is_claimed_completed_and_made_final),
       CLAIM(a_pulled_stage_in_one_write),
       CLAIM(attempts_of_pulled_stages_do_not_go_backwards),
