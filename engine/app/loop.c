@@ -105,8 +105,11 @@ static void on_runner_done(void *ctx, tci_status status, tci_str message) {
   item->event.kind = TCI_EVENT_ANSWER;
   tci_arena_init(&item->arena, (size_t)call->loop->limits.message_arena_bytes_max);
   answer->execution_id = tci_str_copy(&item->arena, call->execution_id);
-  answer->code = status.code;
-  if (status.code == TCI_OK)
+  bool too_large = tci_rpc_was_too_large(call->loop->client, status);
+  answer->code = too_large ? TCI_OK : status.code;
+  if (too_large)
+    tci_codec_answer_unread(&call->loop->limits, &item->arena, answer);
+  else if (status.code == TCI_OK)
     tci_codec_answer(call->mode, tci_str_copy(&item->arena, message), &call->loop->limits, &item->arena, answer);
   else
     answer->message = tci_str_copy(&item->arena, tci_str_from(status.message));

@@ -186,11 +186,16 @@ tci_status tci_server_start(const tci_server_options *options, tci_server **out,
   tci_queue_init(&server->loop.queue);
   server->rpc = tci_rpc_open();
   server->loop.rpc = server->rpc;
-  server->loop.client = tci_rpc_client_open(server->rpc);
+  const tci_rpc_client_options client = {.message_bytes_max = options->limits.answer_bytes_max};
+  server->loop.client = tci_rpc_client_open(server->rpc, &client);
   watch_policies(server, &options->policies);
   tci_status status = start_engine(server, options, message, size);
   if (status.code == TCI_OK) {
-    const tci_rpc_server_options listen = {options->listen, options->limits.message_bytes_max};
+    const tci_limits *limits = &options->limits;
+    /* A completion is an answer too: one that is too long is read, so that its attempt can end. */
+    int64_t most =
+        limits->answer_bytes_max > limits->message_bytes_max ? limits->answer_bytes_max : limits->message_bytes_max;
+    const tci_rpc_server_options listen = {options->listen, most < INT32_MAX ? most : INT32_MAX};
     const tci_rpc_handler handler = {.ctx = server, .on_call = on_call, .on_gone = on_gone, .on_sent = on_sent};
     status = tci_rpc_server_open(server->rpc, &listen, &handler, &server->listener, message, size);
   }

@@ -286,6 +286,11 @@ void tci_on_answer(tci_core *core, const tci_event *event) {
     on_rpc_error(core, a, answer);
     return;
   }
+  if (answer->too_large) { /* the work is done: doing it again would give the same answer */
+    if (a->mode == TCI_MODE_SYNC || !a->accepted)
+      tci_attempt_fail(core, a, TCI_FAILURE_REPORTED, answer->message, NULL);
+    return;
+  }
   const char *fault = answer->unreadable ? tci_str_z(&core->update->arena, answer->message) : NULL;
   if (!fault && a->mode == TCI_MODE_SYNC) fault = tci_completion_fault(core, a, &answer->completion);
   if (fault)

@@ -210,7 +210,8 @@ typedef struct {
   bool accepted;   /* RunAsync, when OK */
   tci_str runner_execution_id;
   tci_completion completion; /* Run, when OK */
-  bool unreadable;           /* OK, but the bytes made no sense: PROTOCOL */
+  bool unreadable;           /* OK, but the bytes made no sense: PROTOCOL; `message` says why */
+  bool too_large;            /* OK, but over a limit that `message` names: the attempt fails as REPORTED */
 } tci_answer;
 
 typedef struct {

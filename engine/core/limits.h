@@ -12,11 +12,12 @@
 #define TCI_LIMITS(X)                                                                                                 \
   X(id_bytes_max, 256, "a plan, check, stage, runner id or runner type")                                              \
   X(text_bytes_max, 65536, "any other string: a kind, an address, a failure message")                                 \
-  X(message_bytes_max, 4194304, "a request, as it arrives")                                                           \
+  X(message_bytes_max, 5242880, "a request, or a runner's answer: node_bytes_max, and room for what is around it")    \
+  X(answer_bytes_max, 33554432, "a runner's answer that is read at all; over message_bytes_max it fails the attempt") \
   X(message_depth_max, 64, "nesting of a message")                                                                    \
   X(message_arena_bytes_max, 67108864, "memory that one request may take once it is unpacked")                        \
   X(reply_bytes_max, 4194304, "a reply")                                                                              \
-  X(node_bytes_max, 1048576, "the options of a check, the args of a stage, one result, the details of an attempt")    \
+  X(node_bytes_max, 4194304, "the options of a check, the args of a stage, one result, the details of an attempt")    \
   X(request_bytes_max, 4194304, "a RunRequest: the args of a stage, and the options of all checks it is assigned to") \
   X(turn_request_bytes_max, 8388608, "RunRequests sent in one turn, about")                                           \
   X(metadata_bytes_max, 65536, "the metadata of a plan or runner")                                                    \

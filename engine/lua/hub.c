@@ -115,7 +115,7 @@ tci_lua_hub *tci_lua_hub_get(lua_State *L) {
     if (hub->fd < 0) luaL_error(L, "no eventfd: out of file descriptors?");
     pthread_mutex_init(&hub->lock, NULL);
     hub->rpc = tci_rpc_open();
-    hub->client = tci_rpc_client_open(hub->rpc);
+    hub->client = tci_rpc_client_open(hub->rpc, NULL);
     lua_pushvalue(L, -1);
     lua_setfield(L, LUA_REGISTRYINDEX, HUB_KEY);
     lua_replace(L, -2);

@@ -10,6 +10,7 @@
 #include <string.h>
 
 #include "base/assert.h"
+#include "base/wire.h"
 #include "core/core.h"
 #include "rpc/codec_read.h"
 #include "turboci/v1/service.pb-c.h"
@@ -42,6 +43,9 @@ static const tci_codec_message requests[] = {
 };
 
 static tci_status command_read(tci_codec_reader *r, const ProtobufCMessage *message, tci_command *out);
+static bool is_over_a_limit(tci_status status);
+static tci_status completion_too_large(tci_codec_reader *r, tci_str request, tci_status why, tci_command *out);
+static tci_str execution_plan(tci_str execution_id);
 
 const tci_method *tci_method_by_path(tci_str path) {
   for (size_t i = 0; i < tci_methods_len; i++)
@@ -60,8 +64,35 @@ tci_status tci_codec_command(const tci_method *method, tci_str request, const tc
     out->kind = method->command;
     status = command_read(&r, message, out);
   }
+  if (is_over_a_limit(status) && method->command == TCI_COMMAND_COMPLETE_EXECUTION)
+    status = completion_too_large(&r, request, status, out);
+  if (status.code == TCI_OUT_OF_RANGE) status.code = TCI_INVALID_ARGUMENT;
   tci_buf_deinit(&r.scratch);
   return status;
+}
+
+/* ---- what is over a limit ---- */
+
+/* In the codec, OUT_OF_RANGE is a field over its limit. */
+static bool is_over_a_limit(tci_status status) {
+  return status.code == TCI_OUT_OF_RANGE || status.code == TCI_RESOURCE_EXHAUSTED;
+}
+
+/* To refuse it would leave the attempt open, until it is stale and its work is done again, with the same end. */
+static tci_status completion_too_large(tci_codec_reader *r, tci_str request, tci_status why, tci_command *out) {
+  enum { EXECUTION_ID = 1 };
+  tci_str id = {NULL, 0};
+  tci_wire_reader reader = tci_wire_read(request);
+  tci_wire_field f;
+  while (tci_wire_next(&reader, &f))
+    if (f.number == EXECUTION_ID && f.type == TCI_WIRE_LEN) id = f.bytes;
+  if (!execution_plan(id).len) return why; /* of no execution */
+  memset(out, 0, sizeof *out);
+  out->kind = TCI_COMMAND_COMPLETE_EXECUTION;
+  out->plan_id = execution_plan(id);
+  out->complete_execution.execution_id = id;
+  tci_codec_failed_completion(r, why.message, &out->complete_execution.completion);
+  return TCI_STATUS_OK;
 }
 
 /* ---- requests ---- */
@@ -239,10 +270,20 @@ static tci_status answer_read(tci_codec_reader *r, tci_mode mode, tci_str respon
 void tci_codec_answer(tci_mode mode, tci_str response, const tci_limits *limits, tci_arena *arena, tci_answer *out) {
   tci_codec_reader r = {.limits = limits, .arena = arena};
   tci_status status = answer_read(&r, mode, response, out);
-  out->unreadable = status.code != TCI_OK;
-  if (out->unreadable) {
+  if (status.code != TCI_OK) {
+    out->too_large = is_over_a_limit(status);
+    out->unreadable = !out->too_large;
     out->completion = (tci_completion){0};
     out->message = tci_str_from(status.message);
   }
   tci_buf_deinit(&r.scratch);
+}
+
+void tci_codec_answer_unread(const tci_limits *limits, tci_arena *arena, tci_answer *out) {
+  out->too_large = true;
+  out->message = tci_str_from(tci_fmt(arena,
+                                      "the answer is longer than %" PRId64
+                                      " bytes (answer_bytes_max) and was not read; at most %" PRId64
+                                      " are allowed (message_bytes_max)",
+                                      limits->answer_bytes_max, limits->message_bytes_max));
 }

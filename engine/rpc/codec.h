@@ -28,8 +28,9 @@ extern const size_t tci_methods_len;
 const tci_method *tci_method_by_path(tci_str path); /* NULL: unknown */
 
 /* Reads a request into `out`, all memory in `arena` (give it a cap: limits->message_arena_bytes_max). INVALID_ARGUMENT or
- * RESOURCE_EXHAUSTED (text in `arena` or static) names message and field path: "WriteNodesRequest.stages[2].id: ...". For
- * commands on executions and for plan commands out->plan_id is set (from the execution id when it parses, else empty). */
+ * RESOURCE_EXHAUSTED (text in `arena` or static) names message and field path: "WriteNodesRequest.stages[2].id: ...". A
+ * completion that is over a limit is not refused: it is one that fails its attempt and says so, because what it ends has ended.
+ * For commands on executions and for plan commands out->plan_id is set (from the execution id when it parses, else empty). */
 TCI_MUST_USE tci_status tci_codec_command(const tci_method *method, tci_str request, const tci_limits *limits,
                                           tci_arena *arena, tci_command *out);
 
@@ -67,9 +68,12 @@ void tci_codec_watch_place(uint64_t sequence, bool more, tci_buf *out);
 
 /* Appends the RunRequest (SYNC) or RunAsyncRequest (ASYNC) of an attempt; callback_address: where the runner reports. */
 void tci_codec_run_request(const tci_attempt *attempt, tci_str callback_address, tci_buf *out);
-/* Reads RunResponse or RunAsyncResponse bytes into out (accepted, completion, ...); nonsense sets out->unreadable and
- * out->message says why. Copies nothing: `response` must outlive `out`, or live in `arena`. */
+/* Reads RunResponse or RunAsyncResponse bytes into out (accepted, completion, ...). Nonsense sets out->unreadable, what is over
+ * a limit out->too_large, and out->message says why. Copies nothing: `response` must outlive `out`, or live in `arena`. */
 void tci_codec_answer(tci_mode mode, tci_str response, const tci_limits *limits, tci_arena *arena, tci_answer *out);
+
+/* The same for an answer that was too long to be received (answer_bytes_max). */
+void tci_codec_answer_unread(const tci_limits *limits, tci_arena *arena, tci_answer *out);
 
 /* Where a runner may be reached: the address it registered, brought into dialable form (":50061" and "0.0.0.0:50061" ->
  * "127.0.0.1:50061", "[::]:1" -> "[::1]:1"), and checked against the allow-list. `allowed` holds hosts ("127.0.0.1",

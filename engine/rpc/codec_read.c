@@ -100,10 +100,13 @@ tci_status tci_codec_read_struct(tci_codec_reader *r, const tci_codec_place *pla
   if (!tci_struct_canonical((tci_str){(const char *)value.data, value.len}, STRUCT_DEPTH_MAX, &r->scratch))
     return tci_codec_refuse(r, place, field, "is not a well-formed google.protobuf.Struct");
   tci_str canonical = tci_buf_str(&r->scratch);
-  if (canonical.len > (uint64_t)r->limits->node_bytes_max)
-    return tci_codec_refuse(r, place, field,
-                            tci_fmt(r->arena, "is %zu bytes long; at most %" PRId64 " are allowed (node_bytes_max)",
-                                    canonical.len, r->limits->node_bytes_max));
+  if (canonical.len > (uint64_t)r->limits->node_bytes_max) {
+    tci_status status =
+        tci_codec_refuse(r, place, field,
+                         tci_fmt(r->arena, "is %zu bytes long; at most %" PRId64 " are allowed (node_bytes_max)",
+                                 canonical.len, r->limits->node_bytes_max));
+    return (tci_status){TCI_OUT_OF_RANGE, status.message};
+  }
   if (!canonical.len) return TCI_STATUS_OK;
   *out = tci_str_copy(r->arena, canonical);
   return out->ptr ? TCI_STATUS_OK : tci_codec_full(r);
@@ -220,4 +223,10 @@ tci_status tci_codec_read_completion(tci_codec_reader *r, Tci__Wire__V1__StageSt
   if (out->stage_state == TCI_STAGE_UNKNOWN && !out->failure.present) out->stage_state = TCI_STAGE_FINAL;
   completion_digest(r, out);
   return TCI_STATUS_OK;
+}
+
+void tci_codec_failed_completion(tci_codec_reader *r, const char *message, tci_completion *out) {
+  *out = (tci_completion){.stage_state = TCI_STAGE_FINAL,
+                          .failure = {.present = true, .kind = TCI_FAILURE_REPORTED, .message = tci_str_from(message)}};
+  completion_digest(r, out);
 }

@@ -33,7 +33,8 @@ typedef struct {
 TCI_MUST_USE tci_status tci_codec_unpack(tci_codec_reader *r, const tci_codec_message *message, tci_str bytes,
                                          ProtobufCMessage **out);
 
-/* INVALID_ARGUMENT "<message>.<place>.<field>: <what>". */
+/* INVALID_ARGUMENT "<message>.<place>.<field>: <what>"; OUT_OF_RANGE for a field over its limit, which the codec tells no
+ * one by that name. */
 tci_status tci_codec_refuse(tci_codec_reader *r, const tci_codec_place *place, const char *field, const char *what);
 /* The arena's cap was reached. */
 tci_status tci_codec_full(tci_codec_reader *r);
@@ -63,6 +64,8 @@ TCI_MUST_USE tci_status tci_codec_read_completion(tci_codec_reader *r, Tci__Wire
                                                   Tci__Wire__V1__CheckUpdate **updates,
                                                   const Tci__Wire__V1__Failure *failure, ProtobufCBinaryData details,
                                                   tci_completion *out);
+/* A completion that says nothing but this failure. */
+void tci_codec_failed_completion(tci_codec_reader *r, const char *message, tci_completion *out);
 /* codec_write.c */
 TCI_MUST_USE tci_status tci_codec_read_write_nodes(tci_codec_reader *r, const Tci__Wire__V1__WriteNodesRequest *m,
                                                    tci_command *out);

@@ -82,8 +82,15 @@ size_t tci_rpc_send(tci_rpc_call *call, tci_str message);
 
 typedef struct tci_rpc_client tci_rpc_client;
 
+typedef struct {
+  int64_t message_bytes_max; /* of one that it receives; 0: 32 MiB */
+} tci_rpc_client_options;    /* NULL: the defaults */
+
 /* Channels are made per target on first use and kept (the least recently used idle one goes beyond 1,000). */
-tci_rpc_client *tci_rpc_client_open(tci_rpc *rpc);
+tci_rpc_client *tci_rpc_client_open(tci_rpc *rpc, const tci_rpc_client_options *options);
+/* The status of a call that was ended here because its message was longer than message_bytes_max: it is no word of the
+ * peer's, though it looks like RESOURCE_EXHAUSTED from there. */
+bool tci_rpc_was_too_large(const tci_rpc_client *client, tci_status status);
 /* Cancels what is in flight and waits until every callback has run. */
 void tci_rpc_client_close(tci_rpc_client *client);
 

@@ -14,7 +14,7 @@
 
 #include "rpc/rpc.h"
 
-/* What one message may weigh: gRPC's own default, and what other gRPC clients accept without being told. */
+/* What a server takes when it is not told: gRPC's own default. */
 #define TCI_RPC_MESSAGE_BYTES_MAX (4 << 20)
 /* Headers of one call; ours need a few hundred bytes. gRPC answers RESOURCE_EXHAUSTED before we see the call. */
 #define TCI_RPC_METADATA_BYTES_MAX (8 << 10)

@@ -44,13 +44,12 @@ static tci_status push(scan *s, const field_desc *field, tci_str bytes);
 static tci_wire_type wire_type(ProtobufCType type);
 static bool is_id(const char *name);
 static tci_status refuse(scan *s, const field_desc *field, size_t packed_index, const char *what);
+static tci_status refuse_whole(const ProtobufCMessageDescriptor *message, tci_str bytes, const tci_limits *limits,
+                               tci_arena *arena);
 
 tci_status tci_scan(const ProtobufCMessageDescriptor *message, tci_str bytes, const tci_limits *limits,
                     tci_arena *arena) {
-  if (bytes.len > (uint64_t)limits->message_bytes_max)
-    return (tci_status){TCI_RESOURCE_EXHAUSTED,
-                        tci_fmt(arena, "%s: is %zu bytes long; at most %" PRId64 " are allowed (message_bytes_max)",
-                                message->short_name, bytes.len, limits->message_bytes_max)};
+  if (bytes.len > (uint64_t)limits->message_bytes_max) return refuse_whole(message, bytes, limits, arena);
   scan s; /* not zeroed: the frames are 8 KiB, and most messages use few */
   s.depth = 1;
   s.depth_max = limits->message_depth_max < DEPTH_MAX ? (size_t)limits->message_depth_max : DEPTH_MAX;
@@ -127,10 +126,12 @@ static tci_status string_check(scan *s, const frame *top, const field_desc *fiel
   if (!top->in_struct) {
     bool id = is_id(field->name);
     int64_t bytes_max = id ? s->limits->id_bytes_max : s->limits->text_bytes_max;
-    if (text.len > (uint64_t)bytes_max)
-      return refuse(s, field, 0,
-                    tci_fmt(s->arena, "is %zu bytes long; at most %" PRId64 " are allowed (%s)", text.len, bytes_max,
-                            id ? "id_bytes_max" : "text_bytes_max"));
+    if (text.len > (uint64_t)bytes_max) {
+      tci_status status = refuse(s, field, 0,
+                                 tci_fmt(s->arena, "is %zu bytes long; at most %" PRId64 " are allowed (%s)", text.len,
+                                         bytes_max, id ? "id_bytes_max" : "text_bytes_max"));
+      return (tci_status){id ? status.code : TCI_OUT_OF_RANGE, status.message}; /* so long an id is no id */
+    }
     if (text.len && memchr(text.ptr, 0, text.len)) return refuse(s, field, 0, "holds a NUL character");
     for (size_t i = 0; id && i < text.len; i++)
       if (is_control((const uint8_t *)text.ptr + i, text.len - i))
@@ -220,4 +221,49 @@ static tci_status refuse(scan *s, const field_desc *field, size_t packed_index, 
   const char *cut = used == PATH_BYTES_MAX - 1 ? "..." : "";
   return (tci_status){TCI_INVALID_ARGUMENT,
                       tci_fmt(s->arena, "%s%s%s: %s", s->frames[0].message->short_name, path, cut, what)};
+}
+
+/* The longest known field of a message that has a length. NULL: it has none. Looks at so many fields and no more: it is for
+ * the text alone, and the message is not to be trusted. */
+static const field_desc *largest_field(const ProtobufCMessageDescriptor *message, tci_str bytes, tci_str *value,
+                                       size_t *index) {
+  enum { LOOKS_MAX = 100000 };
+  const field_desc *largest = NULL;
+  size_t seen[FIELDS_MAX] = {0};
+  tci_wire_reader reader = tci_wire_read(bytes);
+  tci_wire_field f;
+  for (int i = 0; i < LOOKS_MAX && tci_wire_next(&reader, &f); i++) {
+    const field_desc *field = protobuf_c_message_descriptor_get_field(message, f.number);
+    if (!field || f.type != TCI_WIRE_LEN) continue;
+    size_t nth = seen[field - message->fields]++;
+    if (largest && f.bytes.len <= value->len) continue;
+    largest = field;
+    *value = f.bytes;
+    *index = nth;
+  }
+  return largest;
+}
+
+/* The message is too long: where its bytes are is what its sender wants to know. */
+static tci_status refuse_whole(const ProtobufCMessageDescriptor *message, tci_str bytes, const tci_limits *limits,
+                               tci_arena *arena) {
+  char path[PATH_BYTES_MAX] = "";
+  size_t used = 0, index;
+  const ProtobufCMessageDescriptor *at = message;
+  tci_str value = bytes, inner;
+  while (at && at != &google__protobuf__struct__descriptor && used < PATH_BYTES_MAX - 1) {
+    const field_desc *field = largest_field(at, value, &inner, &index);
+    if (!field) break;
+    int n = field->label == PROTOBUF_C_LABEL_REPEATED
+                ? snprintf(path + used, PATH_BYTES_MAX - used, ".%s[%zu]", field->name, index)
+                : snprintf(path + used, PATH_BYTES_MAX - used, ".%s", field->name);
+    used += (size_t)n;
+    value = inner;
+    at = field->type == PROTOBUF_C_TYPE_MESSAGE ? field->descriptor : NULL;
+  }
+  const char *largest =
+      used ? tci_fmt(arena, "; most of it, %zu bytes, is in %s%s", value.len, message->short_name, path) : "";
+  return (tci_status){TCI_RESOURCE_EXHAUSTED,
+                      tci_fmt(arena, "%s: is %zu bytes long; at most %" PRId64 " are allowed (message_bytes_max)%s",
+                              message->short_name, bytes.len, limits->message_bytes_max, largest ? largest : "")};
 }

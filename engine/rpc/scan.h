@@ -18,8 +18,8 @@
  *    of control characters and at most id_bytes_max long;
  * 4. enum values are known, and int32 values fit.
  *
- * Unknown fields are skipped: a newer client may send them. RESOURCE_EXHAUSTED for sizes of the whole message, else
- * INVALID_ARGUMENT; the text (in `arena`, or static when its cap is reached) begins with message and field path:
+ * Unknown fields are skipped: a newer client may send them. RESOURCE_EXHAUSTED for sizes of the whole message (the text names
+ * its largest field), OUT_OF_RANGE for a text over text_bytes_max, else INVALID_ARGUMENT; the text (in `arena`, or static when its cap is reached) begins with message and field path:
  * "WriteNodesRequest.stages[2].id: ...". */
 TCI_MUST_USE tci_status tci_scan(const ProtobufCMessageDescriptor *message, tci_str bytes, const tci_limits *limits,
                                  tci_arena *arena);

@@ -22,6 +22,7 @@ local M = {}
 local RETRY_SECONDS = 1 -- between heartbeats while the server is away
 local BACKOFF, BACKOFF_MAX = 0.1, 2 -- between completions that did not get through
 local LEAVE_SECONDS = 5 -- to wait for the slot of an execution that was cancelled
+local ANSWER_BYTES_MAX = 33554432 -- answer_bytes_max of an engine that was not told otherwise
 local BUSY_MAX = 20 -- completions refused with RESOURCE_EXHAUSTED before giving up
 local CALL_TIMEOUT = 5
 
@@ -178,11 +179,15 @@ local function refusal(self, mode)
   return nil
 end
 
--- Encodes an answer; one that does not fit becomes a failure that says so.
+-- Encodes an answer; one that cannot be sent becomes a failure that says so. What is too large for the engine, but can
+-- be read, is told by the engine itself. Returns the bytes, and what is in them.
 local function encode(message, value, complain)
   local core = require "turboci.core"
   local bytes, err = core.encode(message, value)
-  return bytes or assert(core.encode(message, complain("the result cannot be sent: " .. err)))
+  if bytes and #bytes <= ANSWER_BYTES_MAX then return bytes, value end
+  value = complain("the result cannot be sent: "
+    .. (err or ("it is %d bytes long, and nobody reads more than %d"):format(#bytes, ANSWER_BYTES_MAX)))
+  return assert(core.encode(message, value)), value
 end
 
 local function failed(context, text)
@@ -249,7 +254,11 @@ local function run_async(self, request)
     if context.cancel_reason == "stopped" then completion = failed(context, "the runner was stopped") end
     -- Of these two the engine knows already; a completion could only be mistaken for a result.
     local known = context.cancel_reason == "superseded" or context.cancel_reason == "deadline"
-    if not known then complete(self, context, completion) end
+    if not known then
+      local _, fitting = encode("CompleteStageExecutionRequest", completion,
+        function(text) return failed(context, text) end)
+      complete(self, context, fitting)
+    end
     finish(self, execution)
   end)
 end

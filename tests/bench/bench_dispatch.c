@@ -178,7 +178,7 @@ static void write_stages(tci_rpc_client *client, const char *target, const char 
 static double run(const server_process *s, int stages, const setup *row, const char *runner_address) {
   waiter w = {.lock = PTHREAD_MUTEX_INITIALIZER, .changed = PTHREAD_COND_INITIALIZER};
   tci_rpc *rpc = tci_rpc_open();
-  tci_rpc_client *client = tci_rpc_client_open(rpc);
+  tci_rpc_client *client = tci_rpc_client_open(rpc, NULL);
   const tci_rpc_server_options listen = {.address = runner_address};
   const tci_rpc_handler handler = {.on_call = on_run};
   tci_rpc_server *runner;

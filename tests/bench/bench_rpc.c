@@ -161,7 +161,7 @@ static int run_transport(const char *transport, const char *address, double seco
   char target[200] = "";
   if (read(told[0], target, sizeof target - 1) <= 0) return 1;
   tci_rpc *rpc = tci_rpc_open();
-  run.client = tci_rpc_client_open(rpc);
+  run.client = tci_rpc_client_open(rpc, NULL);
   run.target = target;
   const size_t ks[] = {1, 16, 64};
   for (size_t i = 0; i < sizeof ks / sizeof *ks; i++) run_row(transport, ks[i], seconds);

@@ -249,6 +249,44 @@ class Runners(unittest.TestCase):
         self.assertEqual(6, self.watch.until_complete().stages_completed)
         self.assertEqual(2, most[0])
 
+    # ---- answers over a limit ----
+
+    def large(self, request, megabytes):
+        return [f.CheckUpdate(check_id=check, finalize=True, result_data=f.struct(log="x" * int(megabytes * (1 << 20))))
+                for check in request.assigned_check_ids]
+
+    def test_an_answer_of_four_megabytes_is_kept_and_a_larger_one_fails_once(self):
+        sizes = {"kept": 3.99, "field": 4.1, "read": 6, "unread": 33}
+        runner = self.runner(run=lambda request, context: f.RunResponse(
+            stage_state=f.STAGE_STATE_FINAL, check_updates=self.large(request, sizes[request.stage_id])))
+        watch = self.server.watch(self.plan, include_checks=False)
+        self.addCleanup(watch.close)
+        self.server.write(
+            self.plan, checks=[f.CheckWrite(id="c-" + name, state=f.CHECK_STATE_PLANNED) for name in sizes],
+            stages=[f.StageWrite(id=name, runner_type=self.type,
+                                 assignments=[f.Assignment(target_check_id="c-" + name)]) for name in sizes])
+        watch.until_complete()
+        self.assertEqual(len(sizes), runner.received.qsize())
+        found = self.server.call("QueryNodes", work_plan_id=self.plan, include_stages=True).stages
+        attempts = {stage.id: stage.attempts for stage in found}
+        self.assertEqual(COMPLETE, attempts["kept"][0].state)
+        for name, says in (("field", "check_updates[0].result_data: is"), ("unread", "answer_bytes_max"),
+                           ("read", "is in RunResponse.check_updates[0].result_data")):
+            self.assertEqual([INCOMPLETE], [attempt.state for attempt in attempts[name]])
+            self.assertIn(says, attempts[name][0].failure.message)
+        self.server.write(self.plan, stages=[f.StageWrite(id="next", runner_type="nobody")])
+
+    def test_a_completion_over_a_limit_ends_its_attempt(self):
+        runner = self.runner(modes=[ASYNC])
+        self.submit(mode=ASYNC)
+        request = runner.next()[0]
+        for _ in range(2):  # the same words again
+            self.assertTrue(runner.complete(request, stage_state=f.STAGE_STATE_FINAL,
+                                            check_updates=self.large(request, 6)).acknowledged)
+        self.assertTrue(self.watch.until_complete().has_failures)
+        self.assertEqual(1, len(self.stage().attempts))
+        self.assertIn("check_updates[0].result_data", self.stage().attempts[0].failure.message)
+
     # ---- async ----
 
     def async_request(self, **fields):

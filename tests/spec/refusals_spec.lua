@@ -415,7 +415,7 @@ describe("refused:", function()
       add(name, "5 MB", {
         -- An unknown field: a message that means nothing, but is too long all the same.
         bytes = "\xfa\x3f" .. string.char(0x80, 0x80, 0xc0, 0x02) .. ("x"):rep(5 * MEGABYTE),
-        code = "RESOURCE_EXHAUSTED", says = "4194304",
+        code = "RESOURCE_EXHAUSTED", says = "5242880",
       })
     end
   end

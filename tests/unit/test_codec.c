@@ -1,5 +1,6 @@
 /* codec: the methods, requests and runners' answers. These were encoded by another implementation (protobuf 3.21,
  * Python); what the codec writes is in test_codec_reply.c. */
+#define _GNU_SOURCE /* memmem */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -422,14 +423,15 @@ static void impossible_timestamps_are_refused(void **state) {
 
 static void big_values_are_refused_by_name(void **state) {
   (void)state;
-  char *text = malloc(1100000);
-  memset(text, 'x', 1100000);
+  enum { BYTES = 4400000 };
+  char *text = malloc(BYTES);
+  memset(text, 'x', BYTES);
   tci_buf buf = {0}, value = {0}, entry = {0};
-  tci_value_put_string(&value, (tci_str){text, 1100000});
+  tci_value_put_string(&value, (tci_str){text, BYTES});
   tci_struct_set((tci_str){NULL, 0}, TCI_STR("k"), tci_buf_str(&value), &buf);
   wrap(&buf, 3);
   wrap(&buf, 3);
-  refuses("WriteNodes", &buf, TCI_INVALID_ARGUMENT, "stages[0].args: is 1100015 bytes long; at most 1048576");
+  refuses("WriteNodes", &buf, TCI_INVALID_ARGUMENT, "stages[0].args: is 4400018 bytes long; at most 4194304");
   tci_wire_put_bytes(&entry, 1, TCI_STR("k"));
   tci_wire_put_bytes(&entry, 2, (tci_str){text, 65536});
   tci_wire_put_bytes(&buf, 1, tci_buf_str(&entry));
@@ -437,6 +439,81 @@ static void big_values_are_refused_by_name(void **state) {
   tci_buf_deinit(&value);
   tci_buf_deinit(&entry);
   free(text);
+}
+
+/* A completion's request with `bytes` of details and a failure's message of `text_bytes`. */
+static tci_buf large_completion(size_t bytes, size_t text_bytes) {
+  char *text = malloc(bytes + text_bytes + 1);
+  memset(text, 'x', bytes + text_bytes);
+  tci_buf buf = {0}, value = {0}, details = {0}, failure = {0};
+  tci_value_put_string(&value, (tci_str){text, bytes});
+  tci_struct_set((tci_str){NULL, 0}, TCI_STR("k"), tci_buf_str(&value), &details);
+  tci_wire_put_bytes(&failure, 1, (tci_str){text, text_bytes});
+  tci_wire_put_bytes(&buf, 1, TCI_STR("p1:2:1:00112233445566778899aabbccddeeff"));
+  tci_wire_put_uint(&buf, 2, TCI_STAGE_FINAL);
+  if (text_bytes) tci_wire_put_bytes(&buf, 4, tci_buf_str(&failure));
+  tci_wire_put_bytes(&buf, 5, tci_buf_str(&details));
+  tci_buf_deinit(&value);
+  tci_buf_deinit(&details);
+  tci_buf_deinit(&failure);
+  free(text);
+  return buf;
+}
+
+static void a_completion_over_a_limit_fails_its_attempt_and_says_so(void **state) {
+  (void)state;
+  static const struct {
+    size_t bytes, text_bytes;
+    const char *says;
+  } rows[] = {
+      {4194400, 0, "Request.details: is 4194418 bytes long; at most 4194304 are allowed (node_bytes_max)"},
+      {5300000, 0, "(message_bytes_max); most of it, 5300018 bytes, is in CompleteStageExecutionRequest.details"},
+      {10, 70000, "Request.failure.message: is 70000 bytes long; at most 65536 are allowed (text_bytes_max)"},
+  };
+  for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+    tci_buf buf = large_completion(rows[i].bytes, rows[i].text_bytes);
+    decoded d, again;
+    decode_bytes(&d, "CompleteStageExecution", tci_str_dup(tci_buf_str(&buf)));
+    assert_int_equal(d.status.code, TCI_OK);
+    assert_str(d.command.plan_id, "p1");
+    const tci_completion *c = &d.command.complete_execution.completion;
+    assert_true(c->failure.present && c->updates_len == 0 && c->details.len == 0);
+    if (!memmem(c->failure.message.ptr, c->failure.message.len, rows[i].says, strlen(rows[i].says)))
+      fail_msg("\"%.*s\" does not say \"%s\"", TCI_STR_ARG(c->failure.message), rows[i].says);
+    decode_bytes(&again, "CompleteStageExecution", tci_str_dup(tci_buf_str(&buf)));
+    assert_memory_equal(c->digest, again.command.complete_execution.completion.digest, sizeof c->digest);
+    done(&again);
+    done(&d);
+    tci_buf_deinit(&buf);
+  }
+  tci_buf kept = large_completion(4194286, 0); /* whole, with its envelope */
+  decoded d;
+  decode_bytes(&d, "CompleteStageExecution", tci_str_dup(tci_buf_str(&kept)));
+  assert_int_equal(d.status.code, TCI_OK);
+  assert_false(d.command.complete_execution.completion.failure.present);
+  assert_int_equal(d.command.complete_execution.completion.details.len, 4194304);
+  done(&d);
+  tci_buf_deinit(&kept);
+}
+
+static void an_answer_over_a_limit_is_too_large_and_not_nonsense(void **state) {
+  (void)state;
+  tci_limits limits = tci_limits_default();
+  tci_arena arena = {0};
+  tci_answer answer = {0};
+  limits.message_bytes_max = 40;
+  tci_codec_answer(TCI_MODE_SYNC,
+                   TCI_STR("\x22\x2f\x0a\x2d\x0a\x01k\x12\x28\x1a\x26 0123456789012345678901234567890123456"), &limits,
+                   &arena, &answer);
+  assert_true(answer.too_large && !answer.unreadable);
+  assert_str(answer.message,
+             "RunResponse: is 49 bytes long; at most 40 are allowed (message_bytes_max); most of it, 47 "
+             "bytes, is in RunResponse.details");
+  answer = (tci_answer){0};
+  tci_codec_answer_unread(&limits, &arena, &answer);
+  assert_true(answer.too_large && !answer.unreadable);
+  assert_non_null(memmem(answer.message.ptr, answer.message.len, "answer_bytes_max", 16));
+  tci_arena_deinit(&arena);
 }
 
 static void the_scan_guards_every_request(void **state) {
@@ -606,6 +683,8 @@ int main(void) {
       cmocka_unit_test(numbers_out_of_range_are_refused_by_name),
       cmocka_unit_test(impossible_timestamps_are_refused),
       cmocka_unit_test(big_values_are_refused_by_name),
+      cmocka_unit_test(a_completion_over_a_limit_fails_its_attempt_and_says_so),
+      cmocka_unit_test(an_answer_over_a_limit_is_too_large_and_not_nonsense),
       cmocka_unit_test(the_scan_guards_every_request),
       cmocka_unit_test(a_full_arena_is_resource_exhausted_at_any_moment),
       cmocka_unit_test(a_completion_and_a_run_response_say_the_same),

@@ -118,6 +118,28 @@ static void nonsense_is_a_protocol_failure_and_changes_no_check(void **state) {
   fx_is(f, "w", "ATTEMPTING 1:INCOMPLETE/FAILED!PROTOCOL 2:PENDING/PENDING");
 }
 
+static void an_answer_over_a_limit_fails_once_and_is_no_refusal(void **state) {
+  fx *f = *state;
+  with_runner(f);
+  fx_write(f, "s runner=go; a runner=go mode=async; b runner=go mode=async");
+  tci_event event = {.kind = TCI_EVENT_ANSWER};
+  event.answer.too_large = true;
+  event.answer.message = TCI_STR("RunResponse.details: is too long");
+  event.answer.execution_id = fx_execution(f, "s");
+  fx_step(f, &event);
+  fx_is(f, "s", "FINAL/FAILED/NO_RETRIES_LEFT 1:INCOMPLETE/FAILED!REPORTED");
+  assert_true(tci_str_eq(fx_attempt(f, "s")->failure.message, event.answer.message));
+  event.answer.execution_id = fx_execution(f, "a");
+  fx_step(f, &event);
+  fx_is(f, "a", "FINAL/FAILED/NO_RETRIES_LEFT 1:INCOMPLETE/FAILED!REPORTED");
+  fx_reports(f, "b", "begun"); /* it has the work, whatever it said to RunAsync */
+  event.answer.execution_id = fx_execution(f, "b");
+  fx_step(f, &event);
+  fx_is(f, "b", "ATTEMPTING 1:RUNNING/RUNNING");
+  fx_write(f, "next runner=go"); /* nobody is passed over */
+  fx_is(f, "next", "ATTEMPTING 1:RUNNING/RUNNING");
+}
+
 static void awaiting_a_group_without_children_is_final_at_once(void **state) {
   fx *f = *state;
   with_runner(f);
@@ -405,6 +427,7 @@ int main(void) {
       CLAIM(updates_of_an_attempt_that_is_retried_stay_with_it),
       CLAIM(a_second_word_on_a_result_that_is_final_is_kept_and_not_applied),
       CLAIM(nonsense_is_a_protocol_failure_and_changes_no_check),
+      CLAIM(an_answer_over_a_limit_fails_once_and_is_no_refusal),
       CLAIM(awaiting_a_group_without_children_is_final_at_once),
       CLAIM(a_late_answer_changes_nothing),
       CLAIM(run_async_answers),

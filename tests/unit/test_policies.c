@@ -623,7 +623,7 @@ static void a_server_takes_changes_over_by_itself(void **state) {
   if (tci_server_start(&options, &server, w->message, sizeof w->message).code != TCI_OK) fail_msg("%s", w->message);
   const char *address = tci_server_address(server);
   tci_rpc *rpc = tci_rpc_open();
-  tci_rpc_client *client = tci_rpc_client_open(rpc);
+  tci_rpc_client *client = tci_rpc_client_open(rpc, NULL);
   const char *first = ask_server(w, client, address);
   put(w, "one/a.lua", BROKEN);
   const char *broken = wait_for_change(w, client, address, first);

@@ -176,7 +176,7 @@ static void must_serve_at(world *w, const char *address) {
 static void world_open(world *w, const char *address) {
   *w = (world){.rpc = tci_rpc_open()};
   must_serve_at(w, address);
-  w->client = tci_rpc_client_open(w->rpc);
+  w->client = tci_rpc_client_open(w->rpc, NULL);
 }
 
 static void world_close(world *w) {
@@ -551,7 +551,7 @@ static void a_slow_reader_makes_pending_grow_and_loses_nothing(void **state) {
   world w;
   world_open(&w, "127.0.0.1:0");
   tci_rpc *reader_rpc = tci_rpc_open(); /* a polling thread of its own: the test lets it stand still */
-  tci_rpc_client *reader_client = tci_rpc_client_open(reader_rpc);
+  tci_rpc_client *reader_client = tci_rpc_client_open(reader_rpc, NULL);
   slow_reader reader = {0};
   tci_rpc_sink sink = {&reader, read_done, read_slowly};
   tci_rpc_start(reader_client, tci_rpc_server_address(w.server), "/test/Hold", TCI_STR(""), -1, true, &sink);
@@ -829,7 +829,7 @@ static int foreign_socket(void) {
 static void a_dead_servers_socket_is_replaced_and_a_live_ones_is_not(void **state) {
   (void)state;
   world w = {.rpc = tci_rpc_open()};
-  w.client = tci_rpc_client_open(w.rpc);
+  w.client = tci_rpc_client_open(w.rpc, NULL);
   int fd = foreign_socket();
   assert_refused(&w, socket_address, TCI_UNAVAILABLE, "other program");
   close(fd); /* as when it is killed: the file stays */
@@ -932,7 +932,7 @@ static void many_threads_call_cancel_and_reply(void **state) {
   tci_status status = tci_rpc_server_open(rpc, &(tci_rpc_server_options){.address = "127.0.0.1:0"}, &handler, &server,
                                           text, sizeof text);
   assert_int_equal(status.code, TCI_OK);
-  tci_rpc_client *client = tci_rpc_client_open(rpc);
+  tci_rpc_client *client = tci_rpc_client_open(rpc, NULL);
   pthread_t repliers[THREADS], callers[THREADS];
   caller c[THREADS];
   for (size_t i = 0; i < THREADS; i++) {
@@ -1009,7 +1009,7 @@ static void a_reply_does_not_return_while_on_gone_runs(void **state) {
   tci_status status = tci_rpc_server_open(rpc, &(tci_rpc_server_options){.address = "127.0.0.1:0"}, &handler, &server,
                                           text, sizeof text);
   assert_int_equal(status.code, TCI_OK);
-  tci_rpc_client *client = tci_rpc_client_open(rpc);
+  tci_rpc_client *client = tci_rpc_client_open(rpc, NULL);
   pthread_t replier;
   assert_int_equal(pthread_create(&replier, NULL, reply_during_gone, &s), 0);
   result r = {0};
@@ -1030,7 +1030,7 @@ static void more_targets_than_channels_are_kept_is_fine(void **state) {
   (void)state;
   enum { TARGETS = 1005 };
   tci_rpc *rpc = tci_rpc_open();
-  tci_rpc_client *client = tci_rpc_client_open(rpc);
+  tci_rpc_client *client = tci_rpc_client_open(rpc, NULL);
   for (int i = 0; i < TARGETS + 5; i++) { /* the first five were dropped: dialled anew */
     char target[64];
     snprintf(target, sizeof target, "unix:/nowhere/%d", i % TARGETS);
@@ -1049,7 +1049,7 @@ static void opening_and_closing_is_all_it_takes(void **state) {
   tci_rpc_close(NULL);
   tci_rpc *one = tci_rpc_open(), *two = tci_rpc_open();
   tci_rpc_close(one);
-  tci_rpc_client_close(tci_rpc_client_open(two));
+  tci_rpc_client_close(tci_rpc_client_open(two, NULL));
   tci_rpc_close(two);
 }
 

@@ -95,6 +95,14 @@ static void a_message_over_the_limit_is_too_large(void **state) {
   expect(write_nodes, &buf, &limits, TCI_OK, NULL);
   put_text(&buf, 5000, 97);
   expect(write_nodes, &buf, &limits, TCI_RESOURCE_EXHAUSTED, "message_bytes_max");
+  tci_buf stage = {0};
+  put_text(&stage, 8, 70);
+  tci_wire_put_bytes(&buf, 1, TCI_STR("a plan, and not the largest"));
+  tci_wire_put_bytes(&buf, STAGES, TCI_STR(""));
+  tci_wire_put_bytes(&buf, STAGES, tci_buf_str(&stage));
+  tci_buf_deinit(&stage);
+  expect(write_nodes, &buf, &limits, TCI_RESOURCE_EXHAUSTED,
+         "most of it, 70 bytes, is in WriteNodesRequest.stages[1].runner_type");
 }
 
 static void the_path_names_every_level(void **state) {
@@ -142,7 +150,7 @@ static void texts_may_have_lines_but_no_nul(void **state) {
   expect(register_runner, &buf, NULL, TCI_INVALID_ARGUMENT, "RegisterStageRunnerRequest.address: holds a NUL");
   limits.text_bytes_max = 300;
   put_text(&buf, 3, 301);
-  expect(register_runner, &buf, &limits, TCI_INVALID_ARGUMENT, "address: is 301 bytes long; at most 300");
+  expect(register_runner, &buf, &limits, TCI_OUT_OF_RANGE, "address: is 301 bytes long; at most 300");
 }
 
 static void strings_are_utf8_everywhere(void **state) {

@@ -428,7 +428,7 @@ describe("the module", function()
       limits[limit.name] = limit.value
       assert.truthy(#limit.doc > 0)
     end
-    assert.equal(4194304, limits.message_bytes_max)
+    assert.equal(5242880, limits.message_bytes_max)
     assert.truthy(core.version:match "^%d+%.%d+%.%d+")
   end)
 

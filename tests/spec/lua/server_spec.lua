@@ -58,7 +58,7 @@ describe("a server", function()
     assert.same({ a = "b" }, call(server, "GetWorkPlan", { id = id }).work_plan.metadata)
     local info = call(server, "GetServerInfo", {})
     assert.equal(core.version, info.version)
-    assert.equal(4194304, info.limits.message_bytes_max)
+    assert.equal(5242880, info.limits.message_bytes_max)
 
     local watch = core.call(server:address(), "WatchWorkPlan", core.encode("WatchWorkPlanRequest",
       { work_plan_id = id, include_checks = true, include_current = true }))
