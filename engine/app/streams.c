@@ -65,7 +65,8 @@ struct tci_streams {
   tci_link runnable; /* OWED or AWAY, and the sink takes more */
   size_t runnable_len;
   size_t replays;
-  size_t total_bytes; /* waiting and handed, of all */
+  TCI_VEC(tci_replay *) leaving; /* replays that are over: large models, freed in pieces */
+  size_t total_bytes;            /* waiting and handed, of all */
   uint64_t turn;
   TCI_VEC(parcel) parcels; /* of the turn */
   tci_update update;       /* of what is owed or replayed */
@@ -111,6 +112,8 @@ void tci_streams_free(tci_streams *s) {
   tci_streams_forget(s);
   tci_streams_close_all(s);
   tci_map_deinit(&s->streams);
+  for (size_t i = 0; i < s->leaving.len; i++) tci_replay_free(s->leaving.items[i]);
+  tci_vec_free(&s->leaving);
   tci_vec_free(&s->list);
   tci_vec_free(&s->parcels);
   tci_update_deinit(&s->update);
@@ -128,8 +131,9 @@ static void rest(tci_streams *s, stream *st) {
 }
 
 static void replay_end(tci_streams *s, stream *st) {
-  if (st->replay) s->replays--;
-  tci_replay_free(st->replay);
+  if (!st->replay) return;
+  s->replays--;
+  tci_vec_push(&s->leaving, st->replay);
   st->replay = NULL;
 }
 
@@ -388,7 +392,8 @@ static bool take_place(tci_streams *s, const tci_core *core, stream *st) {
   if (st->replay) return true;
   for (size_t i = 0; s->replays >= (size_t)s->limits->watch_resumes_max && i < s->list.len; i++)
     if (s->list.items[i]->blocked) replay_end(s, s->list.items[i]);
-  if (s->replays >= (size_t)s->limits->watch_resumes_max) return false;
+  size_t most = (size_t)s->limits->watch_resumes_max;
+  if (s->replays >= most || s->leaving.len >= most) return false; /* what leaves takes memory too, for a few turns */
   st->replay = tci_replay_new(core, st->token, st->after);
   s->replays++;
   return true;
@@ -417,7 +422,13 @@ static void unreadable(budget *b) {
   end(b->s, b->core, b->st, b->status.code == TCI_DATA_LOSS ? TCI_DATA_LOSS : TCI_UNAVAILABLE, b->status.message);
 }
 
+static void shrink(tci_streams *s) {
+  if (!s->leaving.len || tci_replay_shrink(s->leaving.items[s->leaving.len - 1])) return;
+  tci_replay_free(s->leaving.items[--s->leaving.len]);
+}
+
 void tci_streams_work(tci_streams *s, tci_core *core) {
+  shrink(s);
   budget b = {.s = s,
               .core = core,
               .changes = (size_t)s->limits->watch_turn_changes_max,
@@ -439,4 +450,4 @@ void tci_streams_work(tci_streams *s, tci_core *core) {
   }
 }
 
-bool tci_streams_is_due(const tci_streams *s) { return s->runnable_len > 0; }
+bool tci_streams_is_due(const tci_streams *s) { return s->runnable_len > 0 || s->leaving.len > 0; }

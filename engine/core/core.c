@@ -35,7 +35,7 @@ static void free_pools(tci_core *core) {
   core->awake.len = 0;
 }
 
-static void evict_plan(tci_core *core, tci_plan *plan) {
+void tci_plan_evict(tci_core *core, tci_plan *plan) {
   tci_plan_leave(core, plan);
   tci_vec_push(&core->leaving, plan);
 }
@@ -43,7 +43,7 @@ static void evict_plan(tci_core *core, tci_plan *plan) {
 void tci_core_free(tci_core *core) {
   if (!core) return;
   core->loading = true; /* nothing wakes up any more */
-  while (core->plan_list.len) evict_plan(core, core->plan_list.items[core->plan_list.len - 1]);
+  while (core->plan_list.len) tci_plan_evict(core, core->plan_list.items[core->plan_list.len - 1]);
   size_t all = SIZE_MAX;
   while (core->leaving.len) tci_plan_free(core, core->leaving.items[--core->leaving.len], &all);
   while (core->runner_list.len) tci_runner_free(core, core->runner_list.items[core->runner_list.len - 1]);
@@ -422,7 +422,7 @@ static bool too_many_idle(const tci_core *core) {
 
 bool tci_core_evict(tci_core *core) {
   for (int n = 0; n < EVICT_PLANS && too_many_idle(core); n++)
-    evict_plan(core, tci_container(core->idle.next, tci_plan, idle));
+    tci_plan_evict(core, tci_container(core->idle.next, tci_plan, idle));
   size_t most = EVICT_PIECES;
   while (most && core->leaving.len && tci_plan_free(core, core->leaving.items[core->leaving.len - 1], &most))
     core->leaving.len--;

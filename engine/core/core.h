@@ -96,6 +96,8 @@ typedef struct tci_replay tci_replay;
 /* For stream `token`, which is AWAY: tells what came behind `after`. */
 tci_replay *tci_replay_new(const tci_core *core, uint64_t token, uint64_t after);
 void tci_replay_free(tci_replay *replay); /* NULL is fine */
+/* It is not needed any more: frees some of it. False: the rest is little. Nothing else is to be asked of it. */
+bool tci_replay_shrink(tci_replay *replay);
 /* Takes the plan's next record (a copy), when the one before is used up. DATA_LOSS as for tci_core_load. */
 TCI_MUST_USE tci_status tci_replay_feed(tci_replay *replay, const tci_record *record);
 /* Applies changes of the record, at most *changes (lowered), until one leaves WATCH effects in `update` (reset first) or the

@@ -172,6 +172,7 @@ void tci_update_begin(tci_core *core, tci_update *update); /* nothing in it; wha
 tci_status tci_record_begin(tci_core *core, const tci_record *record, tci_record_reader *reader, tci_plan **out_plan);
 /* Applies the next change and tells watchers if it is above `after` and there is an update. *more: false at the end. */
 tci_status tci_record_apply(tci_core *core, tci_plan *plan, tci_record_reader *reader, uint64_t after, bool *more);
+void tci_plan_evict(tci_core *core, tci_plan *plan);  /* it is gone, and freed in pieces */
 void tci_plan_unidle(tci_core *core, tci_plan *plan); /* off the idle list, where it is */
 void tci_plan_touch(tci_core *core, tci_plan *plan);  /* it goes to the end of the idle list, or off it */
 tci_effect *tci_effect_add(tci_core *core, tci_effect_kind kind);

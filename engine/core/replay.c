@@ -27,6 +27,12 @@ tci_replay *tci_replay_new(const tci_core *core, uint64_t token, uint64_t after)
   return replay;
 }
 
+bool tci_replay_shrink(tci_replay *replay) {
+  if (replay->plan) tci_plan_evict(replay->scratch, replay->plan);
+  replay->plan = NULL;
+  return tci_core_evict(replay->scratch);
+}
+
 void tci_replay_free(tci_replay *replay) {
   if (!replay) return;
   tci_core_free(replay->scratch);
