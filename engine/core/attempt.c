@@ -309,12 +309,17 @@ static void join_runner(tci_core *core, tci_attempt *a) {
   a->runner = r;
   tci_list_push(&r->live, &a->live);
   r->load++;
-  r->last_used = ++core->use_order;
-  r->last_used_us = core->now.wall_us;
   r->revision = ++core->revisions;
 }
 
-/* How its executions ended is shown to policies. Rebuilt state, so part of placing. */
+/* When it was used, and how its executions ended, is shown to policies: as long as this model lives, and never by a load, or
+ * reading an old plan would change what is decided. */
+static void remember_use(tci_core *core, tci_runner *r) {
+  if (!r) return;
+  r->last_used = ++core->use_order;
+  r->last_used_us = core->now.wall_us;
+}
+
 static void remember_end(const tci_attempt *a) {
   if (!a->runner) return;
   a->runner->recent = a->runner->recent << 1 | (a->execution == TCI_EXECUTION_FAILED);
@@ -337,7 +342,6 @@ void tci_attempt_place(tci_core *core, tci_attempt *a) {
       join_runner(core, a);
       tci_keys_take(core, a);
     } else {
-      if (!tci_attempt_is_open(a)) remember_end(a);
       leave_runner(core, a);
       tci_keys_give(core, a);
     }
@@ -363,6 +367,7 @@ void tci_attempt_place(tci_core *core, tci_attempt *a) {
   if (!a->deadline_mono_us) { /* it just went live */
     if (tci_link_in(&a->queued)) tci_ready_remove(core, a);
     join_runner(core, a);
+    remember_use(core, a->runner);
     tci_keys_take(core, a);
     tci_str_free(&a->hold_text);
     a->deadline_mono_us = core->now.mono_us + a->execution_ms * 1000;

@@ -25,7 +25,8 @@ void tci_core_free(tci_core *core); /* NULL is fine */
  * caller stops (never guess). */
 TCI_MUST_USE tci_status tci_core_load(tci_core *core, const tci_record *record);
 /* All records of a plan (0: the runners) were applied: it may be evicted from now on, and what its last step left to the next is
- * taken up by the next step. */
+ * taken up by the next step. What policies see of a runner's past does not come from here: a plan that is read again is no news of
+ * it. */
 void tci_core_loaded(tci_core *core, uint64_t plan_key);
 /* ---- work ---- */
 

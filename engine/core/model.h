@@ -209,12 +209,12 @@ struct tci_runner {
   tci_link live;         /* list of tci_attempt: its length is the load */
   int64_t load;
   int64_t expires_mono_us, passed_over_until_us; /* monotonic; 0: not passed over */
-  uint64_t last_used;                            /* order of its last dispatch; 0: never */
+  uint64_t last_used;                            /* order of its last dispatch in this model; 0: none */
   int64_t last_used_us;                          /* wall; 0: never */
   uint64_t serial;     /* of its registration in this core: a slot that is used again shows it */
   uint32_t slot;       /* small, reused when it is gone: for arrays by runner */
   uint64_t revision;   /* rises whenever anything a policy can see of it changes */
-  uint32_t recent;     /* its last executions that ended, newest in bit 0; 1: failed */
+  uint32_t recent;     /* its last executions that ended in this model, newest in bit 0; 1: failed */
   uint32_t recent_len; /* of them, at most 32 */
   tci_timer timer;
 };

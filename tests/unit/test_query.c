@@ -144,6 +144,59 @@ static void load_afresh(fx *f) {
   fx_step(f, &(tci_event){.kind = TCI_EVENT_RELOADED});
 }
 
+/* What a policy sees of a runner, apart from what it is. */
+static const char *seen(fx *f) {
+  const tci_runner *r = fx_runner(f, "r");
+  return tci_fmt(&f->arena, "load %lld used %llu at %lld recent %x of %u keys %zu", (long long)r->load,
+                 (unsigned long long)r->last_used, (long long)r->last_used_us, r->recent, r->recent_len,
+                 f->core->keys.len);
+}
+
+/* As the engine does when somebody names a plan that has left memory. */
+static void read_again(fx *f, tci_str plan_id) {
+  uint64_t key = 0;
+  for (size_t i = 0; i < f->journal.len; i++) {
+    const fx_stored *s = &f->journal.items[i];
+    if (s->plan_id_len && tci_str_eq((tci_str){s->plan_id, s->plan_id_len}, plan_id)) key = s->plan_key;
+    if (!key || s->plan_key != key) continue;
+    tci_record record = {s->plan_key, s->sequence, {s->bytes, s->bytes_len}, {s->plan_id, s->plan_id_len}, s->settled};
+    assert_int_equal(tci_core_load(f->core, &record).code, TCI_OK);
+  }
+  tci_core_loaded(f->core, key);
+  tci_command cmd = {.kind = TCI_COMMAND_GET_PLAN, .plan_id = plan_id};
+  assert_int_equal(fx_command(f, cmd)->status.code, TCI_OK);
+}
+
+static void reading_a_plan_that_left_memory_is_no_news_of_its_runner(void **state) {
+  fx *f = *state;
+  f->limits.plans_in_memory_max = 1;
+  fx_renew(f);
+  fx_register(f, "r", "go", "both", 0, 0);
+  tci_str old = fx_create(f);
+  fx_write(f, "a runner=go attempts=1; b runner=go mode=async attempts=1; c runner=go");
+  fx_answers(f, "a", "FINAL failure=no");
+  fx_accepts(f, "b", true);
+  fx_completes(f, "b", "FINAL failure=no");
+  fx_answers(f, "c", "FINAL");
+  fx_advance(f, 1000);
+  fx_create(f);
+  fx_write(f, "d runner=go");
+  fx_answers(f, "d", "FINAL");
+  f->compare_every = 0;                             /* the shadow forgets nothing */
+  assert_int_equal(fx_runner(f, "r")->recent, 0xc); /* of four the first two */
+  const char *before = seen(f);
+  for (int i = 0; i < 3; i++) {
+    fx_create(f);
+    tci_core_evict(f->core);
+    assert_false(tci_core_has_plan(f->core, old));
+    read_again(f, old);
+    assert_string_equal(seen(f), before);
+  }
+  load_afresh(f);
+  assert_int_equal(fx_runner(f, "r")->recent_len, 0); /* it begins anew with the model */
+  assert_int_equal(fx_runner(f, "r")->last_used, 0);
+}
+
 static const char *fat(fx *f, const char *format) {
   char text[3001] = {0};
   memset(text, 'x', sizeof text - 1);
@@ -216,6 +269,7 @@ int main(void) {
       CLAIM(executions_are_found_by_id_or_by_place),
       CLAIM(executions_are_listed_by_stage_and_state),
       CLAIM(idle_plans_leave_memory_the_least_recently_touched_first),
+      CLAIM(reading_a_plan_that_left_memory_is_no_news_of_its_runner),
       CLAIM(idle_plans_leave_memory_by_what_they_take),
       CLAIM(a_large_plan_leaves_memory_in_pieces),
       CLAIM(a_plan_knows_what_it_takes),
