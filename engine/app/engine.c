@@ -41,7 +41,10 @@ struct tci_engine {
   bool asleep;        /* reloaded after a failed commit and not woken yet: only reads are served */
   int64_t wake_at_us; /* monotonic */
   bool behind;        /* asleep: the core holds an older set of policies, to be told when it wakes */
-  bool calls_died;    /* those of the last process; true until the turn that says so is committed */
+  /* Of the policy folders: a look is under way, another is wanted behind it, and is it patient (see app/policies.h)? */
+  bool looking, look_wanted, look_patient;
+  TCI_VEC(uint64_t) reloads; /* tokens of those who wait for the end of it */
+  bool calls_died;           /* those of the last process; true until the turn that says so is committed */
   tci_arena
       held_arena; /* answers for the next turn: what could not be committed (the calls are over), or never called */
   TCI_VEC(tci_answer) held;
@@ -49,7 +52,8 @@ struct tci_engine {
   tci_arena arena;
   TCI_VEC(parcel) parcels;
   TCI_VEC(tci_store_record) records;
-  tci_ids changed; /* policies, by its last reload */
+  tci_ids changed; /* policies, by the look that ended in it */
+  bool looked;     /* at the policy folders: once in a turn */
   tci_buf scratch;
   tci_engine_counters counters;
 };
@@ -339,23 +343,49 @@ static tci_status unreadable(tci_engine *e, const tci_event *event, tci_status s
   return TCI_STATUS_OK;
 }
 
-static tci_status step(tci_engine *e, const tci_event *event);
+static tci_status step_core(tci_engine *e, const tci_event *event);
 
 /* The core hears of the present set; what changed is journaled like everything else. */
 static tci_status tell_policies(tci_engine *e, const tci_event *like) {
   tci_event event = own_event(TCI_EVENT_POLICIES, like, OWN_POLICIES);
   event.policies = tci_policies_set(e->policies);
   e->behind = false;
-  return step(e, &event);
+  e->counters.events++;
+  return step_core(e, &event);
 }
 
-/* Looks at the folders. A core that is asleep is told when it wakes: it cannot write anything down before. */
-static tci_status reload_policies(tci_engine *e, const tci_event *like) {
-  e->changed = (tci_ids){NULL, 0};
-  if (!tci_policies_reload(e->policies, &e->arena, &e->changed)) return TCI_STATUS_OK;
-  e->counters.policy_reloads++;
-  e->behind = e->asleep;
-  return e->asleep ? TCI_STATUS_OK : tell_policies(e, like);
+static tci_status answer_reloads(tci_engine *e, const tci_event *like) {
+  for (size_t i = 0; i < e->reloads.len; i++) {
+    tci_event event = own_event(TCI_EVENT_COMMAND, like, OWN_POLICIES + 1 + i);
+    event.token = e->reloads.items[i];
+    event.command.kind = TCI_COMMAND_RELOAD_POLICIES;
+    TCI_TRY(step_core(e, &event));
+  }
+  e->reloads.len = 0;
+  return TCI_STATUS_OK;
+}
+
+static void want_look(tci_engine *e, bool patient) {
+  e->look_patient = patient && (e->look_patient || !e->look_wanted);
+  e->look_wanted = true;
+}
+
+/* A look at the policy folders goes on, once in a turn. A core that is asleep is told of its end when it wakes: it cannot
+ * write anything down before. */
+static tci_status look_at_policies(tci_engine *e, const tci_event *like) {
+  if (e->looked || !(e->looking || e->look_wanted)) return TCI_STATUS_OK;
+  e->looked = true;
+  if (!e->looking) e->look_wanted = false;
+  int64_t cpu_us;
+  tci_look look = tci_policies_look(e->policies, e->look_patient, like->now.mono_us, &e->changed, &cpu_us);
+  tci_core_spend_cpu(e->core, cpu_us);
+  e->looking = look == TCI_LOOK_GOES_ON;
+  if (look == TCI_LOOK_DIFFERS) {
+    e->counters.policy_reloads++;
+    e->behind = e->asleep;
+    if (!e->asleep) TCI_TRY(tell_policies(e, like));
+  }
+  return e->looking || e->look_wanted ? TCI_STATUS_OK : answer_reloads(e, like);
 }
 
 static bool is_command(const tci_event *event, tci_command_kind kind) {
@@ -368,9 +398,17 @@ static tci_status step(tci_engine *e, const tci_event *event) {
     hold(e, &event->answer);
     return TCI_STATUS_OK;
   }
-  if (event->kind == TCI_EVENT_POLICIES && !event->policies) return reload_policies(e, event);
-  if (!may_pass(e, event)) return TCI_STATUS_OK;
-  if (is_command(event, TCI_COMMAND_RELOAD_POLICIES)) TCI_TRY(reload_policies(e, event));
+  bool files_changed = event->kind == TCI_EVENT_POLICIES && !event->policies;
+  bool reload = is_command(event, TCI_COMMAND_RELOAD_POLICIES);
+  if (reload) tci_vec_push(&e->reloads, event->token);
+  if (files_changed || reload) {
+    want_look(e, files_changed);
+    return look_at_policies(e, event);
+  }
+  return may_pass(e, event) ? step_core(e, event) : TCI_STATUS_OK;
+}
+
+static tci_status step_core(tci_engine *e, const tci_event *event) {
   tci_status loaded = load_missing(e, event);
   if (loaded.code != TCI_OK) return unreadable(e, event, loaded);
   tci_core_step(e->core, event, &e->update);
@@ -476,8 +514,11 @@ tci_status tci_engine_turn(tci_engine *e, const tci_event *events, size_t len) {
   if (len == 0) return TCI_STATUS_OK;
   e->counters.turns++;
   e->more = false;
+  e->looked = false;
   tci_core_begin_turn(e->core);
   if (e->asleep ? events[0].now.mono_us >= e->wake_at_us : e->held.len > 0) TCI_TRY(catch_up(e, &events[0]));
+  if (events[0].now.mono_us >= tci_policies_due_us(e->policies)) want_look(e, true);
+  TCI_TRY(look_at_policies(e, &events[0]));
   for (size_t i = 0; i < len; i++) TCI_TRY(step(e, &events[i]));
   TCI_TRY(finish_turn(e, events, len));
   tci_streams_work(e->streams, e->core); /* model and journal agree now */
@@ -530,6 +571,7 @@ void tci_engine_close(tci_engine *e) {
   tci_arena_deinit(&e->arena);
   tci_vec_free(&e->parcels);
   tci_vec_free(&e->records);
+  tci_vec_free(&e->reloads);
   tci_buf_deinit(&e->scratch);
   free(e);
 }
@@ -537,8 +579,10 @@ void tci_engine_close(tci_engine *e) {
 void tci_engine_set_callback_address(tci_engine *e, const char *address) { e->options.callback_address = address; }
 
 int64_t tci_engine_next_due_us(const tci_engine *e) {
-  if (e->more || (e->held.len && !e->asleep) || tci_streams_is_due(e->streams)) return 0;
-  int64_t due = tci_core_next_due_us(e->core);
+  bool looks = e->looking || e->look_wanted;
+  if (e->more || looks || (e->held.len && !e->asleep) || tci_streams_is_due(e->streams)) return 0;
+  int64_t due = tci_core_next_due_us(e->core), look_due = tci_policies_due_us(e->policies);
+  if (look_due < due) due = look_due;
   return e->asleep && e->wake_at_us < due ? e->wake_at_us : due;
 }
 

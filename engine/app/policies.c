@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "app/folder.h"
+#include "base/clock.h"
 #include "base/log.h"
 #include "base/vec.h"
 #include "script/script.h"
@@ -21,6 +22,7 @@ typedef struct {
   tci_str name, path, error; /* heap; error: why the file as it is was not taken over */
   tci_script *script;        /* NULL: never loaded */
   bool found;                /* by the present search */
+  int64_t gone_us;           /* its file is away, and the policy goes then; 0: it is there */
   unsigned faults_told;      /* of this version: 1u << tci_hook */
 } entry;
 
@@ -29,8 +31,21 @@ typedef struct {
   const tci_policy *policies[];
 } generation;
 
+/* A look at the folders, over several turns. */
+typedef struct {
+  bool under_way, patient;
+  bool differs; /* a script came, changed or went */
+  int64_t mono_us;
+  tci_arena arena; /* of this look */
+  tci_policy_files files;
+  size_t next; /* of the files; behind them the shadow's */
+  tci_ids changed;
+} look;
+
 struct tci_policies {
   tci_policies_options options; /* what it points to is in the arena */
+  look look;
+  int64_t due_us;
   tci_arena arena;
   TCI_VEC(entry *) entries; /* sorted by name */
   entry shadow;
@@ -110,11 +125,23 @@ static void refused(tci_policies *p, entry *e, const char *message) {
   tci_arena_deinit(&scratch);
 }
 
+/* Its file is not there, but may be on its way. */
+static bool may_come_back(tci_policies *p, entry *e) {
+  if (!e->script || !p->look.patient) return false;
+  if (!e->gone_us) e->gone_us = p->look.mono_us + p->options.limits.policy_gone_ms * 1000;
+  if (p->look.mono_us >= e->gone_us) return false;
+  if (e->gone_us < p->due_us) p->due_us = e->gone_us;
+  return true;
+}
+
 /* Brings the entry up to the file at `path`. True when its script is another one now; *is_new_version: and its text too. */
 static bool take_over(tci_policies *p, entry *e, const char *path, bool *is_new_version) {
   *is_new_version = false;
+  bool same_path = e->script && strcmp(tci_script_path(e->script), path) == 0;
+  if (e->script && !same_path && access(tci_script_path(e->script), F_OK) != 0 && may_come_back(p, e)) return false;
   tci_str_assign(&e->path, tci_str_from(path));
-  if (e->script && strcmp(tci_script_path(e->script), path) == 0 && !tci_script_is_stale(e->script)) {
+  if (same_path && !tci_script_is_stale(e->script)) {
+    e->gone_us = 0;
     if (e->error.len) LOG(p, TCI_LOG_INFO, "policy_mended", "name=%.*s", TCI_STR_ARG(e->name));
     tci_str_free(&e->error);
     return false;
@@ -125,9 +152,10 @@ static bool take_over(tci_policies *p, entry *e, const char *path, bool *is_new_
   tci_status status = tci_script_open(&options, path, &script, message, sizeof message);
   if (status.code != TCI_OK && access(path, F_OK) != 0) { /* it went between the search and now */
     e->found = false;
-    tci_str_assign(&e->error, TCI_STR("its file is gone"));
+    if (!may_come_back(p, e)) tci_str_assign(&e->error, TCI_STR("its file is gone"));
     return false;
   }
+  e->gone_us = 0;
   if (status.code != TCI_OK) {
     refused(p, e, message[0] ? message : status.message);
     return false;
@@ -173,15 +201,8 @@ static bool is_out_of_sight(const tci_policies *p, const tci_policy_files *files
   return false;
 }
 
-/* There is room: see make_room. */
-static void add_name(tci_arena *arena, tci_ids *ids, tci_str name) {
-  ids->items[ids->len++] = tci_str_copy(arena, name);
-}
-
-/* Every entry may go, every file may come, and so may the shadow. */
-static void make_room(const tci_policies *p, const tci_policy_files *files, tci_arena *arena, tci_ids *ids) {
-  *ids = (tci_ids){tci_arena_array(arena, tci_str, p->entries.len + files->len + 1), 0};
-}
+/* There is room: see begin_look. */
+static void add_name(look *l, tci_str name) { l->changed.items[l->changed.len++] = tci_str_copy(&l->arena, name); }
 
 /* Logged once for each path. */
 static void pass_over(tci_policies *p, tci_str path, const char *why) {
@@ -200,9 +221,9 @@ static void log_search(tci_policies *p, const tci_policy_files *files) {
     pass_over(p, files->misnamed.items[i], "a policy is called by letters, digits, '_' and '-'");
 }
 
-/* What was not found goes. True when a script went. */
-static bool drop_gone(tci_policies *p, const tci_policy_files *files, tci_arena *arena, tci_ids *changed) {
-  bool differs = false;
+/* What was not found goes. */
+static void drop_gone(tci_policies *p) {
+  const tci_policy_files *files = &p->look.files;
   for (size_t i = 0; i < p->entries.len; i++) p->entries.items[i]->found = false;
   for (size_t i = 0; i < files->len; i++) {
     entry *e = entry_find(p, files->items[i].name);
@@ -210,47 +231,41 @@ static bool drop_gone(tci_policies *p, const tci_policy_files *files, tci_arena 
   }
   for (size_t i = p->entries.len; i-- > 0;) {
     entry *e = p->entries.items[i];
-    if (e->found || is_out_of_sight(p, files, e)) continue;
+    if (e->found || is_out_of_sight(p, files, e) || may_come_back(p, e)) continue;
     if (e->script) {
-      differs = true;
-      add_name(arena, changed, e->name);
+      p->look.differs = true;
+      add_name(&p->look, e->name);
       log_gone(p, e->name);
     }
     retire(p, e);
     entry_remove(p, i);
   }
-  return differs;
 }
 
-/* True when a script came, changed or went. */
-static bool take_files(tci_policies *p, const tci_policy_files *files, tci_arena *arena, tci_ids *changed) {
-  bool differs = drop_gone(p, files, arena, changed), is_new;
-  for (size_t i = 0; i < files->len; i++) {
-    const tci_policy_file *file = &files->items[i];
-    entry *e = entry_find(p, file->name);
-    if (e && e->script && is_out_of_sight(p, files, e)) continue; /* this file is of a later folder */
-    if (!e && p->entries.len >= (size_t)p->options.limits.policies_max) {
-      pass_over(p, tci_str_from(file->path), "there are too many policies (limit policies_max)");
-      continue;
-    }
-    if (!e) e = entry_add(p, file->name);
-    if (take_over(p, e, file->path, &is_new)) differs = true;
-    if (is_new) add_name(arena, changed, e->name);
+static void take_file(tci_policies *p, const tci_policy_file *file) {
+  entry *e = entry_find(p, file->name);
+  if (e && e->script && is_out_of_sight(p, &p->look.files, e)) return; /* this file is of a later folder */
+  if (!e && p->entries.len >= (size_t)p->options.limits.policies_max) {
+    pass_over(p, tci_str_from(file->path), "there are too many policies (limit policies_max)");
+    return;
   }
-  return differs;
+  bool is_new;
+  if (!e) e = entry_add(p, file->name);
+  if (take_over(p, e, file->path, &is_new)) p->look.differs = true;
+  if (is_new) add_name(&p->look, e->name);
 }
 
-static bool take_shadow(tci_policies *p, tci_arena *arena, tci_ids *changed) {
-  if (!p->options.shadow) return false;
+static void take_shadow(tci_policies *p) {
+  if (!p->options.shadow) return;
   entry *e = &p->shadow;
   bool is_new;
   e->found = true;
-  bool differs = take_over(p, e, p->options.shadow, &is_new);
-  bool gone = !e->found && e->script;
+  if (take_over(p, e, p->options.shadow, &is_new)) p->look.differs = true;
+  bool gone = !e->found && e->script && !may_come_back(p, e);
   if (gone) LOG(p, TCI_LOG_WARN, "policy_missing", "name=%.*s attached_to=shadow", TCI_STR_ARG(e->name));
   if (gone) retire(p, e);
-  if (is_new || gone) add_name(arena, changed, e->name);
-  return differs || gone;
+  if (gone) p->look.differs = true;
+  if (is_new || gone) add_name(&p->look, e->name);
 }
 
 /* ---- the set ---- */
@@ -270,20 +285,51 @@ static void make_set(tci_policies *p) {
 
 const tci_policy_set *tci_policies_set(const tci_policies *p) { return p->current ? &p->current->set : NULL; }
 
-bool tci_policies_reload(tci_policies *p, tci_arena *arena, tci_ids *changed) {
-  tci_arena scratch = {0};
-  tci_policy_files files;
-  tci_policy_files_find(&p->options.folders, &scratch, &files);
-  log_search(p, &files);
-  make_room(p, &files, arena, changed);
-  bool differs = take_files(p, &files, arena, changed);
-  if (take_shadow(p, arena, changed)) differs = true;
-  tci_arena_deinit(&scratch);
-  if (differs) make_set(p);
-  return differs;
+/* ---- the look ---- */
+
+static void begin_look(tci_policies *p, bool patient, int64_t mono_us) {
+  look *l = &p->look;
+  tci_arena_reset(&l->arena);
+  *l = (look){.under_way = true, .patient = patient, .mono_us = mono_us, .arena = l->arena};
+  p->due_us = INT64_MAX;
+  tci_policy_files_find(&p->options.folders, &l->arena, &l->files);
+  /* Every entry may go, every file may come, and so may the shadow. */
+  l->changed = (tci_ids){tci_arena_array(&l->arena, tci_str, p->entries.len + l->files.len + 1), 0};
+  drop_gone(p);
 }
 
+/* As much as a question may take: then whatever else the turn has to do comes first. */
+static bool took_long(const tci_policies *p, int64_t from_us) {
+  return p->options.fuse && tci_clock_thread_cpu_us() - from_us > p->options.limits.policy_cpu_ms_max * 1000;
+}
+
+tci_look tci_policies_look(tci_policies *p, bool patient, int64_t mono_us, tci_ids *changed, int64_t *cpu_us) {
+  look *l = &p->look;
+  int64_t from_us = p->options.fuse ? tci_clock_thread_cpu_us() : 0;
+  if (!l->under_way) {
+    begin_look(p, patient, mono_us);
+    log_search(p, &l->files);
+  }
+  for (int64_t n = 0; n < p->options.limits.policy_files_per_turn && l->under_way; n++) {
+    if (took_long(p, from_us)) break;
+    if (l->next < l->files.len) {
+      take_file(p, &l->files.items[l->next++]);
+    } else {
+      take_shadow(p);
+      l->under_way = false;
+    }
+  }
+  *cpu_us = p->options.fuse ? tci_clock_thread_cpu_us() - from_us : 0;
+  *changed = l->changed;
+  if (l->under_way) return TCI_LOOK_GOES_ON;
+  if (l->differs) make_set(p);
+  return l->differs ? TCI_LOOK_DIFFERS : TCI_LOOK_SAME;
+}
+
+int64_t tci_policies_due_us(const tci_policies *p) { return p->due_us; }
+
 void tci_policies_forget(tci_policies *p) {
+  if (p->look.under_way) return; /* what it replaced so far is in force */
   for (size_t i = 0; i < p->old_sets.len; i++) free(p->old_sets.items[i]);
   for (size_t i = 0; i < p->old_scripts.len; i++) tci_script_close(p->old_scripts.items[i]);
   p->old_sets.len = p->old_scripts.len = 0;
@@ -359,25 +405,19 @@ static tci_status check_attached(const tci_policies *p, char *message, size_t si
 }
 
 static tci_status load_files(tci_policies *p, char *message, size_t size) {
-  tci_arena scratch = {0};
-  tci_policy_files files;
-  tci_policy_files_find(&p->options.folders, &scratch, &files);
-  tci_status status = TCI_STATUS_OK;
-  for (size_t i = 0; i < p->options.folders.len && status.code == TCI_OK; i++) {
-    if (!files.faults[i]) continue;
+  const tci_policy_files *files = &p->look.files;
+  begin_look(p, false, 0);
+  p->look.under_way = false;
+  for (size_t i = 0; i < p->options.folders.len; i++) {
+    if (!files->faults[i]) continue;
     snprintf(message, size, "policies folder '%.*s': %s; make it, or name another",
-             TCI_STR_ARG(p->options.folders.items[i]), files.faults[i]);
-    status = (tci_status){TCI_NOT_FOUND, message};
+             TCI_STR_ARG(p->options.folders.items[i]), files->faults[i]);
+    return (tci_status){TCI_NOT_FOUND, message};
   }
-  if (status.code == TCI_OK) {
-    tci_ids changed;
-    make_room(p, &files, &scratch, &changed);
-    log_search(p, &files);
-    take_files(p, &files, &scratch, &changed);
-    take_shadow(p, &scratch, &changed);
-  }
-  tci_arena_deinit(&scratch);
-  return status;
+  log_search(p, files);
+  for (size_t i = 0; i < files->len; i++) take_file(p, &files->items[i]);
+  take_shadow(p);
+  return TCI_STATUS_OK;
 }
 
 tci_status tci_policies_open(const tci_policies_options *options, tci_policies **out, char *message, size_t size) {
@@ -398,6 +438,7 @@ tci_status tci_policies_open(const tci_policies_options *options, tci_policies *
 
 void tci_policies_close(tci_policies *p) {
   if (!p) return;
+  p->look.under_way = false;
   tci_policies_forget(p);
   tci_vec_free(&p->old_sets);
   tci_vec_free(&p->old_scripts);
@@ -407,6 +448,7 @@ void tci_policies_close(tci_policies *p) {
   entry_free(&p->shadow);
   for (size_t i = 0; i < p->passed_over.len; i++) tci_str_free(&p->passed_over.items[i]);
   tci_vec_free(&p->passed_over);
+  tci_arena_deinit(&p->look.arena);
   tci_arena_deinit(&p->arena);
   free(p);
 }

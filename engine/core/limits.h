@@ -59,6 +59,8 @@
   X(policy_faults_max, 3, "faults of a policy in a row before its circuit opens")                                     \
   X(policy_circuit_ms, 30000, "how long a policy with an open circuit is not asked")                                  \
   X(policies_max, 1000, "policies in the folders")                                                                    \
+  X(policy_files_per_turn, 32, "files of policies that are looked at in one turn")                                    \
+  X(policy_gone_ms, 2000, "how long a policy whose file is not there goes on: it may be on its way")                  \
   X(admission_keys_max, 16, "admission keys of one execution")                                                        \
   X(decision_candidates_max, 16, "candidates that the record of a decision names")                                    \
   X(progress_entries_max, 100, "progress entries kept per attempt")                                                   \

@@ -128,6 +128,13 @@ static void check_cost(lua_State *L, tci_str text, const char *file) {
   lua_error(L);
 }
 
+/* Some editors put a byte order mark before the text. */
+static tci_str without_mark(tci_str source) {
+  static const char mark[] = {'\xef', '\xbb', '\xbf'};
+  if (source.len < sizeof mark || memcmp(source.ptr, mark, sizeof mark) != 0) return source;
+  return (tci_str){source.ptr + sizeof mark, source.len - sizeof mark};
+}
+
 /* Pushes the function of a file. Raises. */
 static void compile(lua_State *L, tci_str source, const char *file) {
   int line = line_of_zero(source);
@@ -149,7 +156,7 @@ static void compile(lua_State *L, tci_str source, const char *file) {
 /* Compiles and runs a file; leaves its result. Raises. */
 static void run(lua_State *L, const tci_script_file *file) {
   tci_script *s = tci_script_of(L);
-  tci_str source = tci_buf_str(&file->bytes);
+  tci_str source = without_mark(tci_buf_str(&file->bytes));
   tci_vec_push(&s->opening, file->name);
   const char *name = lua_pushfstring(L, "%s.lua", file->name);
   compile(L, source, name);

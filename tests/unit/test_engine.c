@@ -796,6 +796,8 @@ static void policies_are_listed_and_reloaded_on_request(void **state) {
   tci_event events[] = {command(6, reload_policies), command(7, reload_policies)};
   assert_int_equal(turn(w, events, 2, true).code, TCI_OK);
   reloaded(w, 6, "choice", "");
+  assert_int_equal(tci_engine_next_due_us(w->engine), 0); /* one look in a turn */
+  tick(w, 0);
   reloaded(w, 7, "", "");
   tci_engine_drain(w->engine); /* and while it stops */
   put_policy(w, "choice", BROKEN);
@@ -826,7 +828,8 @@ static void a_default_that_is_gone_leaves_the_built_in_to_decide(void **state) {
   one(w, writes(w, 5, plan, "a runner=go"), true);
   ran_on(w, plan, "a", "q");
   assert_int_equal(unlink(tci_fmt(&w->arena, "%s/choice.lua", w->policies)), 0);
-  one(w, files_changed, true);
+  one(w, files_changed, false);
+  tick(w, 2000);
   assert_string_equal(on_record(w), "");
   one(w, writes(w, 5, plan, "b runner=go"), true);
   ran_on(w, plan, "b", "r"); /* the least loaded */
@@ -838,6 +841,54 @@ static void a_default_that_is_gone_leaves_the_built_in_to_decide(void **state) {
   one(w, files_changed, true);
   one(w, writes(w, 5, plan, "c runner=go; d runner=go"), true);
   ran_on(w, plan, "d", "q");
+}
+
+static void a_policy_whose_file_is_being_replaced_goes_on(void **state) {
+  world *w = *state;
+  begin_with_policy(w, LAST);
+  tci_str plan = create(w);
+  const char *version = on_record(w), *file = tci_fmt(&w->arena, "%s/choice.lua", w->policies);
+  assert_int_equal(unlink(file), 0);
+  one(w, files_changed, false);
+  assert_true(tci_engine_next_due_us(w->engine) <= w->now.mono_us + 2000000);
+  tick(w, 1999);
+  tci_command named = {.kind = TCI_COMMAND_CREATE_PLAN};
+  named.create_plan.policy = TCI_STR("choice");
+  one(w, command(5, named), true);
+  one(w, writes(w, 5, plan, "a runner=go"), true);
+  ran_on(w, plan, "a", "q");
+  put_policy(w, "choice", LAST);
+  one(w, files_changed, false);
+  tick(w, 60000);
+  assert_string_equal(on_record(w), version);
+  assert_int_equal(unlink(file), 0);
+  one(w, command(5, reload_policies), true); /* somebody says so: it is gone */
+  reloaded(w, 5, "choice", "built-in");
+}
+
+static void a_look_at_many_files_takes_many_turns_and_ends_as_a_whole(void **state) {
+  world *w = *state;
+  w->options.limits.policy_files_per_turn = 3;
+  begin_with_policy(w, FIRST);
+  for (int i = 0; i < 8; i++) put_policy(w, tci_fmt(&w->arena, "zz%d", i), FIRST);
+  put_policy(w, "choice", LAST);
+  w->bodies[5].len = 0;
+  const char *first = on_record(w);
+  int64_t turns = tci_engine_count(w->engine).turns;
+  one(w, command(5, reload_policies), false);
+  tci_str plan = create(w); /* turns go on meanwhile, with what was in force */
+  assert_string_equal(on_record(w), first);
+  put_policy(w, "zz0", LAST);
+  one(w, files_changed, false); /* the look is past it: another one follows */
+  assert_int_equal(w->bodies[5].len, 0);
+  while (tci_engine_next_due_us(w->engine) == 0) tick(w, 0);
+  assert_string_not_equal(on_record(w), first);
+  assert_int_equal(tci_engine_count(w->engine).policy_reloads, 2);
+  assert_true(tci_engine_count(w->engine).turns - turns >= 8);
+  assert_true(w->bodies[5].len > 0);
+  one(w, writes(w, 6, plan, "a runner=go"), true);
+  ran_on(w, plan, "a", "q");
+  assert_null(tci_core_check(tci_engine_core(w->engine), &w->arena));
 }
 
 static void a_swap_whose_commit_fails_is_on_record_when_it_wakes(void **state) {
@@ -966,6 +1017,8 @@ int main(void) {
       CLAIM(policies_are_listed_and_reloaded_on_request),
       CLAIM(without_a_folder_nothing_is_listed_or_reloaded),
       CLAIM(a_default_that_is_gone_leaves_the_built_in_to_decide),
+      CLAIM(a_policy_whose_file_is_being_replaced_goes_on),
+      CLAIM(a_look_at_many_files_takes_many_turns_and_ends_as_a_whole),
       CLAIM(a_swap_whose_commit_fails_is_on_record_when_it_wakes),
       CLAIM(a_swap_while_the_model_sleeps_counts_when_it_wakes),
       CLAIM(a_policy_that_keeps_failing_is_counted_and_listed),

@@ -47,6 +47,8 @@ typedef struct {
   tci_ids changed;
   char message[1024];
   int stirred; /* eventfd */
+  int64_t mono_us;
+  int turns;
 } world;
 
 /* ---- files ---- */
@@ -121,10 +123,18 @@ static void is_refused(world *w, const char *part) {
   if (!strstr(w->message, part)) fail_msg("'%s' is not in '%s'", part, w->message);
 }
 
-static bool reload(world *w) {
-  w->changed = (tci_ids){NULL, 0};
-  return tci_policies_reload(w->policies, &w->arena, &w->changed);
+/* A look to its end; the turns it took are in w->turns. */
+static bool look(world *w, bool patient) {
+  tci_look end = TCI_LOOK_GOES_ON;
+  int64_t cpu_us;
+  for (w->turns = 0; end == TCI_LOOK_GOES_ON; w->turns++) {
+    end = tci_policies_look(w->policies, patient, w->mono_us, &w->changed, &cpu_us);
+    assert_int_equal(cpu_us, 0); /* no fuse */
+  }
+  return end == TCI_LOOK_DIFFERS;
 }
+
+static bool reload(world *w) { return look(w, false); }
 
 /* "a b c": the names in the set. */
 static void runs(const world *w, const char *expected) {
@@ -466,6 +476,64 @@ static void the_shadow_follows_its_file(void **state) {
   assert_non_null(tci_policies_set(w->policies)->shadow);
 }
 
+static void a_file_that_is_away_for_a_moment_takes_nothing_along(void **state) {
+  world *w = *state;
+  put(w, "one/a.lua", FIRST);
+  put(w, "one/b.lua", FIRST);
+  put(w, "two/b.lua", LAST);
+  put(w, "s.lua", FIRST);
+  w->options.shadow = at(w, "s.lua");
+  open_all(w);
+  const char *a = version(w, "a"), *b = version(w, "b");
+  w->mono_us = 5000000;
+  take_away(w, "one/a.lua");
+  take_away(w, "one/b.lua");
+  take_away(w, "s.lua");
+  assert_false(look(w, true));
+  assert_int_equal(tci_policies_due_us(w->policies), 7000000);
+  w->mono_us = 6999999;
+  assert_false(look(w, true));
+  assert_string_equal(version(w, "a"), a);
+  assert_string_equal(version(w, "b"), b); /* and not the other one of that name */
+  assert_non_null(tci_policies_set(w->policies)->shadow);
+  put(w, "one/a.lua", FIRST);
+  w->mono_us = 7000000;
+  assert_true(look(w, true));
+  assert_int_equal(w->changed.len, 2);
+  assert_string_equal(version(w, "a"), a);
+  assert_string_not_equal(version(w, "b"), b);
+  assert_null(tci_policies_set(w->policies)->shadow);
+  assert_int_equal(tci_policies_due_us(w->policies), INT64_MAX);
+  take_away(w, "one/a.lua"); /* it has all the time again */
+  assert_false(look(w, true));
+  assert_int_equal(tci_policies_due_us(w->policies), 9000000);
+  put(w, "one/a.lua", "");
+  assert_false(look(w, true)); /* cut, to be written anew */
+  assert_int_equal(tci_policies_due_us(w->policies), INT64_MAX);
+  assert_string_equal(version(w, "a"), a);
+}
+
+static void a_look_takes_as_many_turns_as_its_files_need(void **state) {
+  world *w = *state;
+  w->options.limits.policy_files_per_turn = 10;
+  for (int i = 0; i < 35; i++) put(w, tci_fmt(&w->arena, "one/p%02d.lua", i), FIRST);
+  open_all(w);
+  const tci_policy_set *set = tci_policies_set(w->policies);
+  for (int i = 0; i < 35; i++) put(w, tci_fmt(&w->arena, "one/p%02d.lua", i), LAST);
+  take_away(w, "one/p00.lua");
+  int64_t cpu_us;
+  assert_int_equal(tci_policies_look(w->policies, false, 0, &w->changed, &cpu_us), TCI_LOOK_GOES_ON);
+  tci_policies_forget(w->policies); /* nothing that is in force */
+  assert_ptr_equal(tci_policies_set(w->policies), set);
+  for (size_t i = 0; i < set->len; i++) assert_int_equal(set->policies[i]->version.len, 16);
+  assert_true(look(w, true)); /* it goes on as it began */
+  assert_int_equal(w->turns, 3);
+  assert_int_equal(w->changed.len, 35);
+  assert_int_equal(tci_policies_set(w->policies)->len, 34);
+  assert_false(reload(w));
+  assert_int_equal(w->turns, 4);
+}
+
 static void only_the_first_fault_of_a_hook_in_a_version_is_news(void **state) {
   world *w = *state;
   put(w, "one/a.lua", FIRST);
@@ -672,6 +740,8 @@ int main(void) {
       CLAIM(a_file_that_is_gone_takes_its_policy_along_even_the_default),
       CLAIM(a_folder_that_cannot_be_read_leaves_its_policies),
       CLAIM(the_shadow_follows_its_file),
+      CLAIM(a_file_that_is_away_for_a_moment_takes_nothing_along),
+      CLAIM(a_look_takes_as_many_turns_as_its_files_need),
       CLAIM(only_the_first_fault_of_a_hook_in_a_version_is_news),
       CLAIM(the_watcher_tells_what_is_written_moved_and_deleted),
       CLAIM(what_is_no_script_does_not_wake_the_engine),

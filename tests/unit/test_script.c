@@ -830,6 +830,13 @@ static void what_is_no_code_is_no_work(void **state) {
   }
 }
 
+static void a_byte_order_mark_is_no_part_of_the_text(void **state) {
+  sx *x = *state;
+  sx_write(x, "_library.lua", "\xef\xbb\xbfreturn 'r2'");
+  sx_open(x, "\xef\xbb\xbflocal text = require '_library'\nreturn { admit = function() return nil, text end }");
+  assert_string_equal(reason(x, sx_ask(x, TCI_HOOK_ADMIT)), "r2");
+}
+
 static void the_work_of_all_files_counts(void **state) {
   sx *x = *state;
   char *source = filled("local a\nlocal x = a", " or a", "");
@@ -1177,6 +1184,7 @@ int main(void) {
       SX_CLAIM(sources_that_take_the_compiler_long_are_refused),
       SX_CLAIM(sources_whose_work_grows_with_squares_are_refused),
       SX_CLAIM(what_is_no_code_is_no_work),
+      SX_CLAIM(a_byte_order_mark_is_no_part_of_the_text),
       SX_CLAIM(the_work_of_all_files_counts),
       SX_CLAIM(compiling_again_and_again_is_counted),
       SX_CLAIM(the_fuse_sees_the_compiler),

@@ -105,6 +105,12 @@ function Virtual:raw(method, bytes)
     self:after_turn()
     return core.codes.OK, ""
   end
+  if not reply then -- it takes some turns to answer
+    self.engine:settle()
+    self:after_turn()
+    reply = self.replies[token]
+    self.replies[token] = nil
+  end
   assert(reply, method .. ": the engine did not reply")
   return reply.code, reply.message, reply.bytes
 end

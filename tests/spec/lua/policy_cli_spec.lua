@@ -124,6 +124,13 @@ describe("turboci policy check", function()
     assert.same({ "good", { "select", "retry" }, "c" }, { json.name, json.hooks, json.samples.select.answer })
   end)
 
+  it("takes a file that begins with a byte order mark, and finds its faults all the same", function()
+    local done = turboci("policy", "check", write("marked.lua", "\xef\xbb\xbf" .. good))
+    assert.equal(0, done.code, done.err)
+    local text = "\xef\xbb\xbfreturn { retry = function(ctx) if ctx.now < 0 then return ctx.nwo end end }"
+    assert.equal(1, turboci("policy", "check", write("marked.lua", text)).code)
+  end)
+
   it("passes every shipped policy", function()
     local shipped = assert(policies.shipped())
     local names = policies.names { shipped }

@@ -65,7 +65,7 @@ local function read(path)
     file:close()
   end
   if not text then common.fail(2, ("turboci policy check: %s\n  give the path of a policy's file"):format(err)) end
-  return text
+  return (text:gsub("^\xef\xbb\xbf", "")) -- some editors begin with a byte order mark
 end
 
 -- { line =, text = }; where text is no Lua, the sandbox says.
