@@ -152,6 +152,7 @@ class Policies(unittest.TestCase):
     def test_a_bad_file_keeps_the_old_policy_and_says_where_it_is_bad(self):
         good = "return {\n  priority = function() return 1 end,\n}\n"
         self.put("mending", good)
+        self.addCleanup(self.reload)  # behind the next line: it is gone at once, and not while another test looks
         self.addCleanup((self.folder / "mending.lua").unlink)
         before = self.reload()[0]["mending"]
         self.put("mending", good.replace("return 1", "retrun 1"))
