@@ -3,7 +3,7 @@
  * 1. The C part is on the heap and ends with the userdata, with Host:close or with the hub, whichever is first.
  * 2. Every call is replied to exactly once: by Host:reply; by us when its caller is gone; by us when the host ends.
  *    Which of them are still open is the host's table of calls (call -> tci_rpc_call), plus those in the hub's queue.
- * 3. Host:reply to a call that has ended is no mistake: its caller may have gone at the same moment.
+ * 3. Host:reply to a call that has ended is no mistake: its caller may have gone at the same moment, or the host.
  */
 #include <stdatomic.h>
 #include <stdlib.h>
@@ -118,10 +118,10 @@ static int host_gc(lua_State *L) {
   return 0;
 }
 
+/* NULL: closed. */
 static tci_lua_host *check_host(lua_State *L) {
   const host_box *box = luaL_checkudata(L, 1, HOST_TYPE);
-  if (!box->host || !box->host->server) luaL_error(L, "this host is closed");
-  return box->host;
+  return box->host && box->host->server ? box->host : NULL;
 }
 
 static int host_open(lua_State *L) {
@@ -152,7 +152,9 @@ static int host_open(lua_State *L) {
 }
 
 static int host_address(lua_State *L) {
-  lua_pushstring(L, tci_rpc_server_address(check_host(L)->server));
+  const tci_lua_host *host = check_host(L);
+  if (!host) return luaL_error(L, "this host is closed");
+  lua_pushstring(L, tci_rpc_server_address(host->server));
   return 1;
 }
 
@@ -162,7 +164,7 @@ static int host_reply(lua_State *L) {
   tci_code code = tci_lua_check_code(L, 3);
   tci_str text = tci_lua_opt_str(L, 4), bytes = tci_lua_opt_str(L, 5);
   luaL_argcheck(L, code == TCI_OK || bytes.len == 0, 5, "only OK comes with a response");
-  incoming *in = find(host, id);
+  incoming *in = host ? find(host, id) : NULL;
   if (in) finish(in, (tci_status){code, code == TCI_OK ? NULL : text.ptr}, bytes);
   lua_pushboolean(L, in != NULL);
   return 1;

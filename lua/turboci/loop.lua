@@ -6,6 +6,8 @@
 --   2. Work becomes ready in order and runs in order.
 --   3. An error that nobody catches in a task surfaces from the pump; it is never lost.
 --   4. With nothing to do the process sleeps in epoll: no timers of our own.
+--   5. A scope holds all tasks that a piece of code started, and those that they started. Closing it ends them where
+--      they wait: nothing of them runs afterwards.
 -- turboci.core is attached only when somebody listens to it; processes and timers work without it.
 
 local uv = require "luv"
@@ -18,6 +20,7 @@ local loop = {}
 local ready = {} -- functions to call, first to last
 local ready_first, ready_last = 1, 0
 local tasks = setmetatable({}, { __mode = "k" }) -- coroutine -> its task
+local scopes = setmetatable({}, { __mode = "k" }) -- coroutine -> its scope
 local errors = {} -- of tasks that nobody waits for
 
 local function push(fn)
@@ -32,39 +35,77 @@ end
 ---@field private co thread
 ---@field private ended boolean
 ---@field private watched boolean somebody looks at its error
+---@field private parked boolean it waits in loop.await
+---@field private stop_with any it runs, and is to end with this where it waits next
+---@field private scope turboci.loop.Scope?
 local Task = {}
 Task.__index = Task
 
+-- An error that is nobody's: it goes to the task's scope, or surfaces from the pump.
+local function report(task, err)
+  if task.watched then return end
+  if task.scope then return task.scope.on_error(err) end
+  -- A plain message gets the place it came from; an error object is passed on as it is.
+  errors[#errors + 1] = type(err) == "string" and debug.traceback(task.co, err) or err
+end
+
 local function end_task(task, ok, ...)
   task.ended, task.ok = true, ok
-  if ok then
-    task.results = table.pack(...)
-  else
-    local err = ...
-    -- A plain message gets the place it came from; an error object is passed on as it is.
-    task.err = err
-    if type(err) == "string" then task.trace = debug.traceback(task.co, err) end
-    if not task.watched then errors[#errors + 1] = task.trace or err end
-  end
+  if task.scope then task.scope.tasks[task] = nil end
+  if ok then task.results = table.pack(...) else task.err = ... end
+  if not ok and not task.stopped then report(task, task.err) end
   for _, resume in ipairs(task.waiters or {}) do
     resume()
   end
 end
 
-local function step(task, ...)
-  local result = table.pack(coroutine.resume(task.co, ...))
-  if coroutine.status(task.co) == "dead" then end_task(task, table.unpack(result, 1, result.n)) end
+-- Ends a task with an error of ours: now when it waits, else where it waits next.
+local function stop(task, err)
+  if task.ended then return end
+  if coroutine.status(task.co) ~= "suspended" then
+    task.stop_with = err
+    return
+  end
+  task.stopped = true
+  coroutine.close(task.co) -- closes its variables that are to be closed
+  end_task(task, false, err)
 end
 
----Starts fn in a task of its own, at the next turn of the loop.
+-- Where a task that yielded by itself did so.
+local function place(task)
+  local info = debug.getinfo(task.co, 1, "Sl")
+  return info and ("%s:%d: "):format(info.short_src, info.currentline) or ""
+end
+
+local function step(task, ...)
+  if task.ended then return end
+  local result = table.pack(coroutine.resume(task.co, ...))
+  if coroutine.status(task.co) == "dead" then
+    end_task(task, table.unpack(result, 1, result.n))
+  elseif task.stop_with then
+    stop(task, task.stop_with)
+  elseif not task.parked then
+    local err = place(task) .. "coroutine.yield in a task: nobody would go on with it; wait with turboci.loop"
+    coroutine.close(task.co)
+    end_task(task, false, err)
+  end
+end
+
+local function spawn_in(scope, fn, ...)
+  local task = setmetatable({ co = coroutine.create(fn), ended = false, watched = false, scope = scope }, Task)
+  tasks[task.co], scopes[task.co] = task, scope
+  if scope then scope.tasks[task] = true end
+  local args = table.pack(...)
+  push(function() step(task, table.unpack(args, 1, args.n)) end)
+  if scope and scope.closed ~= nil then stop(task, scope.closed) end
+  return task
+end
+
+---Starts fn in a task of its own, at the next turn of the loop; in the scope of whoever calls.
 ---@param fn function
 ---@return turboci.loop.Task
 function loop.spawn(fn, ...)
-  local task = setmetatable({ co = coroutine.create(fn), ended = false, watched = false }, Task)
-  local args = table.pack(...)
-  tasks[task.co] = task
-  push(function() step(task, table.unpack(args, 1, args.n)) end)
-  return task
+  return spawn_in(scopes[coroutine.running()], fn, ...)
 end
 
 ---Waits for the end of the task; returns what it returned, raises what it raised.
@@ -78,6 +119,91 @@ function Task:wait()
   end
   if not self.ok then error(self.err, 0) end
   return table.unpack(self.results, 1, self.results.n)
+end
+
+---------------------------------------------------------------------------------------------------
+-- Scopes
+
+---@class turboci.loop.Scope
+---@field value any whose scope it is, for who made it
+---@field closed any the error with which it was closed
+---@field private on_error fun(err: any)
+---@field private tasks table<turboci.loop.Task, boolean> those that have not ended
+local Scope = {}
+Scope.__index = Scope
+
+---@param value any
+---@param on_error fun(err: any) told when a task of it fails that nobody waits for; must not wait
+---@return turboci.loop.Scope
+function loop.scope(value, on_error)
+  return setmetatable({ value = value, on_error = on_error, tasks = {} }, Scope)
+end
+
+---Starts fn in a task of this scope.
+---@param fn function
+---@return turboci.loop.Task
+function Scope:spawn(fn, ...)
+  return spawn_in(self, fn, ...)
+end
+
+---Calls fn in this scope, in the coroutine that runs. Like pcall.
+---@param fn function
+---@return boolean ok
+---@return ...
+function Scope:call(fn, ...)
+  local co = coroutine.running()
+  local before = scopes[co]
+  scopes[co] = self
+  local result = table.pack(pcall(fn, ...))
+  scopes[co] = before
+  return table.unpack(result, 1, result.n)
+end
+
+---Ends every task of it, with this error for those who wait for one.
+---@param err any
+function Scope:close(err)
+  self.closed = err
+  local open = {}
+  for task in pairs(self.tasks) do
+    open[#open + 1] = task
+  end
+  for _, task in ipairs(open) do
+    stop(task, err)
+  end
+end
+
+---The scope of the code that runs.
+---@return turboci.loop.Scope?
+function loop.current_scope()
+  return scopes[coroutine.running()]
+end
+
+---True in a task.
+---@return boolean
+function loop.in_task()
+  return tasks[coroutine.running()] ~= nil
+end
+
+---From now on coroutines belong to the scope in which they are made. For programs that run code of others.
+function loop.adopt_coroutines()
+  if loop.adopted then return end
+  loop.adopted = true
+  local create = coroutine.create
+  local function adopted(fn)
+    local co = create(fn)
+    scopes[co] = scopes[coroutine.running()]
+    return co
+  end
+  local function returned(co, ok, ...)
+    if ok then return ... end
+    coroutine.close(co)
+    error(..., 0)
+  end
+  coroutine.create = adopted -- luacheck: ignore 122
+  coroutine.wrap = function(fn) -- luacheck: ignore 122
+    local co = adopted(fn)
+    return function(...) return returned(co, coroutine.resume(co, ...)) end
+  end
 end
 
 ---------------------------------------------------------------------------------------------------
@@ -150,7 +276,9 @@ end
 ---@param start fun(resume: fun(...))
 ---@return ...
 function loop.await(start)
-  local task = tasks[coroutine.running()]
+  local co = coroutine.running()
+  local task, scope = tasks[co], scopes[co]
+  if scope and scope.closed ~= nil then error(scope.closed, 0) end
   local values, parked
   start(function(...)
     if values then return end
@@ -159,10 +287,12 @@ function loop.await(start)
   end)
   if not values then
     if task then
-      parked = true
+      parked, task.parked = true, true
       coroutine.yield()
+      task.parked = false
     else
-      pump(function() return values ~= nil end)
+      pump(function() return values ~= nil or scope and scope.closed ~= nil end)
+      if not values then error(scope.closed, 0) end
     end
   end
   return table.unpack(values, 1, values.n)
@@ -211,13 +341,13 @@ end
 ---@param fn function
 ---@return turboci.loop.Handle timer close() it to call it off
 function loop.timer(seconds, fn)
-  local timer = uv.new_timer()
+  local timer, scope = uv.new_timer(), scopes[coroutine.running()]
   local self = setmetatable({ uv = timer }, Handle)
   uv.update_time()
   timer:start(math.max(0, math.ceil(seconds * 1000)), 0, function()
     local live = self.uv
     self:close()
-    if live then loop.spawn(fn) end
+    if live then spawn_in(scope, fn) end
   end)
   return self
 end
@@ -227,8 +357,8 @@ end
 ---@param fn fun(name: string)
 ---@return turboci.loop.Handle
 function loop.on_signal(name, fn)
-  local signal = uv.new_signal()
-  signal:start(name, function() loop.spawn(fn, name) end)
+  local signal, scope = uv.new_signal(), scopes[coroutine.running()]
+  signal:start(name, function() spawn_in(scope, fn, name) end)
   return setmetatable({ uv = signal }, Handle)
 end
 
@@ -287,8 +417,8 @@ local function route(event)
     if call and call.on_done then call.on_done(event) end
   else
     local host = hosts[event.host]
-    if host and event.type == "call" then loop.spawn(host.on_call, event) end
-    if host and event.type == "gone" and host.on_gone then loop.spawn(host.on_gone, event) end
+    if host and event.type == "call" then spawn_in(nil, host.on_call, event) end
+    if host and event.type == "gone" and host.on_gone then spawn_in(nil, host.on_gone, event) end
   end
 end
 
@@ -330,6 +460,20 @@ end
 function loop.on_call(host, on_call, on_gone)
   attach()
   hosts[host] = on_call and { on_call = on_call, on_gone = on_gone } or nil
+end
+
+---------------------------------------------------------------------------------------------------
+-- The end
+
+---Closes every handle there is, whoever made it, and waits until they are. What still waits is never woken. luv calls
+---back into a state that is half closed when it finds open handles at its end; so nothing ends without this.
+function loop.shutdown()
+  uv.walk(function(handle)
+    if not handle:is_closing() then handle:close() end
+  end)
+  while uv.loop_alive() do
+    uv.run("once")
+  end
 end
 
 return loop

@@ -11,6 +11,7 @@
 --   2. An execution runs once, however often RunAsync repeats it.
 --   3. The result of an async execution is sent until the server takes or refuses it.
 --   4. Whatever a run function does becomes an answer; it never takes the runner down.
+--   5. stop { cancel = true } ends in bounded time: a run function that never returns is left where it waits.
 
 local Context = require "turboci.runner.context"
 local loop = require "turboci.loop"
@@ -25,6 +26,7 @@ local LEAVE_SECONDS = 5 -- to wait for the slot of an execution that was cancell
 local ANSWER_BYTES_MAX = 33554432 -- answer_bytes_max of an engine that was not told otherwise
 local BUSY_MAX = 20 -- completions refused with RESOURCE_EXHAUSTED before giving up
 local CALL_TIMEOUT = 5
+local STOP_SECONDS = 10 -- for what was cancelled to end
 
 ---@class turboci.runner.Options
 ---@field client turboci.client.Client of the server to register at
@@ -127,7 +129,6 @@ local function finish(self, execution)
   if execution.timer then execution.timer:close() end
   self.executions[execution.context.execution_id] = nil
   self.running = self.running - 1
-  if self.running == 0 and self.idle then self.idle() end
 end
 
 local function has_mode(self, mode)
@@ -378,6 +379,7 @@ function Runner:stop(options)
     for _, execution in pairs(self.executions) do
       execution.context:cancel("stopped")
     end
+    self.limit = self.limit or loop.timer(STOP_SECONDS, function() self.late = true end)
   end
   if self.stopping then return end
   self.stopping = true
@@ -387,11 +389,17 @@ function Runner:stop(options)
   if self.registration_id then
     self.client:call("UnregisterStageRunner", { registration_id = self.registration_id }, { timeout = 2 })
   end
-  while self.running > 0 do
-    loop.await(function(resume) self.idle = resume end)
-  end
+  loop.wait_until(function() return self.running == 0 or self.late end)
+  if self.limit then self.limit:close() end
   loop.on_call(self.host, nil)
   self.host:close(1)
+end
+
+---Takes the runner down without waiting for anything: for a program that is in trouble.
+function Runner:drop()
+  self.stopping, self.abandon = true, true
+  loop.on_call(self.host, nil)
+  self.host:close(0)
 end
 
 return M

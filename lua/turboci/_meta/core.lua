@@ -279,7 +279,7 @@ function Host:address() end
 ---@param code integer 0: OK
 ---@param message string? status text
 ---@param bytes string? the response, when OK
----@return boolean waited false: the call had ended before
+---@return boolean waited false: the call had ended before, or the host is closed
 function Host:reply(call, code, message, bytes) end
 ---Ends every open call with UNAVAILABLE, waits for these answers to leave, and stops listening.
 ---@param grace number? seconds; default 1

@@ -174,7 +174,7 @@ function M.load_plan(path, parameters)
   file:close()
   local chunk, err = require("turboci.workflow.load").file(path)
   if not chunk then M.fail(2, ("turboci: the workflow file is not valid Lua:\n  %s"):format(err)) end
-  require("turboci.runner.lua").take_print()
+  require("turboci.runner.lua").take_globals()
   require("turboci.cli.output").take_stdout()
   local where = require "turboci.workflow.where"
   where.file = path
@@ -225,7 +225,6 @@ end
 ---@class turboci.cli.Interrupts
 ---@field seen string? name of the first signal
 ---@field on_first fun(name: string)? called at the first one, in a task; look at `seen` when you set it late
----@field on_leave fun()? last thing to do before leaving at once; must not wait
 ---@field armed boolean? the next signal leaves at once, and nothing this program started survives
 local Interrupts = {}
 Interrupts.__index = Interrupts
@@ -241,9 +240,7 @@ function M.interrupts()
       self.seen = name
       if self.on_first then self.on_first(name) end
     elseif self.armed and name ~= "sigpipe" then
-      require("turboci.runner.shell").kill_all()
-      if self.on_leave then self.on_leave() end
-      os.exit(3, false)
+      require("turboci.cli.ending").leave(3)
     end
   end
   for _, name in ipairs(M.stop_signals()) do

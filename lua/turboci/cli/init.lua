@@ -136,6 +136,7 @@ function M.main(words)
     output.note(failure and failure.message or "turboci: this is a bug, please report it:\n" .. code)
     code = failure and failure.code or 70
   end
+  require("turboci.cli.ending").run()
   return output.finish(code)
 end
 

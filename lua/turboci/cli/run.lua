@@ -2,6 +2,7 @@
 -- end; commands run here; nothing else can reach any of it.
 
 local common = require "turboci.cli.common"
+local ending = require "turboci.cli.ending"
 
 local M = {
   name = "run",
@@ -80,9 +81,18 @@ local function start_server(args, policies, folder)
   return server
 end
 
-local function run_in(folder, args, policies, plan, interrupts)
+---@param args table
+---@return integer exit_code
+function M.run(args)
   local shell = require "turboci.runner.shell"
+  local plan = common.load_plan(args.file, common.parameters(args.parameters))
+  check_stages(plan, args.file)
+  local policies = common.policies("run", args)
+  local interrupts = common.interrupts()
+  local folder = make_folder()
+  ending.add(function() remove_folder(folder) end, true)
   local server = start_server(args, policies, folder)
+  ending.add(function() server:stop() end)
   local client = require("turboci.client").connect(server:address())
   local runner, err = require("turboci.runner").start {
     client = client,
@@ -92,11 +102,9 @@ local function run_in(folder, args, policies, plan, interrupts)
     listen = "unix:" .. folder .. "/shell",
     run = shell.run,
   }
-  if not runner then
-    server:stop()
-    common.fail(2, "turboci: cannot start the shell runner: " .. tostring(err))
-  end
-  local ok, code = pcall(require("turboci.cli.submission").run, {
+  if not runner then common.fail(2, "turboci: cannot start the shell runner: " .. tostring(err)) end
+  ending.add(function() runner:drop() end)
+  local code = require("turboci.cli.submission").run {
     plan = plan,
     server = server:address(),
     client = client,
@@ -105,26 +113,8 @@ local function run_in(folder, args, policies, plan, interrupts)
     body_listen = "unix:" .. folder .. "/lua",
     on_stop = function() runner:stop { cancel = true } end,
     interrupts = interrupts,
-  })
+  }
   runner:stop { cancel = true }
-  server:stop()
-  if not ok then error(code, 0) end
-  return code
-end
-
----@param args table
----@return integer exit_code
-function M.run(args)
-  local plan = common.load_plan(args.file, common.parameters(args.parameters))
-  check_stages(plan, args.file)
-  local policies = common.policies("run", args)
-  local interrupts = common.interrupts()
-  local folder = make_folder()
-  interrupts.on_leave = function() remove_folder(folder) end
-  local ok, code = pcall(run_in, folder, args, policies, plan, interrupts)
-  interrupts:close()
-  remove_folder(folder)
-  if not ok then error(code, 0) end
   return code
 end
 

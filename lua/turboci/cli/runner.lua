@@ -61,7 +61,7 @@ function M.run(args)
   local signals = {}
   for _, name in ipairs(common.stop_signals()) do
     signals[#signals + 1] = loop.on_signal(name, function()
-      if not runner then os.exit(3, false) end
+      if not runner then require("turboci.cli.ending").leave(3) end
       stopping:push(true)
     end)
   end

@@ -104,7 +104,7 @@ function Context:on_cancel(fn)
   if self.cancelled then
     loop.spawn(fn, self.cancel_reason)
   else
-    table.insert(self.callbacks, fn)
+    table.insert(self.callbacks, { fn = fn, scope = loop.current_scope() })
   end
 end
 
@@ -113,8 +113,8 @@ end
 function Context:cancel(reason)
   if self.cancelled or self.ended then return end
   self.cancelled, self.cancel_reason, self.unsent = true, reason, {}
-  for _, fn in ipairs(self.callbacks) do
-    loop.spawn(fn, reason)
+  for _, entry in ipairs(self.callbacks) do
+    if entry.scope then entry.scope:spawn(entry.fn, reason) else loop.spawn(entry.fn, reason) end
   end
 end
 

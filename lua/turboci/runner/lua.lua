@@ -5,12 +5,17 @@
 -- What it returns: nothing or true is success; nil, "text" a failure; a table is the result: `failure`, `checks` and
 -- `details` as in turboci.runner.result, and every other key is data, the result of its checks.
 --
--- What a body prints is its stage's output, as that of a command: take_print makes it so.
+-- What a body prints is its stage's output, as that of a command, and it does not end the program: take_globals makes
+-- it so. A body and the tasks that it starts are one scope: when one of them fails for which nobody waits, the body
+-- fails; when nobody wants the result any more they have LEAVE seconds, then they end where they wait.
 
+local loop = require "turboci.loop"
 local runner = require "turboci.runner"
 local util = require "turboci.util"
 
 local M = {}
+
+local LEAVE = 2 -- seconds from the cancellation of a body to its end
 
 -- QueryNodes for so many ids that the reply may be too large for one message: then for half of them at a time.
 local function query(context, field, ids, from, to)
@@ -92,25 +97,40 @@ function M.result(value)
   return out
 end
 
-local speakers = setmetatable({}, { __mode = "k" }) -- coroutine of a body -> { context =, output = }
+-- Says something in the scope of a body: its stage's output. False: no body is running.
+local function say(words)
+  local scope = loop.current_scope()
+  local speaker = scope and scope.value
+  if not speaker or not speaker.context then return false end
+  speaker.output = speaker.output or require("turboci.runner.output").new(speaker.context)
+  speaker.output:add(words)
+  return true
+end
 
----Makes print mean the output of the stage whose body prints; elsewhere stderr. stdout belongs to the program: to its
----tree, or to JSON.
-function M.take_print()
+local function text_of(...)
+  local words = table.pack(...)
+  for i = 1, words.n do
+    words[i] = tostring(words[i])
+  end
+  return words
+end
+
+---Makes print and io.write mean the output of the stage whose body calls them; elsewhere stderr: stdout belongs to the
+---program, to its tree or to JSON. Makes os.exit a mistake. For programs that load workflow files.
+function M.take_globals()
+  loop.adopt_coroutines()
   rawset(_G, "print", function(...)
-    local words = table.pack(...)
-    for i = 1, words.n do
-      words[i] = tostring(words[i])
-    end
-    local line = table.concat(words, "\t", 1, words.n) .. "\n"
-    local speaker = speakers[coroutine.running()]
-    if not speaker then
-      io.stderr:write(line)
-      return
-    end
-    speaker.output = speaker.output or require("turboci.runner.output").new(speaker.context)
-    speaker.output:add(line)
+    local line = table.concat(text_of(...), "\t") .. "\n"
+    if not say(line) then io.stderr:write(line) end
   end)
+  io.write = function(...) -- luacheck: ignore 122
+    local words = table.concat(text_of(...))
+    if not say(words) then io.stderr:write(words) end
+    return io.stdout
+  end
+  os.exit = function() -- luacheck: ignore 122
+    error("os.exit in a workflow: a file raises an error instead, and a body returns nil, \"why not\"", 2)
+  end
 end
 
 -- What the body returned, with what it printed in the details.
@@ -124,13 +144,39 @@ local function with_output(output, value, problem)
   return result
 end
 
+local reasons = { deadline = "the deadline passed", stopped = "the runner was stopped" }
+
+-- Runs a body in a scope of its own. Like pcall.
+local function in_scope(body, speaker)
+  local context, ended = speaker.context, false
+  local scope
+  scope = loop.scope(speaker, function(err)
+    local message = "a task that the body started failed: " .. util.text_of(err)
+    if ended then
+      io.stderr:write(("turboci: stage '%s' had ended when %s\n"):format(context.stage_id, message))
+    else
+      scope:close(message)
+    end
+  end)
+  if not loop.in_task() then return scope:call(body, context) end
+  if context.on_cancel then
+    context:on_cancel(function(reason)
+      loop.sleep(LEAVE)
+      scope:close(reasons[reason] or "cancelled")
+    end)
+  end
+  local task = scope:spawn(body, context)
+  local result = table.pack(pcall(task.wait, task))
+  ended = true
+  return table.unpack(result, 1, result.n)
+end
+
 -- Runs a body, and raises what it raises.
 local function speak(body, context)
-  local co, speaker = coroutine.running(), { context = context }
-  speakers[co] = speaker
-  local ok, value, problem = pcall(body, context)
-  speakers[co] = nil
+  local speaker = { context = context }
+  local ok, value, problem = in_scope(body, speaker)
   local output = speaker.output
+  speaker.context, speaker.output = nil, nil
   if output then output:close() end
   if ok and output then return with_output(output, value, problem) end
   if ok then return M.result(value), problem end

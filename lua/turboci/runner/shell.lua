@@ -266,6 +266,19 @@ local function kill_all()
   end
 end
 
+-- For a program that ends while commands run: they may end by themselves, but not for long.
+local function end_all()
+  if not next(groups) then return end
+  local late = false
+  local timer = loop.timer(KILL_AFTER, function() late = true end)
+  for pid in pairs(groups) do
+    signal_group(pid, "sigterm")
+  end
+  pcall(loop.wait_until, function() return late or not next(groups) end)
+  timer:close()
+  kill_all()
+end
+
 ---What is wrong with the args of a stage, as far as that can be told before it runs; nil: nothing.
 ---@param args table?
 ---@return string?
@@ -275,6 +288,6 @@ local function check(args)
   return problem
 end
 
-local M = { run = run, check = check, kill_all = kill_all }
+local M = { run = run, check = check, kill_all = kill_all, end_all = end_all }
 
 return setmetatable(M, { __call = function(_, context) return run(context) end })

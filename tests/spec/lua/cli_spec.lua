@@ -337,6 +337,62 @@ describe("turboci run", function()
     end)
   end
 
+  it("ends a body that never returns, with its stage's timeout", function()
+    for _, waiting in ipairs { "loop.queue():pop()", "coroutine.wrap(function() loop.queue():pop() end)()" } do
+      local process = turboci("run", write("w.lua", ([[
+        local loop = require "turboci.loop"
+        local plan = require("turboci").plan { name = "w" }
+        plan:stage("s", { run = function() %s end, timeout = "300ms", retry = { max_attempts = 1 } })
+        return plan
+      ]]):format(waiting)))
+      assert.equal(1, process.code, process.err)
+      assert.matches("w FAILED", last_line(process.out))
+      assert.equal("", process.err)
+    end
+  end)
+
+  it("fails a stage whose body yields to nobody, leaves the program, or has a helper that fails", function()
+    local bodies = {
+      { "coroutine.yield()", "w.lua:1: coroutine.yield in a task" },
+      { "os.exit(0)", "w.lua:1: os.exit in a workflow" },
+      { "loop.spawn(function() error 'oops' end) loop.sleep(1000)", "that the body started failed: w.lua:1: oops" },
+      { "loop.timer(0, function() error 'oops' end) loop.sleep(1000)", "a task that the body started failed" },
+      { "coroutine.wrap(function() loop.spawn(error, 'oops') end)() loop.sleep(1000)", "started failed: oops" },
+    }
+    for _, case in ipairs(bodies) do
+      write("w.lua", ("local loop, plan = require 'turboci.loop', require('turboci').plan { name = 'w' } "
+        .. "plan:stage('s', { run = function() %s end }) return plan"):format(case[1]))
+      local process = turboci("run", "w.lua")
+      assert.equal(1, process.code, process.err)
+      assert.equal("", process.err)
+      assert.matches(case[2], process.out:match "s FAILED: [^\n]*", 1, true)
+    end
+  end)
+
+  it("tells of a helper that fails when its body has returned, and leaves the stage as it is", function()
+    local process = turboci("run", write("w.lua", [[
+      local loop = require "turboci.loop"
+      local plan = require("turboci").plan { name = "w" }
+      local failing = loop.queue()
+      plan:stage("s", { run = function()
+        loop.timer(0, function()
+          failing:push(true)
+          error("too late", 0)
+        end)
+      end })
+      plan:stage("t", { run = function() failing:pop() end })
+      return plan
+    ]]))
+    assert.equal(0, process.code)
+    assert.matches("stage 's' had ended when a task that the body started failed: too late", process.err, 1, true)
+  end)
+
+  it("refuses a workflow file that leaves the program", function()
+    local process = turboci("run", write("w.lua", "os.exit(0)"))
+    assert.equal(2, process.code)
+    assert.matches("w.lua:1: os.exit in a workflow", process.err, 1, true)
+  end)
+
   it("makes what a body in Lua prints the output of its stage", function()
     local path = write("w.lua", [[
       print("read")
@@ -631,6 +687,21 @@ describe("turboci test", function()
       local pid = math.tointeger(process.out:match "pid (%d+)%.")
       assert.is_nil(uv.kill(pid, 0))
     end
+  end)
+
+  it("is no success when a spec leaves the program, or no test runs", function()
+    write("leaves_spec.lua", [[describe("x", function()
+      it("leaves", function() os.exit(0) end)
+      it("is run nevertheless", function() end)
+    end)]])
+    local process = turboci("test", "leaves_spec.lua")
+    assert.equal(1, process.code)
+    assert.matches("1 success / 0 failures / 1 error", process.out, 1, true)
+    assert.matches("os.exit in a spec", process.out, 1, true)
+    process = turboci("test", "leaves_spec.lua", "--filter=nothing-of-that-name")
+    assert.equal(2, process.code)
+    assert.matches("no test ran", process.err, 1, true)
+    assert.equal(0, turboci("test", "leaves_spec.lua", "--list").code)
   end)
 
   it("exits 1 when a spec fails", function()

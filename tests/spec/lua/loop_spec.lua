@@ -108,6 +108,107 @@ describe("loop.await", function()
   end)
 end)
 
+describe("a task", function()
+  it("that yields by itself fails, with the place: nobody would go on with it", function()
+    local task
+    local ok, err = pcall(loop.run, function()
+      task = loop.spawn(function() coroutine.yield() end)
+      task:wait()
+    end)
+    assert.is_false(ok)
+    assert.matches("loop_spec.lua:%d+: coroutine.yield in a task", err)
+  end)
+end)
+
+describe("a scope", function()
+  local function turn() -- of the loop: what is due happens
+    loop.await(function(resume) loop.timer(0, resume) end)
+  end
+
+  local function nothing() error("told of an error that is none", 0) end
+
+  it("is that of the tasks, timers and what they start", function()
+    local scope = loop.scope("mine", nothing)
+    local seen = {}
+    local function look(where) seen[where] = loop.current_scope() and loop.current_scope().value end
+    loop.run(function()
+      local rang = loop.queue()
+      scope:spawn(function()
+        look "task"
+        loop.spawn(function() look "task of the task" end)
+        loop.timer(0, function()
+          look "timer"
+          rang:push(true)
+        end)
+      end)
+      rang:pop()
+      look "outside"
+      assert.is_true(scope:call(look, "call"))
+      look "after the call"
+    end)
+    assert.same({ task = "mine", ["task of the task"] = "mine", timer = "mine", call = "mine" }, seen)
+  end)
+
+  it("is told of errors that nobody waits for, and they go nowhere else", function()
+    local told = {}
+    local scope = loop.scope(nil, function(err) table.insert(told, err) end)
+    loop.run(function()
+      local waited = scope:spawn(function() error("waited for", 0) end)
+      assert.has_error(function() waited:wait() end, "waited for")
+      scope:spawn(function() error("alone", 0) end)
+      turn()
+    end)
+    assert.same({ "alone" }, told)
+  end)
+
+  it("ends its tasks where they wait when it is closed, closing what is to be closed", function()
+    local scope, events = loop.scope(nil, nothing), {}
+    loop.run(function()
+      local task = scope:spawn(function()
+        local _ <close> = setmetatable({}, { __close = function() table.insert(events, "closed") end })
+        loop.queue():pop()
+        table.insert(events, "went on")
+      end)
+      local late = loop.timer(0, function() end)
+      scope:spawn(function() loop.timer(0, function() table.insert(events, "rang") end) end)
+      turn()
+      scope:close "enough"
+      assert.has_error(function() task:wait() end, "enough")
+      assert.has_error(function() scope:spawn(table.insert, events, "began"):wait() end, "enough")
+      turn()
+      late:close()
+    end)
+    assert.same({ "rang", "closed" }, { events[1], events[2] })
+    assert.equal(2, #events)
+  end)
+
+  it("ends a task that closes it where it waits next, and one that waits in a foreign coroutine", function()
+    local scope, went_on = loop.scope(nil, nothing), false
+    loop.run(function()
+      local own = scope:spawn(function()
+        scope:close "by itself"
+        turn()
+        went_on = true
+      end)
+      assert.has_error(function() own:wait() end, "by itself")
+      local foreign = loop.scope(nil, nothing)
+      local task = foreign:spawn(function()
+        coroutine.wrap(function()
+          foreign:call(function()
+            loop.spawn(function() foreign:close "from inside" end)
+            loop.queue():pop()
+            went_on = true
+          end)
+        end)()
+        turn()
+        went_on = true
+      end)
+      assert.has_error(function() task:wait() end, "from inside")
+    end)
+    assert.is_false(went_on)
+  end)
+end)
+
 describe("loop.wait_until", function()
   it("looks again after whatever the loop did, in a task and outside of one", function()
     local n = 0

@@ -86,6 +86,19 @@ describe("turboci", function()
     assert.equal(143, select(2, run(cli:format "sigterm")))
   end)
 
+  it("ends cleanly with handles open, once the loop is shut down", function()
+    local text, code = run [[return { main = function()
+      local loop, uv = require "turboci.loop", require "luv"
+      loop.timer(1000, function() end)
+      loop.on_signal("sigusr1", function() end)
+      child = uv.spawn("/bin/true", {}, function() error "called back at the end" end)
+      pipe = uv.new_pipe(false)
+      loop.shutdown()
+      return 3
+    end }]]
+    assert.same({ "", 3 }, { text, code })
+  end)
+
   it("closes what was left open at its end", function()
     local text, code = run [[return { main = function()
       local core = require "turboci.core"
