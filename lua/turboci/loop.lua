@@ -7,7 +7,8 @@
 --   3. An error that nobody catches in a task surfaces from the pump; it is never lost.
 --   4. With nothing to do the process sleeps in epoll: no timers of our own.
 --   5. A scope holds all tasks that a piece of code started, and those that they started. Closing it ends them where
---      they wait: nothing of them runs afterwards.
+--      they wait: nothing of them runs afterwards. One that computes and computes lets the others have their turns, and
+--      ends there too: code of others cannot stop the loop, as long as it is Lua that runs.
 -- turboci.core is attached only when somebody listens to it; processes and timers work without it.
 
 local uv = require "luv"
@@ -26,6 +27,17 @@ local errors = {} -- of tasks that nobody waits for
 local function push(fn)
   ready_last = ready_last + 1
   ready[ready_last] = fn
+end
+
+local conditions = {} -- of loop.wait_until, oldest first
+
+-- Looks at them after whatever has happened: a condition changes only by what the loop runs.
+local function look()
+  local open = conditions
+  conditions = {}
+  for _, wait in ipairs(open) do
+    if wait.condition() then wait.resume() else table.insert(conditions, wait) end
+  end
 end
 
 ---------------------------------------------------------------------------------------------------
@@ -91,9 +103,43 @@ local function step(task, ...)
   end
 end
 
+local SLICE = 1000000 -- instructions that code in a scope may run before the others have a turn
+local NESTED_MAX = 20 -- of those who do so at the same time
+local nested = 0
+
+-- A hook: what is due happens though the code that runs does not wait, and ends it when its scope is closed. Errors of
+-- the others wait for the pump.
+local let_others
+function let_others()
+  if nested < NESTED_MAX then
+    nested = nested + 1
+    uv.run "nowait"
+    if conditions[1] then look() end
+    local last = ready_last
+    while ready_first <= last and ready_first <= ready_last do
+      local fn = ready[ready_first]
+      ready[ready_first] = nil
+      ready_first = ready_first + 1
+      fn()
+    end
+    nested = nested - 1
+  end
+  local co = coroutine.running()
+  local scope = scopes[co]
+  if not scope or scope.closed == nil then return end
+  debug.sethook(co, let_others, "", 1) -- whoever catches the error gets it again at once
+  error(scope.closed, 0)
+end
+
+local function enter(scope, co)
+  scopes[co] = scope
+  if scope and not debug.gethook(co) then debug.sethook(co, let_others, "", SLICE) end
+end
+
 local function spawn_in(scope, fn, ...)
   local task = setmetatable({ co = coroutine.create(fn), ended = false, watched = false, scope = scope }, Task)
-  tasks[task.co], scopes[task.co] = task, scope
+  tasks[task.co] = task
+  enter(scope, task.co)
   if scope then scope.tasks[task] = true end
   local args = table.pack(...)
   push(function() step(task, table.unpack(args, 1, args.n)) end)
@@ -186,12 +232,10 @@ end
 
 ---From now on coroutines belong to the scope in which they are made. For programs that run code of others.
 function loop.adopt_coroutines()
-  if loop.adopted then return end
-  loop.adopted = true
   local create = coroutine.create
   local function adopted(fn)
     local co = create(fn)
-    scopes[co] = scopes[coroutine.running()]
+    enter(scopes[coroutine.running()], co)
     return co
   end
   local function returned(co, ok, ...)
@@ -223,17 +267,6 @@ end
 -- luv 1.44 frees a handle that is still closing when the Lua state ends, while libuv holds on to it: so no pump
 -- returns before everything that was closed is gone.
 local closing, pumps = 0, 0
-
-local conditions = {} -- of loop.wait_until, oldest first
-
--- Looks at them after whatever has happened: a condition changes only by what the loop runs.
-local function look()
-  local open = conditions
-  conditions = {}
-  for _, wait in ipairs(open) do
-    if wait.condition() then wait.resume() else table.insert(conditions, wait) end
-  end
-end
 
 local function pump_until(done)
   while not done() or closing > 0 do

@@ -41,10 +41,12 @@ local STOP_SECONDS = 10 -- for what was cancelled to end
 ---@field address string? as the server dials it; default: where it listens
 ---@field wait number? seconds to wait for a server that is not there yet; default 0
 ---@field on_notice fun(text: string)? told when the server goes away and comes back
+---@field leave number? seconds that what stop { cancel = true } cancels has to end; default 10
 
 local option_types = {
   client = "table", type = "string", run = "function", id = "string", modes = "table", max_concurrent = "number",
   ttl = "number", metadata = "table", listen = "string", address = "string", wait = "number", on_notice = "function",
+  leave = "number",
 }
 
 ---@class turboci.runner.Runner
@@ -353,6 +355,7 @@ function M.start(options)
     host = host,
     address = options.address or host:address(),
     on_notice = options.on_notice or function() end,
+    leave = options.leave or STOP_SECONDS,
     executions = {},
     waiting = {}, -- calls that wait for a slot
     callbacks = {},
@@ -379,7 +382,7 @@ function Runner:stop(options)
     for _, execution in pairs(self.executions) do
       execution.context:cancel("stopped")
     end
-    self.limit = self.limit or loop.timer(STOP_SECONDS, function() self.late = true end)
+    self.limit = self.limit or loop.timer(self.leave, function() self.late = true end)
   end
   if self.stopping then return end
   self.stopping = true

@@ -58,6 +58,10 @@ WORKFLOWS = {
         end
         plan:stage("slow", { runner = "shell", mode = "async", args = { command = "echo up; sleep 1000" } })
     """,
+    "bodies that compute for ever": """
+        for i = 1, 3 do plan:stage("t" .. i, { run = function() while true do pcall(string.rep, "x", 10) end end }) end
+        plan:stage("s", { runner = "shell", args = { command = "echo up; sleep 1000" } })
+    """,
     "retries": """
         for i = 1, 30 do
           plan:stage("t" .. i, { runner = "shell", args = { command = "echo again; exit 1" },

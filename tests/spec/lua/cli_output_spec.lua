@@ -78,6 +78,28 @@ describe("the program's output", function()
     assert.matches("late FAILED  2 stages in [^\n]*\n$", out)
   end)
 
+  it("waits for a reader who stands still, and the plan goes on meanwhile", function()
+    -- More than the program lets wait before it reads no further; the last stage runs before anything is read.
+    plan("still", [[
+      local all = {}
+      for i = 1, 120 do
+        all[i] = plan:stage("t" .. i, { runner = "shell", args = {
+          command = "head -c 60000 /dev/zero | tr '\\0' x | fold -w 500; exit 1" } })
+      end
+      all.when = "final"
+      plan:stage("go", { runner = "shell", after = all, args = { command = "echo go > fifo" } })
+    ]])
+    local out, code = sh "mkfifo fifo; $T run -j4 w.lua --json | { read x < fifo; cat; }; exit ${PIPESTATUS[0]}"
+    assert.equal(1, code)
+    local ends, last = 0, nil
+    for line in out:gmatch "[^\n]+" do
+      last = cjson.decode(line)
+      if last.type == "stage" and last.state == "FINAL" then ends = ends + 1 end
+    end
+    assert.equal(121, ends)
+    assert.same({ "end", "FAILED", 121 }, { last.type, last.outcome, last.stages })
+  end)
+
   it("has no escape sequences and no forged lines in it", function()
     plan("x\27[2J\nfake SUCCEEDED", [[
       plan:stage("s", { runner = "shell", args = { command = "printf 'said\\033[2J\\n'; exit 1" } })
@@ -126,10 +148,11 @@ describe("the program's output", function()
 
   it("stops quietly when its reader has gone", function()
     plan("gone", [[
-      plan:stage("first", { runner = "shell", args = { command = "echo one; read x < gate; seq 1000" } })
+      local command = "echo one; until [ -e gone ]; do sleep 0.02; done; seq 1000"
+      plan:stage("first", { runner = "shell", args = { command = command } })
       plan:stage("never", { runner = "shell", after = "first", args = { command = "sleep 1000" } })
     ]])
-    local _, code, err = sh "mkfifo gate; $T run w.lua | { head -n 1; exec <&-; echo > gate; }; exit ${PIPESTATUS[0]}"
+    local _, code, err = sh "$T run w.lua | { head -n 1; exec <&-; touch gone; }; exit ${PIPESTATUS[0]}"
     assert.equal(3, code, err)
     assert.equal("", err)
     local _, dead = sh "$T --help | exec true; exit ${PIPESTATUS[0]}"

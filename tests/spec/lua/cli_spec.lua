@@ -338,7 +338,11 @@ describe("turboci run", function()
   end
 
   it("ends a body that never returns, with its stage's timeout", function()
-    for _, waiting in ipairs { "loop.queue():pop()", "coroutine.wrap(function() loop.queue():pop() end)()" } do
+    for _, waiting in ipairs {
+      "loop.queue():pop()",
+      "while true do end",
+      "coroutine.wrap(function() loop.queue():pop() end)()",
+    } do
       local process = turboci("run", write("w.lua", ([[
         local loop = require "turboci.loop"
         local plan = require("turboci").plan { name = "w" }
@@ -577,6 +581,10 @@ describe("turboci serve, runner, submit, watch and status", function()
     local watched = turboci("watch", id, "--server", address)
     assert.equal(0, watched.code, watched.err)
     assert.matches("^hello SUCCEEDED  2 stages", last_line(watched.out))
+    -- Late as it is, it tells how long the work took.
+    local ended = cjson.decode(last_line(turboci("watch", id, "--server", address, "--json").out))
+    local plan = cjson.decode(turboci("status", id, "--server", address, "--json").out).plan
+    assert.near(plan.updated_at - plan.created_at, ended.elapsed, 1e-6)
 
     local status = turboci("status", "--server", address)
     assert.matches("r1%s+shell%s+0/%d+%s+sync,async", status.out)

@@ -121,10 +121,6 @@ describe("a task", function()
 end)
 
 describe("a scope", function()
-  local function turn() -- of the loop: what is due happens
-    loop.await(function(resume) loop.timer(0, resume) end)
-  end
-
   local function nothing() error("told of an error that is none", 0) end
 
   it("is that of the tasks, timers and what they start", function()
@@ -180,6 +176,24 @@ describe("a scope", function()
     end)
     assert.same({ "rang", "closed" }, { events[1], events[2] })
     assert.equal(2, #events)
+  end)
+
+  it("lets the others have their turns when a task of it computes and computes, and ends that too", function()
+    local create, wrap = coroutine.create, coroutine.wrap
+    finally(function() coroutine.create, coroutine.wrap = create, wrap end) -- luacheck: ignore 122
+    loop.adopt_coroutines()
+    for _, compute in ipairs {
+      function() while true do end end,
+      function() while true do pcall(function() while true do end end) end end,
+      function() coroutine.wrap(function() while true do end end)() end,
+    } do
+      local scope = loop.scope(nil, nothing)
+      loop.run(function()
+        local task = scope:spawn(compute)
+        loop.timer(0, function() scope:close "enough" end)
+        assert.has_error(function() task:wait() end, "enough")
+      end)
+    end
   end)
 
   it("ends a task that closes it where it waits next, and one that waits in a foreign coroutine", function()

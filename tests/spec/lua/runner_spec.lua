@@ -306,6 +306,20 @@ describe("a runner's registration", function()
     assert.same({}, assert(c:list_stage_runners {}).runners)
   end)
 
+  it("ends with stop { cancel = true } though a run function never returns", function()
+    local entered = loop.queue()
+    local stubborn = start { client = server(), type = "t", leave = 0.05, run = function()
+      entered:push(true)
+      loop.queue():pop()
+    end }
+    loop.run(function()
+      local call = loop.spawn(function() return call_runner(stubborn, "Run", { execution_id = "e1" }) end)
+      entered:pop()
+      stubborn:stop { cancel = true }
+      assert.equal("UNAVAILABLE", (call:wait()))
+    end)
+  end)
+
   it("is kept by heartbeats at a third of the ttl", function()
     local calls = {}
     local c = server()
