@@ -195,7 +195,8 @@ tci_status tci_server_start(const tci_server_options *options, tci_server **out,
     /* A completion is an answer too: one that is too long is read, so that its attempt can end. */
     int64_t most =
         limits->answer_bytes_max > limits->message_bytes_max ? limits->answer_bytes_max : limits->message_bytes_max;
-    const tci_rpc_server_options listen = {options->listen, most < INT32_MAX ? most : INT32_MAX};
+    const tci_rpc_server_options listen = {options->listen, most < INT32_MAX ? most : INT32_MAX,
+                                           limits->connections_max};
     const tci_rpc_handler handler = {.ctx = server, .on_call = on_call, .on_gone = on_gone, .on_sent = on_sent};
     status = tci_rpc_server_open(server->rpc, &listen, &handler, &server->listener, message, size);
   }

@@ -33,6 +33,7 @@
   X(plans_in_memory_max, 10000, "plans kept in memory besides those with work under way or a watcher")                \
   X(plans_in_memory_bytes_max, 67108864, "what those plans take, about; one is kept in any case")                     \
   X(runners_max, 10000, "registered runners")                                                                         \
+  X(connections_max, 10000, "open connections to the server; more are closed at once")                                \
   X(watchers_max, 10000, "open WatchWorkPlan streams")                                                                \
   X(watch_event_bytes_max, 4194304, "an event of a watch; a larger node comes without its large fields")              \
   X(watch_buffer_bytes_max, 4194304, "events that wait for one slow watcher")                                         \

@@ -1,6 +1,7 @@
 /* server: the whole engine on its own threads inside a Lua program (app/server.h): core.server. */
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 
 #include "app/server.h"
 #include "base/log.h"
@@ -105,9 +106,21 @@ static tci_log_level read_log_level(lua_State *L) {
   return TCI_LOG_WARN;
 }
 
+/* Every connection is a descriptor, and the soft limit of old, 1,024, is for programs that use select(2). The children of a
+ * process inherit it: only for one that has none. */
+static void take_all_descriptors(void) {
+  struct rlimit files;
+  if (getrlimit(RLIMIT_NOFILE, &files) != 0) return;
+  unsigned long long before = files.rlim_cur;
+  files.rlim_cur = files.rlim_max;
+  if (setrlimit(RLIMIT_NOFILE, &files) != 0) files.rlim_cur = before;
+  tci_log(TCI_LOG_INFO, "descriptors", "soft=%llu was=%llu", (unsigned long long)files.rlim_cur, before);
+}
+
 static int server_open(lua_State *L) {
-  static const char *const names[] = {"listen", "database",   "limits", "allow", "callback_address", "log", "policies",
-                                      "policy", "policy_for", "shadow", NULL};
+  static const char *const names[] = {"listen",           "database", "all_descriptors", "limits", "allow",
+                                      "callback_address", "log",      "policies",        "policy", "policy_for",
+                                      "shadow",           NULL};
   lua_settop(L, 1);
   tci_lua_check_options(L, 1, names);
   server_box *box = memset(lua_newuserdatauv(L, sizeof *box, 0), 0, sizeof *box);
@@ -123,6 +136,9 @@ static int server_open(lua_State *L) {
   tci_lua_option_list(L, 1, "allow", &box->arena, &options.allowed_addresses);
   tci_lua_option_policies(L, 1, &box->arena, &options.policies);
   tci_log_set_level(read_log_level(L));
+  lua_getfield(L, 1, "all_descriptors");
+  if (lua_toboolean(L, -1)) take_all_descriptors();
+  lua_pop(L, 1);
   char message[MESSAGE_BYTES] = "";
   tci_status status = tci_server_start(&options, &box->server, message, sizeof message);
   if (status.code == TCI_OK) return 1;

@@ -1,10 +1,10 @@
 /* listen: takes an address for a server, or says clearly why not.
  *
- * 1. gRPC binds a unix path over a stale socket and over a live server's alike. So the path is guarded by an flock on
- *    "<path>.lock": who holds the lock owns the path. The kernel drops it with the process, whatever kills it.
+ * 1. A unix path is there when its server is dead. So it is guarded by an flock on "<path>.lock": who holds the lock owns
+ *    the path. The kernel drops it with the process, whatever kills it.
  * 2. The lock file is removed by its owner only, while it holds the lock; who gets a lock checks that the file it
  *    locked is still the one in the folder.
- * 3. TCP: SO_REUSEPORT is off (server.c), so a taken port is refused by the kernel.
+ * 3. TCP: SO_REUSEPORT is off, so a taken port is refused by the kernel.
  * 4. The address that is told can be dialled on this machine: of one that listens everywhere it is the loopback.
  *
  * Callers: server.c.
@@ -16,6 +16,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <netdb.h>
+#include <netinet/tcp.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -26,34 +27,41 @@
 #include <sys/un.h>
 #include <unistd.h>
 
-#include <grpc/grpc_security.h>
-
 #include "base/assert.h"
 
 enum { HOST_BYTES_MAX = 255 };
 
-static tci_status listen_unix(grpc_server *server, const char *path, tci_rpc_listener *out, char *message, size_t size);
-static tci_status listen_tcp(grpc_server *server, const char *address, tci_rpc_listener *out, char *message,
-                             size_t size);
+static tci_status listen_unix(const char *path, tci_rpc_listener *out, char *message, size_t size);
+static tci_status listen_tcp(const char *address, tci_rpc_listener *out, char *message, size_t size);
 static tci_status lock_path(const char *path, tci_rpc_listener *out, char *message, size_t size);
 static tci_status clear_stale(const char *path, char *message, size_t size);
 static bool same_file(int fd, const char *path);
-static int bind_errno(const char *host, const char *port);
+static int bind_host(const char *host, const char *port, tci_rpc_listener *out);
+static int bind_everywhere(const char *port, tci_rpc_listener *out);
+static int bind_at(const struct sockaddr *address, socklen_t len, tci_rpc_listener *out);
+static uint16_t *port_of(struct sockaddr *address);
+static uint16_t bound_port(const tci_rpc_listener *listener);
 static bool is_everywhere(const char *host);
 static bool split(const char *address, char host[HOST_BYTES_MAX + 1], const char **port);
-static int add_port(grpc_server *server, const char *address);
 static tci_status refuse(tci_code code, char *message, size_t size, const char *format, ...)
     __attribute__((format(printf, 4, 5)));
 
-tci_status tci_rpc_listen(grpc_server *server, const char *address, tci_rpc_listener *out, char *message, size_t size) {
+tci_status tci_rpc_listen(const char *address, tci_rpc_listener *out, char *message, size_t size) {
   *out = (tci_rpc_listener){.lock_fd = -1};
-  tci_status status = strncmp(address, "unix:", 5) == 0 ? listen_unix(server, address + 5, out, message, size)
-                                                        : listen_tcp(server, address, out, message, size);
+  tci_status status = strncmp(address, "unix:", 5) == 0 ? listen_unix(address + 5, out, message, size)
+                                                        : listen_tcp(address, out, message, size);
   if (status.code != TCI_OK) tci_rpc_unlisten(out);
   return status;
 }
 
+void tci_rpc_listen_stop(tci_rpc_listener *listener) {
+  if (listener->fds_len && listener->lock_path) unlink(listener->address + 5);
+  for (size_t i = 0; i < listener->fds_len; i++) close(listener->fds[i]);
+  listener->fds_len = 0;
+}
+
 void tci_rpc_unlisten(tci_rpc_listener *listener) {
+  tci_rpc_listen_stop(listener);
   if (listener->lock_fd >= 0) {
     unlink(listener->lock_path);
     close(listener->lock_fd);
@@ -63,8 +71,7 @@ void tci_rpc_unlisten(tci_rpc_listener *listener) {
   *listener = (tci_rpc_listener){.lock_fd = -1};
 }
 
-static tci_status listen_unix(grpc_server *server, const char *path, tci_rpc_listener *out, char *message,
-                              size_t size) {
+static tci_status listen_unix(const char *path, tci_rpc_listener *out, char *message, size_t size) {
   if (strncmp(path, "//", 2) == 0) path += 2; /* unix:///path */
   if (!*path) return refuse(TCI_INVALID_ARGUMENT, message, size, "cannot listen on \"unix:\": the path is missing");
   size_t path_bytes_max = sizeof((struct sockaddr_un *)0)->sun_path - 1;
@@ -79,9 +86,12 @@ static tci_status listen_unix(grpc_server *server, const char *path, tci_rpc_lis
   TCI_TRY(clear_stale(path, message, size));
   out->address = tci_malloc(strlen(path) + 6);
   sprintf(out->address, "unix:%s", path);
-  if (add_port(server, out->address) == 0)
-    return refuse(TCI_UNAVAILABLE, message, size, "cannot listen on \"unix:%s\": the socket could not be made there",
-                  path);
+  struct sockaddr_un address = {.sun_family = AF_UNIX};
+  strcpy(address.sun_path, path); /* its length was checked */
+  int error = bind_at((struct sockaddr *)&address, sizeof address, out);
+  if (error)
+    return refuse(TCI_UNAVAILABLE, message, size,
+                  "cannot listen on \"unix:%s\": the socket could not be made there: %s", path, strerror(error));
   return TCI_STATUS_OK;
 }
 
@@ -142,8 +152,7 @@ static bool same_file(int fd, const char *path) {
          opened.st_ino == named.st_ino;
 }
 
-static tci_status listen_tcp(grpc_server *server, const char *address, tci_rpc_listener *out, char *message,
-                             size_t size) {
+static tci_status listen_tcp(const char *address, tci_rpc_listener *out, char *message, size_t size) {
   char host[HOST_BYTES_MAX + 1], everywhere[16];
   const char *port;
   if (address[0] == ':' && strlen(address) < 7) { /* ":50051" is every address of this machine, as in Go */
@@ -155,16 +164,12 @@ static tci_status listen_tcp(grpc_server *server, const char *address, tci_rpc_l
                   "cannot listen on \"%.300s\": an address is \"host:port\", \":port\" (everywhere), \"[ipv6]:port\" "
                   "or \"unix:/path\"",
                   address);
-  int bound = add_port(server, address);
-  if (bound == 0) {
-    int error = bind_errno(host, port);
-    if (error < 0)
-      return refuse(TCI_INVALID_ARGUMENT, message, size, "cannot listen on \"%s\": %s", address, gai_strerror(error));
+  int error = is_everywhere(host) ? bind_everywhere(port, out) : bind_host(host, port, out);
+  if (error < 0)
+    return refuse(TCI_INVALID_ARGUMENT, message, size, "cannot listen on \"%s\": %s", address, gai_strerror(error));
+  if (error)
     return refuse(TCI_UNAVAILABLE, message, size, "cannot listen on \"%s\": %s", address,
-                  error == 0            ? "the address could not be bound"
-                  : error == EADDRINUSE ? "the port is taken, perhaps by another server"
-                                        : strerror(error));
-  }
+                  error == EADDRINUSE ? "the port is taken, perhaps by another server" : strerror(error));
   const char *dialled = address;
   size_t head = (size_t)(port - address);
   if (is_everywhere(host)) {
@@ -173,7 +178,7 @@ static tci_status listen_tcp(grpc_server *server, const char *address, tci_rpc_l
   }
   out->address = tci_malloc(head + 6);
   memcpy(out->address, dialled, head);
-  snprintf(out->address + head, 6, "%d", bound);
+  snprintf(out->address + head, 6, "%u", bound_port(out));
   return TCI_STATUS_OK;
 }
 
@@ -203,32 +208,64 @@ static bool split(const char *address, char host[HOST_BYTES_MAX + 1], const char
   return digits > 0 && digits <= 5 && (*port)[digits] == '\0' && atoi(*port) <= 65535;
 }
 
-/* gRPC says only that it failed: tries once more for the reason. Negative: getaddrinfo's; 0: none found. */
-static int bind_errno(const char *host, const char *port) {
+/* All addresses of the name, at one port. Returns 0, an errno, or getaddrinfo's negative number. */
+static int bind_host(const char *host, const char *port, tci_rpc_listener *out) {
   struct addrinfo wanted = {.ai_socktype = SOCK_STREAM, .ai_flags = AI_PASSIVE | AI_NUMERICSERV}, *found = NULL;
   int error = getaddrinfo(host, port, &wanted, &found);
   if (error) return error;
-  for (struct addrinfo *at = found; at && !error; at = at->ai_next) {
-    int fd = socket(at->ai_family, at->ai_socktype | SOCK_CLOEXEC, at->ai_protocol), on = 1;
-    if (fd < 0) {
-      error = errno;
-      continue;
-    }
-    setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on); /* as gRPC does */
-    if (bind(fd, at->ai_addr, at->ai_addrlen) != 0) error = errno;
-    close(fd);
+  int missing = EADDRNOTAVAIL;
+  for (struct addrinfo *at = found; at && !error && out->fds_len < TCI_RPC_LISTENERS_MAX; at = at->ai_next) {
+    if (out->fds_len) *port_of(at->ai_addr) = htons(bound_port(out));
+    error = bind_at(at->ai_addr, at->ai_addrlen, out);
+    if (error != EADDRNOTAVAIL && error != EAFNOSUPPORT) continue;
+    missing = error; /* a name may stand for what this machine does not have: IPv6, say */
+    error = 0;
   }
   freeaddrinfo(found);
+  return error ? error : out->fds_len ? 0 : missing;
+}
+
+/* One socket for IPv6 and IPv4; without IPv6 the other alone. */
+static int bind_everywhere(const char *port, tci_rpc_listener *out) {
+  const struct sockaddr_in6 both = {.sin6_family = AF_INET6, .sin6_port = htons((uint16_t)atoi(port))};
+  const struct sockaddr_in v4 = {.sin_family = AF_INET, .sin_port = htons((uint16_t)atoi(port))};
+  int error = bind_at((const struct sockaddr *)&both, sizeof both, out);
+  return error && error != EADDRINUSE ? bind_at((const struct sockaddr *)&v4, sizeof v4, out) : error;
+}
+
+/* Returns 0 or an errno. What is set here, accepted connections inherit. */
+static int bind_at(const struct sockaddr *address, socklen_t len, tci_rpc_listener *out) {
+  int fd = socket(address->sa_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0), on = 1, off = 0;
+  if (fd < 0) return errno;
+  if (address->sa_family != AF_UNIX) {
+    int hello_s = TCI_RPC_HELLO_S;
+    unsigned silence_ms = TCI_RPC_PING_TIMEOUT_MS;
+    setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
+    setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
+    setsockopt(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, &silence_ms, sizeof silence_ms);
+    setsockopt(fd, IPPROTO_TCP, TCP_DEFER_ACCEPT, &hello_s, sizeof hello_s);
+  }
+  if (address->sa_family == AF_INET6) setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &off, sizeof off);
+  if (bind(fd, address, len) == 0 && listen(fd, SOMAXCONN) == 0) {
+    out->fds[out->fds_len++] = fd;
+    return 0;
+  }
+  int error = errno;
+  close(fd);
   return error;
 }
 
-static int add_port(grpc_server *server, const char *address) {
-  grpc_server_credentials *credentials = grpc_insecure_server_credentials_create();
-  tci_rpc_log_mute(true);
-  int port = grpc_server_add_http2_port(server, address, credentials);
-  tci_rpc_log_mute(false);
-  grpc_server_credentials_release(credentials);
-  return port;
+static uint16_t *port_of(struct sockaddr *address) {
+  return address->sa_family == AF_INET6 ? &((struct sockaddr_in6 *)(void *)address)->sin6_port
+                                        : &((struct sockaddr_in *)(void *)address)->sin_port;
+}
+
+static uint16_t bound_port(const tci_rpc_listener *listener) {
+  struct sockaddr_storage at;
+  socklen_t len = sizeof at;
+  int failed = getsockname(listener->fds[0], (struct sockaddr *)&at, &len);
+  tci_assert(!failed);
+  return ntohs(*port_of((struct sockaddr *)&at));
 }
 
 static tci_status refuse(tci_code code, char *message, size_t size, const char *format, ...) {

@@ -56,7 +56,6 @@ enum {
   READ_OUT_MS_MAX = 2000,
 };
 
-static _Thread_local bool log_muted;
 static struct pollfd epolls[EPOLLS_MAX]; /* gRPC's: readable while a socket of its is ready and not looked at yet */
 static nfds_t epolls_len;
 static pthread_once_t grpc_once = PTHREAD_ONCE_INIT;
@@ -72,7 +71,7 @@ static void block_signals(sigset_t *before);
 tci_rpc *tci_rpc_open(void) {
   tci_rpc *rpc = tci_calloc(1, sizeof *rpc);
   sigset_t before;
-  block_signals(&before); /* threads inherit the mask */
+  block_signals(&before); /* gRPC's threads inherit the mask */
   pthread_once(&grpc_once, grpc_start);
   rpc->cq = grpc_completion_queue_create_for_next(NULL);
   rpc->nudge_tag.done = on_nudge;
@@ -80,11 +79,18 @@ tci_rpc *tci_rpc_open(void) {
   rpc->nudge = grpc_channel_create_call(rpc->nowhere, NULL, GRPC_PROPAGATE_DEFAULTS, rpc->cq,
                                         grpc_slice_from_static_string("/nobody"), NULL,
                                         gpr_inf_future(GPR_CLOCK_MONOTONIC), NULL);
-  int failed = pthread_create(&rpc->thread, NULL, poll_run, rpc);
-  tci_assert(!failed); /* as out of memory */
-  pthread_setname_np(rpc->thread, "tci-rpc");
   pthread_sigmask(SIG_SETMASK, &before, NULL);
+  tci_rpc_thread_start(&rpc->thread, poll_run, rpc, "tci-rpc");
   return rpc;
+}
+
+void tci_rpc_thread_start(pthread_t *out, void *(*run)(void *arg), void *arg, const char *name) {
+  sigset_t before;
+  block_signals(&before);
+  int failed = pthread_create(out, NULL, run, arg);
+  tci_assert(!failed); /* as out of memory */
+  pthread_setname_np(*out, name);
+  pthread_sigmask(SIG_SETMASK, &before, NULL);
 }
 
 void tci_rpc_close(tci_rpc *rpc) {
@@ -231,11 +237,9 @@ void tci_rpc_cond_init(pthread_cond_t *cond) {
   tci_assert(!failed);
 }
 
-void tci_rpc_log_mute(bool mute) { log_muted = mute; }
-
 /* gRPC prints in a format of its own; its errors are the operator's to see (descriptors run out, say), no more. */
 static void log_forward(gpr_log_func_args *args) {
-  if (log_muted || args->severity < GPR_LOG_SEVERITY_ERROR) return;
+  if (args->severity < GPR_LOG_SEVERITY_ERROR) return;
   const char *slash = strrchr(args->file, '/');
   tci_log(TCI_LOG_WARN, "grpc", "at=%s:%d message=\"%s\"", slash ? slash + 1 : args->file, args->line, args->message);
 }

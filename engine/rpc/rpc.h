@@ -44,6 +44,7 @@ typedef struct {
 typedef struct {
   const char *address; /* "127.0.0.1:50051", ":50051" (every address of this machine), "unix:/path"; port 0 picks one */
   int64_t message_bytes_max; /* 0: 4 MiB */
+  int64_t connections_max; /* open at once; what comes beyond is closed at once. 0: as many as there are descriptors */
 } tci_rpc_server_options;
 
 /* Refuses an address that is taken (SO_REUSEPORT is off; a unix path is guarded by a lock file beside it, a stale socket

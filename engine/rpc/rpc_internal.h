@@ -25,8 +25,9 @@
  * waits silently behind long watches looks like a hang. What a peer can pin down with it is bounded by the requests
  * it may have in (limits of the engine), not by this number. */
 #define TCI_RPC_STREAMS_MAX 1000
-/* A connection that has not said its HTTP/2 hello by then is dropped. */
-#define TCI_RPC_HANDSHAKE_MS 5000
+/* A TCP connection is accepted once its peer has said something, or is silent for so long. Who says no more, or nothing that is
+ * HTTP/2, is pinged like everybody and hung up on 40 s after the accept. */
+#define TCI_RPC_HELLO_S 5
 
 /* Pings. A client may ping every 10 s, with or without calls; the second is for late and early packets. The server
  * pings too: a watcher whose machine died is noticed after 30 + 10 s and does not hold its buffers for hours. */
@@ -76,21 +77,35 @@ grpc_byte_buffer *tci_rpc_buffer_new(tci_str bytes); /* a copy */
 size_t tci_rpc_text(tci_str text, char out[TCI_RPC_TEXT_BYTES_MAX + 1]);
 grpc_arg tci_rpc_arg(const char *key, int value);
 void tci_rpc_cond_init(pthread_cond_t *cond); /* on CLOCK_MONOTONIC */
+/* A thread to which no signal is delivered. */
+void tci_rpc_thread_start(pthread_t *out, void *(*run)(void *arg), void *arg, const char *name);
 
 /* ---- listen.c ---- */
+
+enum { TCI_RPC_LISTENERS_MAX = 8 }; /* addresses that one host name stands for */
 
 typedef struct {
   char *address;   /* as clients dial it */
   char *lock_path; /* NULL: not a unix socket */
   int lock_fd;
+  int fds[TCI_RPC_LISTENERS_MAX]; /* listening, not blocking */
+  size_t fds_len;
 } tci_rpc_listener;
 
-/* Binds the server, not yet started, to the address; nothing is held after a refusal (its text is in `message`). */
-TCI_MUST_USE tci_status tci_rpc_listen(grpc_server *server, const char *address, tci_rpc_listener *out, char *message,
-                                       size_t size);
-/* After the server has shut down, so that nobody binds the path while it is still being unlinked. */
+/* Listens at the address; nothing is held after a refusal (its text is in `message`). */
+TCI_MUST_USE tci_status tci_rpc_listen(const char *address, tci_rpc_listener *out, char *message, size_t size);
+/* Nobody can connect any more; the address is still ours where that can be. Twice is fine. */
+void tci_rpc_listen_stop(tci_rpc_listener *listener);
+/* Gives the address back. */
 void tci_rpc_unlisten(tci_rpc_listener *listener);
-/* While true, gRPC's complaints on this thread are not logged: they go to the caller as a status. */
-void tci_rpc_log_mute(bool mute);
+
+/* ---- accept.c ---- */
+
+typedef struct tci_rpc_acceptor tci_rpc_acceptor;
+
+/* Hands connections to a server that has started, from now on; the listener stays the caller's, and longer than this. */
+tci_rpc_acceptor *tci_rpc_accept(grpc_server *server, const tci_rpc_listener *listener, int64_t connections_max);
+/* Before the server shuts down. */
+void tci_rpc_accept_stop(tci_rpc_acceptor *acceptor);
 
 #endif

@@ -49,6 +49,7 @@ struct tci_rpc_server {
   tci_rpc_handler handler;
   grpc_server *grpc;
   tci_rpc_listener listener;
+  tci_rpc_acceptor *acceptor;
   call_slot slots[SLOTS];
   size_t slots_armed, calls_open;
   atomic_bool stopped;    /* no new calls are taken */
@@ -120,13 +121,9 @@ tci_status tci_rpc_server_open(tci_rpc *rpc, const tci_rpc_server_options *optio
                                tci_rpc_server **out, char *message_out, size_t size) {
   tci_assert(handler->on_call != NULL);
   *out = NULL;
-  grpc_server *grpc = server_new(options, rpc->cq);
   tci_rpc_listener listener;
-  tci_status status = tci_rpc_listen(grpc, options->address, &listener, message_out, size);
-  if (status.code != TCI_OK) {
-    grpc_server_destroy(grpc); /* it never started */
-    return status;
-  }
+  TCI_TRY(tci_rpc_listen(options->address, &listener, message_out, size));
+  grpc_server *grpc = server_new(options, rpc->cq);
   tci_rpc_server *server = tci_calloc(1, sizeof *server);
   *server = (tci_rpc_server){.rpc = rpc, .handler = *handler, .grpc = grpc, .listener = listener};
   server->shut_tag.done = on_shut;
@@ -140,6 +137,7 @@ tci_status tci_rpc_server_open(tci_rpc *rpc, const tci_rpc_server_options *optio
     grpc_metadata_array_init(&server->slots[i].metadata);
     arm(&server->slots[i]);
   }
+  server->acceptor = tci_rpc_accept(grpc, &server->listener, options->connections_max);
   *out = server;
   return TCI_STATUS_OK;
 }
@@ -151,6 +149,8 @@ void tci_rpc_server_stop(tci_rpc_server *server) { atomic_store(&server->stopped
 void tci_rpc_server_close(tci_rpc_server *server, int64_t grace_ms) {
   tci_assert(!tci_rpc_on_thread(server->rpc)); /* it would wait for itself */
   tci_rpc_server_stop(server);
+  tci_rpc_accept_stop(server->acceptor);
+  tci_rpc_listen_stop(&server->listener);
   bool finished = wait_until(server, none_in, grace_ms);
   tci_rpc_tag_leaves(&server->shut_tag);
   grpc_server_shutdown_and_notify(server->grpc, server->rpc->cq, &server->shut_tag);
@@ -228,11 +228,9 @@ static grpc_server *server_new(const tci_rpc_server_options *options, grpc_compl
   int64_t bytes_max = options->message_bytes_max ? options->message_bytes_max : TCI_RPC_MESSAGE_BYTES_MAX;
   tci_assert(bytes_max > 0 && bytes_max <= INT32_MAX);
   grpc_arg args[] = {
-      tci_rpc_arg(GRPC_ARG_ALLOW_REUSEPORT, 0), /* a second server on the port is refused, not given half the calls */
       tci_rpc_arg(GRPC_ARG_MAX_RECEIVE_MESSAGE_LENGTH, (int)bytes_max),
       tci_rpc_arg(GRPC_ARG_MAX_METADATA_SIZE, TCI_RPC_METADATA_BYTES_MAX),
       tci_rpc_arg(GRPC_ARG_MAX_CONCURRENT_STREAMS, TCI_RPC_STREAMS_MAX),
-      tci_rpc_arg(GRPC_ARG_SERVER_HANDSHAKE_TIMEOUT_MS, TCI_RPC_HANDSHAKE_MS),
       tci_rpc_arg(GRPC_ARG_HTTP2_MIN_RECV_PING_INTERVAL_WITHOUT_DATA_MS, TCI_RPC_PING_INTERVAL_MS_MIN),
       tci_rpc_arg(GRPC_ARG_KEEPALIVE_PERMIT_WITHOUT_CALLS, 1),
       tci_rpc_arg(GRPC_ARG_KEEPALIVE_TIME_MS, TCI_RPC_SERVER_PING_MS),

@@ -70,9 +70,10 @@ end
 
 ---Starts `turboci ARGS...`.
 ---@param args string[]
+---@param program string? what is started instead
 ---@return spec.Process
-function M.start(args)
-  local program = assert(os.getenv "TURBOCI_BIN", "TURBOCI_BIN does not name the turboci program")
+function M.start(args, program)
+  program = program or assert(os.getenv "TURBOCI_BIN", "TURBOCI_BIN does not name the turboci program")
   local self = setmetatable({ args = args, out = "", err = "" }, Process)
   local pipes, open, exit = { uv.new_pipe(false), uv.new_pipe(false) }, 3, nil
   local function less()
@@ -148,12 +149,12 @@ end
 
 -- ---- servers ----
 
----@param given {folder: string, listen: string?, args: string[]?}
+---@param given {folder: string, listen: string?, args: string[]?, program: string?}
 ---@return spec.Process server its `address` and a `client`
 function M.serve(given)
   local args = { "serve", "--listen", given.listen or "127.0.0.1:0", "--db", given.folder .. "/turboci.db" }
   table.move(given.args or {}, 1, #(given.args or {}), #args + 1, args)
-  local self = M.start(args)
+  local self = M.start(args, given.program)
   self.given = given
   self.address = self:wait_for "listening on (%S+)"
   self.client = client.connect(self.address)

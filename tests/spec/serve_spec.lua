@@ -259,6 +259,53 @@ describe("a server whose terminal and whose readers have gone", function()
   end)
 end)
 
+describe("a server to which too many connect", function()
+  local HELLO = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\4\0\0\0\0\0"
+
+  -- A bare connection that says hello: `taken` once the server has answered, `refused` once it has hung up.
+  local function connect()
+    local self, ip, port = { tcp = uv.new_tcp() }, server.address:match "^(.*):(%d+)$"
+    self.tcp:connect(ip, tonumber(port), function(err)
+      if err then
+        self.refused = true
+        return process.wake()
+      end
+      self.tcp:write(HELLO)
+      self.tcp:read_start(function(_, bytes)
+        if bytes then self.taken = true else self.refused = true end
+        process.wake()
+      end)
+    end)
+    return self
+  end
+
+  it("turns some away, serves the others, and hears again when they have gone", function()
+    local limited = folder .. "/limited"
+    write_file(limited, '#!/bin/sh\nulimit -Sn 100; ulimit -Hn 600; exec "$TURBOCI_BIN" "$@"\n')
+    assert(uv.fs_chmod(limited, 448)) -- rwx
+    server = process.serve { folder = folder, program = limited, args = { "--log", "info" } }
+    assert.truthy(server.err:find("descriptors soft=600 was=100", 1, true), server.err)
+    new_plan() -- connects
+    local all, closed = {}, 0
+    for i = 1, 450 do
+      all[i] = connect()
+      process.wait(function() return all[i].taken or all[i].refused end, "an answer to a connection")
+      if all[i].refused then closed = closed + 1 end
+    end
+    assert.is_true(closed > 0)
+    assert.is_true(closed < 450 / 2)
+    new_plan() -- who is there is served as before
+    for _, connection in ipairs(all) do loop.close(connection.tcp) end
+    local again
+    repeat -- until the server has seen that they have gone
+      again = connect()
+      process.wait(function() return again.taken or again.refused end, "an answer to a connection")
+      loop.close(again.tcp)
+    until again.taken
+    assert.same({ code = 0, signal = 0 }, server:kill "sigterm")
+  end)
+end)
+
 describe("after a restart", function()
   it("everything is as it was", function()
     server = process.serve { folder = folder }

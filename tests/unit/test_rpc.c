@@ -13,6 +13,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
@@ -326,6 +327,90 @@ static void a_call_without_a_message_is_refused(void **state) {
   grpc_completion_queue_shutdown(cq);
   assert_int_equal(grpc_completion_queue_next(cq, due, NULL).type, GRPC_QUEUE_SHUTDOWN);
   grpc_completion_queue_destroy(cq);
+  world_close(&w);
+}
+
+/* ---- connections ---- */
+
+static int connect_to(const char *address) {
+  int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+  assert_true(fd >= 0);
+  struct sockaddr_in at = {.sin_family = AF_INET, .sin_port = htons((uint16_t)atoi(strrchr(address, ':') + 1))};
+  at.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+  assert_int_equal(connect(fd, (struct sockaddr *)&at, sizeof at), 0);
+  return fd;
+}
+
+/* Says hello as HTTP/2 wants it. True: the server answers; false: it has hung up. */
+static bool is_taken(int fd) {
+  static const char hello[] = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\4\0\0\0\0";
+  char byte;
+  return send(fd, hello, sizeof hello, MSG_NOSIGNAL) == (ssize_t)sizeof hello && read(fd, &byte, 1) == 1;
+}
+
+static void one_connection_too_many_is_closed_and_the_others_stay(void **state) {
+  (void)state;
+  enum { MOST = 3 };
+  world w = {.rpc = tci_rpc_open()};
+  char text[300];
+  const tci_rpc_handler handler = {&w, serve, count_gone, count_sent};
+  const tci_rpc_server_options options = {.address = "127.0.0.1:0", .connections_max = MOST};
+  assert_int_equal(tci_rpc_server_open(w.rpc, &options, &handler, &w.server, text, sizeof text).code, TCI_OK);
+  const char *address = tci_rpc_server_address(w.server);
+  w.client = tci_rpc_client_open(w.rpc, NULL);
+  result r;
+  call_and_wait(&w, "/test/Echo", TCI_STR("first"), &r); /* its connection is one of them */
+  assert_result(&r, TCI_OK, "", TCI_STR("first"));
+  int fds[MOST - 1];
+  for (int i = 0; i < MOST - 1; i++) assert_true(is_taken(fds[i] = connect_to(address)));
+  for (int i = 0; i < 20; i++) {
+    int fd = connect_to(address);
+    assert_false(is_taken(fd));
+    close(fd);
+  }
+  call_and_wait(&w, "/test/Echo", TCI_STR("still here"), &r);
+  assert_result(&r, TCI_OK, "", TCI_STR("still here"));
+  close(fds[0]);
+  bool taken = false;
+  int64_t give_up_us = tci_clock_mono_us() + PATIENCE_S * 1000000LL;
+  while (!taken && tci_clock_mono_us() < give_up_us) { /* until the server has seen that one left */
+    int fd = connect_to(address);
+    taken = is_taken(fd);
+    close(fd);
+  }
+  assert_true(taken);
+  close(fds[1]);
+  world_close(&w);
+}
+
+/* Descriptors run out while somebody knocks, and come back. */
+static void a_server_without_descriptors_is_not_deaf_afterwards(void **state) {
+  (void)state;
+  world w;
+  world_open(&w, "127.0.0.1:0");
+  int logged[2], saved_stderr = dup(STDERR_FILENO);
+  assert_int_equal(pipe(logged), 0);
+  dup2(logged[1], STDERR_FILENO);
+  struct rlimit before, none;
+  assert_int_equal(getrlimit(RLIMIT_NOFILE, &before), 0);
+  none = before;
+  int fd = connect_to(tci_rpc_server_address(w.server)); /* the lowest that was free: no other is below it */
+  none.rlim_cur = (rlim_t)fd + 1;
+  assert_int_equal(setrlimit(RLIMIT_NOFILE, &none), 0);
+  assert_int_equal(send(fd, "PRI", 3, MSG_NOSIGNAL), 3); /* now there is something to accept */
+  char line[4096] = "";
+  ssize_t n = read(logged[0], line, sizeof line - 1); /* it could not */
+  dup2(saved_stderr, STDERR_FILENO);
+  assert_int_equal(setrlimit(RLIMIT_NOFILE, &before), 0);
+  assert_true(n > 0);
+  if (!strstr(line, "accept_failed")) fail_msg("%s", line);
+  result r;
+  call_and_wait(&w, "/test/Echo", TCI_STR("heard"), &r);
+  assert_result(&r, TCI_OK, "", TCI_STR("heard"));
+  close(fd);
+  close(saved_stderr);
+  close(logged[0]);
+  close(logged[1]);
   world_close(&w);
 }
 
@@ -1068,6 +1153,8 @@ int main(void) {
       cmocka_unit_test(a_status_brings_its_text_cut_and_valid),
       cmocka_unit_test(a_message_over_4_mib_is_refused_and_the_next_call_served),
       cmocka_unit_test(a_call_without_a_message_is_refused),
+      cmocka_unit_test(one_connection_too_many_is_closed_and_the_others_stay),
+      cmocka_unit_test(a_server_without_descriptors_is_not_deaf_afterwards),
       cmocka_unit_test(a_deadline_ends_the_call_on_both_sides),
       cmocka_unit_test(a_told_deadline_is_the_peers_to_keep),
       cmocka_unit_test(nothing_here_ends_a_told_call_but_its_caller),

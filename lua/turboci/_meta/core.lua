@@ -216,6 +216,7 @@ local Server = {}
 ---@field limits table<string, integer>?
 ---@field allow string[]? addresses runners may register, besides loopback and the folder of a unix `listen`
 ---@field callback_address string?
+---@field all_descriptors boolean? raises the soft limit of open files to the hard one, which children inherit
 ---@field log "debug"|"info"|"warn"|"error"|"off"? default "warn"; the level of the whole process
 ---@field policies string|string[]|nil folders of policies (NAME.lua); of equal names the first folder's counts
 ---@field policy string? name of the policy that decides where nothing else is attached; default: the built-in

@@ -94,6 +94,7 @@ function M.run(args)
     allow = #args.allow > 0 and args.allow or nil,
     limits = read_limits(args.limit),
     callback_address = args.callback_address,
+    all_descriptors = true, -- a server has no children
     log = args.log or args.shadow and "info" or "warn",
     policies = policies.policies,
     policy = policies.policy,
