@@ -3,12 +3,16 @@
 
 /* ---- the clock, and accidents ---- */
 
+void pass_time(sim *s, int64_t us) {
+  s->f.now.mono_us += us;
+  s->f.now.wall_us += us;
+}
+
 void move_clock(sim *s) {
   int64_t due = tci_core_next_due_us(s->f.core), us = pick(s, 3000000);
   if (due != INT64_MAX && chance(s, 40)) us = due > s->f.now.mono_us ? due - s->f.now.mono_us : 0;
   if (chance(s, 5)) us = (int64_t)roll(s, 120) * 1000000;
-  s->f.now.mono_us += us;
-  s->f.now.wall_us += us;
+  pass_time(s, us);
   if (chance(s, 3)) s->f.now.wall_us += ((int64_t)roll(s, 7200) - 3600) * 1000000; /* somebody sets it */
   fx_tick(&s->f);
 }
@@ -71,17 +75,38 @@ static void policies_restart(sim *s) {
   }
 }
 
+void begin_epoch(sim *s) {
+  for (int i = 0; i < RUNNERS; i++) s->runners[i].heard_us = s->f.now.mono_us; /* a full ttl for everybody */
+  for (size_t i = 0; i < s->executions.len; i++) s->executions.items[i]->survived_restart = true;
+  policies_restart(s);
+}
+
+/* The journal is read by another core, or by another engine. */
+static void load_again(sim *s) {
+  if (s->shell) {
+    stream_ended(s, 0);
+    shell_reopen(s);
+    return;
+  }
+  fx_fall_asleep(&s->f);
+  if (s->plans_len && s->plans[0].len && chance(s, 30)) ask_why(s, &s->plans[0]); /* reads go on */
+}
+
+static void watch_all(sim *s) {
+  for (int i = 0; i < s->plans_len; i++) {
+    s->f.plan_id = s->plans[i].id;
+    if (!s->plans[i].was_settled && fx_plan(&s->f)->state == TCI_PLAN_SETTLED)
+      s->plans[i].completed++; /* nobody watched */
+    fx_watch(&s->f, (uint64_t)i + 1, "checks stages progress");
+  }
+}
+
 void start_again(sim *s, bool calls_die) {
   s->f.same_turn = false;
   int64_t before_us = ++s->f.now.wall_us; /* what the restart itself dispatches is not from before it */
-  for (int i = 0; i < RUNNERS; i++) s->runners[i].heard_us = s->f.now.mono_us; /* a full ttl for everybody */
-  for (size_t i = 0; i < s->executions.len; i++) {
-    s->executions.items[i]->survived_restart = true;
-    if (calls_die) s->executions.items[i]->calling = false;
-  }
-  policies_restart(s);
-  fx_fall_asleep(&s->f);
-  if (s->plans_len && s->plans[0].len && chance(s, 30)) ask_why(s, &s->plans[0]); /* reads go on */
+  for (size_t i = 0; calls_die && i < s->executions.len; i++) s->executions.items[i]->calling = false;
+  begin_epoch(s);
+  load_again(s);
   fx_step(&s->f, &(tci_event){.kind = calls_die ? TCI_EVENT_RESTARTED : TCI_EVENT_RELOADED});
   for (size_t i = 0; calls_die && i < s->executions.len; i++) {
     const sim_execution *e = s->executions.items[i];
@@ -89,10 +114,5 @@ void start_again(sim *s, bool calls_die) {
     if (tci_execution_is_live(a) && !(e->async && a->accepted) && a->dispatched_us < before_us)
       fx_fail("oracle: a call survived a restart");
   }
-  for (int i = 0; i < s->plans_len; i++) {
-    s->f.plan_id = s->plans[i].id;
-    if (!s->plans[i].was_settled && fx_plan(&s->f)->state == TCI_PLAN_SETTLED)
-      s->plans[i].completed++; /* nobody watched */
-    fx_watch(&s->f, (uint64_t)i + 1, "checks stages progress");
-  }
+  if (!s->shell) watch_all(s);
 }

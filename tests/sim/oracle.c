@@ -4,8 +4,7 @@
 /* ---- nodes ---- */
 
 tci_node *core_node(sim *s, const sim_plan *p, int i) {
-  tci_plan *plan = tci_core_plan(s->f.core, p->id);
-  if (!plan) fx_fail("a plan is gone");
+  tci_plan *plan = plan_of(s, p);
   tci_str id = tci_str_from(p->nodes[i].id);
   tci_node *node = p->nodes[i].is_check ? (tci_node *)tci_plan_check(plan, id) : (tci_node *)tci_plan_stage(plan, id);
   if (!node) fx_fail("%s is gone", p->nodes[i].id);
@@ -222,8 +221,17 @@ static bool judge_history(sim *s, sim_plan *p, int at, const tci_node *node) {
   return changed;
 }
 
+/* Plans leave memory only when nothing is under way in them and nobody watches. */
+static void judge_absent(const sim *s, const sim_plan *p, const tci_plan *plan) {
+  bool watched = false;
+  for (int i = 0; i < STREAMS; i++) watched |= s->streams[i].open && &s->plans[s->streams[i].plan] == p;
+  if (plan->live_attempts || watched)
+    fx_fail("oracle: a plan that %s left memory", watched ? "is watched" : "is at work");
+}
+
 void judge_plan(sim *s, sim_plan *p) {
-  const tci_plan *plan = tci_core_plan(s->f.core, p->id);
+  const tci_plan *plan = plan_of(s, p);
+  if (!tci_core_has_plan(s->f.core, p->id)) judge_absent(s, p, plan);
   int open = 0;
   bool changed = false, failed = false;
   for (int i = 0; i < p->len; i++) {

@@ -63,6 +63,13 @@ const tci_reply *write_text(sim *s, const sim_plan *p) {
   return fx_command(&s->f, fx_parse_write(&s->f.arena, p->id, s->text));
 }
 
+tci_plan *plan_of(const sim *s, const sim_plan *p) {
+  tci_plan *plan = tci_core_plan(s->f.core, p->id);
+  if (!plan && s->shell) plan = tci_core_plan(s->f.shadow, p->id);
+  if (!plan) fx_fail("a plan is gone");
+  return plan;
+}
+
 void adopt(sim_plan *p, const sim_plan *next) {
   memcpy(p->nodes, next->nodes, sizeof p->nodes);
   p->len = next->len;
@@ -170,7 +177,8 @@ void create_plan(sim *s) {
   if (known != (reply->status.code == TCI_OK)) fx_fail("oracle: a policy's name: %s", reply->status.message);
   if (!known) return;
   tci_str id = s->f.plan_id = tci_str_copy(&s->f.arena, reply->plan->id);
-  s->plans[s->plans_len] = (sim_plan){.id = id, .policy = cmd.create_plan.policy, .version = 1};
+  uint64_t sequence = s->plans[s->plans_len].sequence;
+  s->plans[s->plans_len] = (sim_plan){.id = id, .policy = cmd.create_plan.policy, .version = 1, .sequence = sequence};
   s->plans_len++;
-  fx_watch(&s->f, (uint64_t)s->plans_len, "checks stages progress");
+  if (!s->shell) fx_watch(&s->f, (uint64_t)s->plans_len, "checks stages progress");
 }

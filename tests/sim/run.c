@@ -11,6 +11,7 @@ static void act(sim *s) {
   while (dice >= s->weights[action]) dice -= s->weights[action++];
   sim_plan *p = s->plans_len ? &s->plans[pick(s, s->plans_len)] : NULL;
   bool about_nodes = action == REWIRE || action == WRITE || action == COMBINE || action == ASK_WHY;
+  if (s->shell) s->f.same_turn = false;
   if (!p) action = CREATE;
   if (p && !p->len && about_nodes) action = ADD;
   switch (action) {
@@ -28,6 +29,9 @@ static void act(sim *s) {
     case RELOAD: start_again(s, false); break;
     case POLICY: swap_policies(s, false); break;
     case ASK_WHY: ask_why(s, p); break;
+    case WATCH: somebody_watches(s, p); break;
+    case STORM: storm(s); break;
+    case DRAIN: drain(s); break;
     case ACTIONS: break;
   }
 }
@@ -111,8 +115,7 @@ static void settle_down(sim *s) {
     if (everybody_speaks(s)) continue;
     int64_t due = tci_core_next_due_us(s->f.core), us = due > s->f.now.mono_us ? due - s->f.now.mono_us : 0;
     if (all_settled(s) || due == INT64_MAX) continue;
-    s->f.now.wall_us += us;
-    s->f.now.mono_us += us;
+    pass_time(s, us);
     fx_tick(&s->f);
     judge(s);
   }
@@ -122,8 +125,9 @@ static void settle_down(sim *s) {
 
 static void roll_swarm(sim *s) {
   static const unsigned usual[ACTIONS] = {
-      [CREATE] = 4, [ADD] = 24,   [REWIRE] = 12, [WRITE] = 14,  [COMBINE] = 24, [REGISTER] = 24, [UNREGISTER] = 3,
-      [SPEAK] = 80, [REPEAT] = 8, [CLOCK] = 30,  [RESTART] = 1, [RELOAD] = 1,   [POLICY] = 4,    [ASK_WHY] = 4};
+      [CREATE] = 4,     [ADD] = 24,    [REWIRE] = 12, [WRITE] = 14, [COMBINE] = 24, [REGISTER] = 24,
+      [UNREGISTER] = 3, [SPEAK] = 80,  [REPEAT] = 8,  [CLOCK] = 30, [RESTART] = 1,  [RELOAD] = 1,
+      [POLICY] = 4,     [ASK_WHY] = 4, [WATCH] = 20,  [STORM] = 20, [DRAIN] = 1};
   for (int i = 0; i < ACTIONS; i++)
     s->weights[i] = chance(s, 20) && i > ADD ? usual[i] / 4 : usual[i] * (1 + (unsigned)roll(s, 3));
   s->f.limits.policy_asks_per_turn = 1 + pick(s, 6);
@@ -136,13 +140,20 @@ static void roll_swarm(sim *s) {
   s->f.limits.policy_faults_max = 1 + pick(s, 4);
   s->f.limits.policy_circuit_ms = 1000 * (1 + pick(s, 20));
   if (chance(s, 40)) s->f.limits.policy_instructions_per_turn = 100 + pick(s, 3000);
-  s->scripted = chance(s, 75);
+  s->shell = chance(s, 40);
+  s->scripted = !s->shell && chance(s, 75);
+  s->f.limits.plans_in_memory_max = 1 + pick(s, 2);
   s->types = 1 + pick(s, TYPES);
   s->steady = chance(s, 60);
   if (chance(s, 30)) s->weights[SPEAK] = 20; /* what runs, runs for long */
   if (!s->scripted) s->weights[POLICY] = 0;
+  if (s->shell)
+    s->weights[ASK_WHY] = s->weights[RELOAD] = 0;
+  else
+    s->weights[WATCH] = s->weights[STORM] = s->weights[DRAIN] = 0;
   if (s->scripted) roll_set(s, false);
   fx_renew(&s->f);
+  if (s->shell) shell_open(s);
   fx_step(&s->f, &(tci_event){.kind = TCI_EVENT_RESTARTED});
 }
 
@@ -165,6 +176,8 @@ uint64_t run_seed(uint64_t seed, int steps) {
   fx_verify(&s->f);
   mix(s, tci_buf_str(&s->f.dump));
   tci_vec_free(&s->executions);
+  for (int i = 0; i < PLANS; i++) tci_vec_free(&s->plans[i].log);
+  if (s->shell) shell_close(s);
   tci_map_deinit(&s->asked);
   fx_deinit(&s->f);
   return s->hash;

@@ -5,8 +5,12 @@ void register_runner(sim *s, int i, bool healthy) {
   static const char *const modes[] = {"sync", "async", "both"};
   char id[4] = {'r', (char)('0' + i), 0}, type[4] = {'t', (char)('0' + (healthy ? i % TYPES : pick(s, s->types))), 0};
   int64_t ttl_ms = healthy ? s->f.limits.runner_ttl_ms_max : 1000 * (1 + pick(s, s->steady ? 900 : 60));
-  s->runners[i] = (sim_runner){true, s->f.now.mono_us, ttl_ms * 1000};
-  fx_register(&s->f, id, type, healthy ? "both" : modes[pick(s, 3)], healthy ? 0 : pick(s, 4), ttl_ms);
+  const char *mode = healthy ? "both" : modes[pick(s, 3)];
+  tci_command cmd = fx_register_command(tci_fmt(&s->f.arena, "%s", id), tci_fmt(&s->f.arena, "%s", type), mode,
+                                        healthy ? 0 : pick(s, 4), ttl_ms);
+  s->runners[i] = (sim_runner){.here = true, .heard_us = s->f.now.mono_us, .ttl_us = ttl_ms * 1000, .command = cmd};
+  const tci_reply *reply = fx_command(&s->f, cmd);
+  if (reply->status.code != TCI_OK) fx_fail("oracle: a runner is refused: %s", reply->status.message);
 }
 
 void unregister_runner(sim *s) {
@@ -17,7 +21,7 @@ void unregister_runner(sim *s) {
   fx_command(&s->f, (tci_command){.kind = TCI_COMMAND_UNREGISTER_RUNNER, .registration_id = registration});
 }
 
-static const char *roll_completion(sim *s, const sim_execution *e, bool healthy) {
+const char *roll_completion(sim *s, const sim_execution *e, bool healthy) {
   const sim_plan *p = &s->plans[e->plan];
   const sim_node *n = p->nodes;
   while (n->is_check || !tci_str_eq(tci_str_from(n->id), e->stage)) n++;
@@ -41,10 +45,9 @@ static const char *roll_completion(sim *s, const sim_execution *e, bool healthy)
   return s->text;
 }
 
-void send_answer(sim *s, sim_execution *e, bool healthy) {
+tci_event roll_answer(sim *s, const sim_execution *e, bool healthy) {
   tci_event event = {.kind = TCI_EVENT_ANSWER};
   event.answer.execution_id = e->id;
-  e->calling = false;
   if (!healthy && chance(s, 25)) {
     event.answer.code = (tci_code)(1 + pick(s, 16));
     event.answer.message = TCI_STR("so it goes");
@@ -54,8 +57,16 @@ void send_answer(sim *s, sim_execution *e, bool healthy) {
   } else if (e->async) {
     event.answer.accepted = healthy || chance(s, 85);
   } else {
-    event.answer.completion = fx_parse_completion(&s->f.arena, roll_completion(s, e, healthy));
+    const char *text = tci_fmt(&s->f.arena, "%s", roll_completion(s, e, healthy));
+    event.answer.completion = fx_parse_completion(&s->f.arena, text);
   }
+  return event;
+}
+
+void send_answer(sim *s, sim_execution *e, bool healthy) {
+  tci_event event = roll_answer(s, e, healthy);
+  e->calling = false;
+  e->answered = true;
   fx_step(&s->f, &event);
 }
 
@@ -63,6 +74,7 @@ void send_answer(sim *s, sim_execution *e, bool healthy) {
 void call_back(sim *s, sim_execution *e, bool healthy) {
   bool live = tci_execution_is_live(attempt_of(s, e));
   bool quiet = is_quiet(s);
+  s->f.plan_id = s->plans[e->plan].id;
   const tci_reply *reply;
   if (!healthy && chance(s, 40)) {
     reply = fx_command(&s->f, fx_update_command(&s->f, e->id, chance(s, 80) ? "half way" : ""));
@@ -82,6 +94,7 @@ static void complete_again(sim *s, sim_execution *e) {
   const tci_attempt *a = attempt_of(s, e);
   if (!e->taken[0] || !is_quiet(s)) return;
   bool same = chance(s, 60), last = a == tci_stage_attempt(a->stage);
+  s->f.plan_id = s->plans[e->plan].id;
   const char *text = tci_fmt(&s->f.arena, "%s%s", e->taken, same ? "" : " details=other:words");
   const tci_reply *reply = fx_command(&s->f, fx_complete_command(&s->f, e->id, text));
   if (reply->status.code != (same && last ? TCI_OK : TCI_FAILED_PRECONDITION))

@@ -33,7 +33,7 @@ static sim_execution *execution_of(sim *s, tci_str id) {
 }
 
 tci_attempt *attempt_of(sim *s, const sim_execution *e) {
-  tci_stage *stage = tci_plan_stage(tci_core_plan(s->f.core, s->plans[e->plan].id), e->stage);
+  tci_stage *stage = tci_plan_stage(plan_of(s, &s->plans[e->plan]), e->stage);
   for (size_t i = 0; i < stage->attempts.len; i++)
     if (tci_str_eq(stage->attempts.items[i]->execution_id, e->id)) return stage->attempts.items[i];
   fx_fail("an execution is gone");
@@ -126,16 +126,41 @@ void after_step(fx *f, bool quiet, void *ctx) {
   }
   for (size_t i = 0; i < f->update.effects.len; i++) {
     const tci_effect *e = &f->update.effects.items[i];
+    if (e->kind == TCI_EFFECT_DISPATCH && s->draining) fx_fail("oracle: work is sent while the server drains");
     if (e->kind == TCI_EFFECT_DISPATCH) see_dispatch(s, e);
     if (e->kind == TCI_EFFECT_WATCH) see_watch(s, e);
   }
 }
 
+/* Who has answered is not waited for any more. */
+static void judge_answers(sim *s) {
+  for (size_t i = 0; i < s->executions.len && !s->f.update.more; i++) {
+    const sim_execution *e = s->executions.items[i];
+    const tci_attempt *a = attempt_of(s, e);
+    if (e->answered && tci_execution_is_live(a) && !(e->async && a->accepted)) fx_fail("oracle: an answer was lost");
+  }
+}
+
+/* Of plans with nothing under way only so many stay in memory. */
+static void judge_memory(const sim *s) {
+  int64_t idle = 0;
+  for (size_t i = 0; s->shell && i < s->f.core->plan_list.len; i++) {
+    const tci_plan *plan = s->f.core->plan_list.items[i];
+    idle += !plan->live_attempts && tci_list_empty(&plan->watchers);
+  }
+  if (idle > s->f.limits.plans_in_memory_max) fx_fail("oracle: %lld idle plans are in memory", (long long)idle);
+}
+
 /* Not in after_step: a write must have been taken over into sim_plan first. */
 void judge(sim *s) {
   for (int i = 0; i < s->plans_len; i++) judge_plan(s, &s->plans[i]);
-  judge_runners(s);
-  judge_readiness(s);
+  judge_memory(s);
+  judge_streams(s);
+  if (!s->f.asleep) {
+    judge_runners(s);
+    judge_answers(s);
+    if (!s->draining) judge_readiness(s);
+  }
   judge_timeouts(s);
   s->unregistering = false;
   tci_buf_clear(&s->f.told);

@@ -16,6 +16,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "base/log.h"
 #include "world.h"
 
 enum { STEPS = 150, SEEDS = 200, JOBS_MAX = 64, FAILURES_MAX = 20, SECONDS_MAX = 600 };
@@ -158,6 +159,7 @@ int main(int argc, char **argv) {
     return 2;
   }
   fx_on_failure = die;
+  tci_log_set_level(TCI_LOG_OFF);
   signal(SIGABRT, on_signal);
   signal(SIGALRM, on_signal);
   board *b = mmap(NULL, sizeof *b, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);

@@ -6,6 +6,8 @@
  *     questions.c what is asked and changes nothing      policies.h   made-up policies
  *     oracle.c    what nodes and plans must be           asked.c      what policies were asked, who waits and why
  *     seen.c      what leaves the core, and when
+ *     shell.c     the real engine in place of a core     store.c      its journal, in memory, that fails on demand
+ *     streams.c   watchers, and what they must hear      storms.c     turns of several steps, failed commits, the drain
  */
 #ifndef TCI_SIM_WORLD_H
 #define TCI_SIM_WORLD_H
@@ -14,8 +16,10 @@
 #include <string.h>
 
 #include "core_fixture.h"
+#include "store/store.h"
 #include "policies.h"
 
+enum { STREAMS = 6 };
 enum { PLANS = 3, NODES = 40, DEPS = 5, CHECKS = 4, SAID = 12, TYPES = 3, TEXT = 8000 };
 /* The last ones come when the faults stop: no policy excludes them. */
 enum { RUNNERS = EXCLUDABLE + TYPES };
@@ -34,6 +38,14 @@ typedef struct {
   int said_len;
 } sim_node; /* as this program wrote it */
 
+typedef struct { /* one change of the journal, as a watcher may hear of it */
+  uint64_t sequence;
+  int node; /* in order of creation; -1: the plan is complete */
+  int old_state, new_state;
+  int64_t version;
+  bool busy, silent; /* for include_progress alone; for nobody */
+} sim_change;
+
 typedef struct {
   tci_str id, policy;
   sim_node nodes[NODES];
@@ -50,11 +62,37 @@ typedef struct {
   int touched;            /* steps that changed it since the last look */
   int settled, completed; /* times */
   bool was_settled;
+  /* what was committed: streams.c */
+  uint64_t sequence;
+  TCI_VEC(sim_change) log;
+  struct {
+    char id[16];
+    bool is_check;
+    int state;
+  } logged[NODES];
+  int log_nodes;
 } sim_plan;
+
+typedef struct {
+  uint64_t token; /* 0: never opened */
+  int plan;
+  bool open, checks, stages, progress, current;
+  bool loose; /* a snapshot with a filter by state: only what it is told is looked at, not what it is not */
+  char only[16];
+  unsigned check_states, stage_states; /* a bit for each tenth; 0: all */
+  uint64_t after, last;                /* it resumed behind; of the last event */
+  size_t at, soft;                     /* in the log: the next entry; it may have missed those before `soft` */
+  bool settled;                        /* the plan was when it was opened, and the snapshot is to say so */
+  struct {
+    bool shown;
+    int64_t covered; /* by what it was shown */
+  } nodes[NODES];
+} sim_stream;
 
 typedef struct {
   tci_str id, stage;
   int plan;
+  bool answered;             /* its call was, by whoever had it */
   bool async, calling, over; /* the RPC is in flight; it ended before the last restart or by itself */
   int64_t sent_us;
   bool survived_restart, left; /* left: its runner unregistered and may still finish it */
@@ -104,7 +142,9 @@ typedef struct {
 typedef struct {
   bool here;
   int64_t heard_us, ttl_us;
-} sim_runner; /* "r0" ... */
+  int64_t before_us;   /* heard_us before a turn that may fail */
+  tci_command command; /* it registered with */
+} sim_runner;          /* "r0" ... */
 
 /* What a step may do. */
 typedef enum {
@@ -122,6 +162,9 @@ typedef enum {
   RELOAD,
   POLICY,
   ASK_WHY,
+  WATCH,
+  STORM,
+  DRAIN,
   ACTIONS
 } sim_action;
 
@@ -134,6 +177,11 @@ typedef struct {
   TCI_VEC(sim_execution *) executions;
   sim_runner runners[RUNNERS];
   unsigned weights[ACTIONS]; /* swarm: what this seed likes to do */
+  bool shell;                /* this seed runs the engine, not a bare core */
+  sim_stream streams[STREAMS];
+  uint64_t tokens;
+  bool several; /* steps were taken since the last look */
+  bool draining;
   bool unregistering;
   bool was_quiet;       /* the last step: nothing happened in it but its event */
   bool scripted;        /* this seed has policies */
@@ -171,6 +219,7 @@ uint64_t run_seed(uint64_t seed, int steps); /* the hash of everything that happ
 
 /* ---- plans.c ---- */
 bool is_cyclic(const sim_plan *p);
+tci_plan *plan_of(const sim *s, const sim_plan *p); /* out of memory: as the journal has it */
 void say_edges(sim *s, const sim_plan *p, const sim_node *n);
 void say_checks(sim *s, const sim_plan *p, const sim_node *n);
 void roll_deps(sim *s, sim_node *n, int below);
@@ -184,19 +233,24 @@ void add_nodes(sim *s, sim_plan *p);
 void rewire(sim *s, sim_plan *p);
 
 /* ---- writes.c ---- */
-void client_writes(sim *s, sim_plan *p);
+void roll_words(sim *s, const sim_plan *p); /* to a node that exists, into s->text; maybe none */
+void client_writes(sim *s, const sim_plan *p);
 void combined_write(sim *s, sim_plan *p);
 
 /* ---- runners.c ---- */
 void register_runner(sim *s, int i, bool healthy);
 void unregister_runner(sim *s);
+const char *roll_completion(sim *s, const sim_execution *e, bool healthy); /* in s->text */
+tci_event roll_answer(sim *s, const sim_execution *e, bool healthy);
 void send_answer(sim *s, sim_execution *e, bool healthy);
 void call_back(sim *s, sim_execution *e, bool healthy);
 void a_runner_speaks(sim *s);
 void a_runner_repeats(sim *s);
 
 /* ---- accidents.c ---- */
+void pass_time(sim *s, int64_t us);
 void move_clock(sim *s);
+void begin_epoch(sim *s);    /* the model begins to live now: full leases, no waits */
 tci_str roll_policy(sim *s); /* a name, or that of nobody */
 void roll_set(sim *s, bool good);
 void swap_policies(sim *s, bool good);
@@ -219,9 +273,36 @@ void judge_decision(sim *s, sim_execution *e, const tci_attempt *a);
 void judge_readiness(sim *s);
 
 /* ---- seen.c ---- */
+sim_runner *runner_of(sim *s, tci_str id);
 tci_attempt *attempt_of(sim *s, const sim_execution *e);
 void after_step(fx *f, bool quiet, void *ctx);
 void judge(sim *s);          /* not in after_step: a write must have been taken over into sim_plan first */
 bool is_quiet(const sim *s); /* a step now is about its event alone: no timer is due before it */
+
+/* ---- shell.c ---- */
+void shell_open(sim *s);   /* an engine on an empty store becomes s->f's core */
+void shell_reopen(sim *s); /* another process, on the same store */
+void shell_close(sim *s);
+void shell_turn(sim *s, tci_event *events, size_t len); /* several steps in one turn */
+void shell_drain(void);
+int64_t shell_next_due_us(void);
+void shell_committed(sim *s, const tci_store_record *record);
+
+/* ---- store.c ---- */
+void store_reset(void);
+void store_fail(int appends, tci_code how);
+int store_failed(void); /* appends that did since then */
+
+/* ---- streams.c ---- */
+void streams_log(sim *s, const tci_store_record *record);
+void stream_hears(sim *s, uint64_t token, uint64_t sequence, tci_str message);
+void stream_ended(sim *s, uint64_t token); /* 0: all */
+void stream_refused(sim *s, uint64_t token, tci_code code);
+void judge_streams(sim *s);
+void somebody_watches(sim *s, const sim_plan *p); /* opens one, or ends one */
+
+/* ---- storms.c ---- */
+void storm(sim *s);
+void drain(sim *s);
 
 #endif

@@ -5,7 +5,7 @@
  */
 #include "world.h"
 
-void client_writes(sim *s, sim_plan *p) {
+void roll_words(sim *s, const sim_plan *p) {
   static const char *const checks[] = {
       "state=PLANNED",        "state=FINAL",          "state=FINAL result=me:1 failure=no",
       "result=me:1 data=k:v", "result=me:2 finalize", "opt=a:1",
@@ -32,9 +32,12 @@ void client_writes(sim *s, sim_plan *p) {
     say(s, "%s", stages[pick(s, p->nodes[at].pulled ? 12 : 13)]);
   if (chance(s, 10)) say(s, " version=%d", pick(s, 9));
   if (chance(s, 5)) say(s, "; s%d after=nobody", pick(s, NODES));
-  bool becomes_t9 = strstr(s->text, "runner=t9") != NULL;
-  if (becomes_t9) return; /* a type without runners would never settle */
-  write_text(s, p);
+  if (strstr(s->text, "runner=t9")) s->text[0] = '\0'; /* a type without runners would never settle */
+}
+
+void client_writes(sim *s, const sim_plan *p) {
+  roll_words(s, p);
+  if (s->text[0]) write_text(s, p);
 }
 
 /* ---- several at once ---- */

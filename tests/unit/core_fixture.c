@@ -168,8 +168,8 @@ static void put_runner(tci_buf *out, const tci_runner *r, bool rebuilt) {
   put(out, "\n");
 }
 
-/* Plans by key: the order in memory is that of arrival. */
-void fx_dump(const tci_core *core, bool rebuilt, tci_buf *out) {
+/* Plans by key: the order in memory is that of arrival. Only those that `known` has, too. */
+static void dump_those_of(const tci_core *known, const tci_core *core, bool rebuilt, tci_buf *out) {
   tci_buf_clear(out);
   put(out, "sequence=%llu next_key=%llu\n", (unsigned long long)core->sequence,
       (unsigned long long)core->next_plan_key);
@@ -184,13 +184,15 @@ void fx_dump(const tci_core *core, bool rebuilt, tci_buf *out) {
     const tci_plan *next = NULL;
     for (size_t i = 0; i < core->plan_list.len; i++) {
       const tci_plan *p = core->plan_list.items[i];
-      if (p->key > last && (!next || p->key < next->key)) next = p;
+      if (p->key > last && (!next || p->key < next->key) && tci_core_has_plan(known, p->id)) next = p;
     }
     if (!next) return;
     put_plan(out, next, rebuilt);
     last = next->key;
   }
 }
+
+void fx_dump(const tci_core *core, bool rebuilt, tci_buf *out) { dump_those_of(core, core, rebuilt, out); }
 
 /* The line of `buf` around `at`, printable. */
 static void line_at(const tci_buf *buf, size_t at, char *out, size_t size) {
@@ -359,7 +361,7 @@ static void check_invariants(fx *f) {
 static void compare_shadow(fx *f) {
   if (progress_waits(f->core)) return;
   fx_dump(f->core, true, &f->dump);
-  fx_dump(f->shadow, true, &f->other);
+  dump_those_of(f->core, f->shadow, true, &f->other);
   fx_same(&f->dump, &f->other, "core and journal disagree (core, journal)");
 }
 
@@ -368,12 +370,12 @@ void fx_verify(fx *f) {
   compare_shadow(f);
   fx_dump(f->core, true, &f->dump);
   tci_core *again = fx_replay(f);
-  fx_dump(again, true, &f->other);
+  dump_those_of(f->core, again, true, &f->other);
   tci_core_free(again);
   if (!progress_waits(f->core)) fx_same(&f->dump, &f->other, "core and replay disagree (core, replay)");
 }
 
-void fx_step(fx *f, tci_event *event) {
+void fx_prepare(fx *f, tci_event *event) {
   event->now = f->now;
   if (event->kind == TCI_EVENT_RESTARTED || event->kind == TCI_EVENT_RELOADED) f->asleep = false;
   for (uint64_t i = 0; i < 4; i++) {
@@ -382,24 +384,36 @@ void fx_step(fx *f, tci_event *event) {
     memcpy(event->random + i * 8, &word, 8);
   }
   f->steps++;
-  bool quiet = tci_core_next_due_us(f->core) > f->now.mono_us && !f->update.more;
-  if (!f->same_turn) {
-    tci_core_begin_turn(f->core);
-    f->turns++;
-  }
-  f->same_turn = false;
-  tci_core_step(f->core, event, &f->update);
-  if (quiet && event->kind == TCI_EVENT_COMMAND && f->update.records.len)
-    for (size_t i = 0; i < f->update.effects.len; i++) {
-      const tci_effect *e = &f->update.effects.items[i];
-      if (e->kind == TCI_EFFECT_REPLY && e->reply.status.code != TCI_OK)
-        fx_fail("a refused command left records behind: %s", e->reply.status.message);
-    }
+}
+
+void fx_finish(fx *f, bool quiet) {
   keep_records(f);
   tell(f);
   check_invariants(f);
   if (f->compare_every && f->steps % f->compare_every == 0) compare_shadow(f);
   if (f->after_step) f->after_step(f, quiet, f->ctx);
+}
+
+static void refused_is_undone(const fx *f) {
+  for (size_t i = 0; i < f->update.effects.len; i++) {
+    const tci_effect *e = &f->update.effects.items[i];
+    if (e->kind == TCI_EFFECT_REPLY && e->reply.status.code != TCI_OK)
+      fx_fail("a refused command left records behind: %s", e->reply.status.message);
+  }
+}
+
+void fx_step(fx *f, tci_event *event) {
+  fx_prepare(f, event);
+  bool quiet = tci_core_next_due_us(f->core) > f->now.mono_us && !f->update.more;
+  if (!f->same_turn) f->turns++;
+  if (!f->same_turn && !f->drive) tci_core_begin_turn(f->core);
+  f->same_turn = false;
+  if (f->drive)
+    f->drive(f, event);
+  else
+    tci_core_step(f->core, event, &f->update);
+  if (quiet && event->kind == TCI_EVENT_COMMAND && f->update.records.len) refused_is_undone(f);
+  fx_finish(f, quiet);
 }
 
 void fx_tick(fx *f) { fx_step(f, &(tci_event){.kind = TCI_EVENT_TICK}); }
@@ -814,6 +828,7 @@ void fx_completes(fx *f, const char *stage, const char *completion) {
 
 tci_plan *fx_plan(fx *f) {
   tci_plan *plan = tci_core_plan(f->core, f->plan_id);
+  if (!plan && f->drive) plan = tci_core_plan(f->shadow, f->plan_id);
   if (!plan) fx_fail("the plan is not in memory");
   return plan;
 }

@@ -42,6 +42,8 @@ typedef struct fx {
   bool asleep;
   bool same_turn; /* the next step goes on with the turn of the one before; set for one step */
   uint64_t turns; /* begun */
+  /* NULL: tci_core_step. Else this takes the step: it fills `update` and sets `core`, in which plans may be missing. */
+  void (*drive)(struct fx *f, const tci_event *event);
   void (*after_step)(struct fx *f, bool quiet, void *ctx); /* quiet: no timer was due, no work left over */
   void *ctx;
 } fx;
@@ -63,6 +65,9 @@ tci_core *fx_replay(fx *f); /* only that core: free it */
 /* ---- steps ---- */
 
 void fx_step(fx *f, tci_event *event); /* fills now and random */
+/* What fx_step does before and after the step itself, for who takes several at once. */
+void fx_prepare(fx *f, tci_event *event);
+void fx_finish(fx *f, bool quiet);
 void fx_tick(fx *f);
 void fx_drain(fx *f);                   /* ticks while work is left over */
 void fx_advance(fx *f, int64_t ms);     /* as a real loop would: a tick at every due time on the way */
