@@ -160,7 +160,8 @@ static void hear_hook(sim *s, tci_hook hook, const tci_question *q, const tci_de
   k->said[hook].fault = d->fault;
   k->said[hook].wait = d->wait;
   if (waits) {
-    k->hold_us = d->wait && d->wait_us ? s->f.now.mono_us + d->wait_us : 0;
+    int64_t least = s->f.limits.policy_wait_ms_min * 1000;
+    k->hold_us = d->wait && d->wait_us ? s->f.now.mono_us + (d->wait_us < least ? least : d->wait_us) : 0;
     k->hold_step = s->f.steps;
   }
   if (d->fault) return;

@@ -97,6 +97,15 @@ static void roll_result(sim *s, combination *w, int at, bool is_final, bool beco
   n->said[k].failed |= failed;
 }
 
+/* A result in the name of a stage, assigned or not: what it said itself stays. */
+static void roll_foreign_result(sim *s, combination *w) {
+  const sim_node *stage = &w->now->nodes[pick(s, w->now->len)];
+  if (stage->is_check) return;
+  say(s, " result=stage:%s%s%s", stage->id, chance(s, 40) ? " failure=no" : "",
+      chance(s, 50) ? " finalize" : " data=k:w");
+  w->contends = true;
+}
+
 static void combine_check(sim *s, combination *w, int at) {
   const tci_check *check = (const tci_check *)core_node(s, w->now, at);
   bool is_final = check->state == TCI_CHECK_FINAL, becomes_final = chance(s, 25);
@@ -110,7 +119,10 @@ static void combine_check(sim *s, combination *w, int at) {
     say(s, " state=WAITING");
     w->wrong |= check->state != TCI_CHECK_WAITING;
   }
-  if (chance(s, 55)) roll_result(s, w, at, is_final, becomes_final);
+  if (chance(s, 55))
+    roll_result(s, w, at, is_final, becomes_final);
+  else if (chance(s, 20))
+    roll_foreign_result(s, w);
   if (chance(s, 25)) {
     say(s, " opt=a:%d", 1000 + s->step);
     w->wrong |= is_final;
