@@ -17,6 +17,32 @@ void move_clock(sim *s) {
   fx_tick(&s->f);
 }
 
+/* The process is stopped, or the engine is busy for long, and all the while the queue fills; only then is it told that time has
+ * passed (core/event.h). Nobody who has spoken meanwhile is late. */
+void pause_with_full_queue(sim *s) {
+  int64_t due = tci_core_next_due_us(s->f.core), us = 1000 * (1 + (int64_t)roll(s, chance(s, 50) ? 2000 : 100000));
+  if (due != INT64_MAX && due > s->f.now.mono_us && chance(s, 40)) us = due - s->f.now.mono_us + pick(s, 2000000);
+  if (chance(s, 50))
+    s->f.now.wall_us += us; /* stopped: the engine's own clock is, too */
+  else
+    pass_time(s, us);
+  int64_t from_us = s->f.heard_us, to_us = s->f.now.mono_us;
+  for (int n = pick(s, 10); n > 0; n--) {
+    int runner = pick(s, EXCLUDABLE);
+    if (chance(s, 40) && s->runners[runner].here)
+      heartbeat(s, runner);
+    else
+      a_runner_speaks(s);
+    judge(s);
+  }
+  if (chance(s, 30) && to_us > from_us) { /* not all that arrived by now was read, but up to here */
+    fx_step(&s->f, &(tci_event){.kind = TCI_EVENT_TICK,
+                                .heard_us = from_us + 1 + (int64_t)roll(s, (uint64_t)(to_us - from_us))});
+    judge(s);
+  }
+  fx_tick(&s->f);
+}
+
 /* ---- policies come and go ---- */
 
 tci_str roll_policy(sim *s) { /* or none of that name */

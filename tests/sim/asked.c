@@ -97,9 +97,17 @@ static bool is_excluded(const sim *s, const tci_attempt *a, tci_str runner) {
   return excluded_from(s, a) >> (runner.ptr[1] - '0') & 1;
 }
 
-static bool has_room(const sim *s, const tci_runner *r, const tci_attempt *a) {
+/* Its lease is over, though it may not have been judged yet: it gets no work. */
+bool is_late(const sim *s, const tci_runner *r) {
+  const sim_runner *known = &s->runners[r->runner_id.ptr[1] - '0'];
+  return s->f.now.mono_us >= known->heard_us + known->ttl_us;
+}
+
+/* With `lately` also those who are passed over no longer, but nobody has looked yet. */
+static bool has_room(const sim *s, const tci_runner *r, const tci_attempt *a, bool lately) {
+  int64_t at_us = lately ? s->f.now.mono_us : s->f.heard_us;
   return tci_str_eq(r->runner_type, a->stage->runner_type) && r->modes[a->mode] &&
-         (!r->max_concurrent || r->load < r->max_concurrent) && r->passed_over_until_us <= s->f.now.mono_us;
+         (!r->max_concurrent || r->load < r->max_concurrent) && r->passed_over_until_us <= at_us && !is_late(s, r);
 }
 
 /* About one execution, all that is asked in a row counts as one question. */
@@ -114,7 +122,7 @@ static void count_question(sim *s, tci_hook hook, const sim_asked *k) {
 static void hear_admit(sim *s, sim_asked *k, const tci_question *q, const tci_decision *d) {
   bool room = false;
   for (size_t i = 0; i < s->f.core->runner_list.len; i++)
-    room |= has_room(s, s->f.core->runner_list.items[i], q->attempt);
+    room |= has_room(s, s->f.core->runner_list.items[i], q->attempt, true);
   if (!room) fx_fail("oracle: admit is asked and nobody has room");
   k->keys_len = (int)d->keys_len;
   for (size_t i = 0; i < d->keys_len; i++) {
@@ -301,7 +309,7 @@ static bool ask_again(sim *s, const sim_policy *p, tci_hook hook, const tci_atte
 }
 
 static void judge_held(const sim *s, const tci_attempt *a, const sim_asked *k) {
-  if (k->hold_us != a->hold_until_us || k->hold_us <= s->f.now.mono_us || k->hold_step <= s->must_void)
+  if (k->hold_us != a->hold_until_us || k->hold_us <= s->f.heard_us || k->hold_step <= s->must_void)
     fx_fail("oracle: stage %.*s waits and nobody told it to", TCI_STR_ARG(a->stage->node.id));
 }
 
@@ -342,9 +350,9 @@ static void judge_intake(const sim *s, const tci_attempt *a, const sim_asked *k)
 
 static void judge_pending(sim *s, const tci_attempt *a) {
   const sim_asked *k = asked_of(s, a);
-  if (s->f.update.more || k->ready_us > s->f.now.mono_us) return;
+  if (s->f.update.more || k->ready_us > s->f.heard_us) return;
   if (!tci_link_in(&a->queued)) fx_fail("oracle: the backoff of %.*s is over", TCI_STR_ARG(a->stage->node.id));
-  if (k->queue_us && k->queue_us <= s->f.now.mono_us && k->said[TCI_HOOK_TIMEOUT].step < s->f.steps &&
+  if (k->queue_us && k->queue_us <= s->f.heard_us && k->said[TCI_HOOK_TIMEOUT].step < s->f.steps &&
       k->once[TCI_HOOK_TIMEOUT] == s->epoch + 1)
     fx_fail("oracle: %.*s has waited for too long", TCI_STR_ARG(a->stage->node.id));
   judge_intake(s, a, k);
@@ -353,7 +361,7 @@ static void judge_pending(sim *s, const tci_attempt *a) {
   bool room = false;
   for (size_t i = 0; i < s->f.core->runner_list.len; i++) {
     tci_runner *r = s->f.core->runner_list.items[i];
-    if (!has_room(s, r, a)) continue;
+    if (!has_room(s, r, a, false)) continue;
     room = true;
     if (!is_excluded(s, a, r->runner_id)) runners[len++] = r;
   }
@@ -376,7 +384,7 @@ void judge_readiness(sim *s) {
       if (!a || !a->execution || !tci_attempt_is_open(a)) continue;
       if (a->execution == TCI_EXECUTION_PENDING)
         judge_pending(s, a);
-      else if (!s->f.update.more && a->deadline_mono_us <= s->f.now.mono_us)
+      else if (!s->f.update.more && a->deadline_mono_us <= s->f.heard_us)
         fx_fail("oracle: the deadline of %.*s passed unnoticed", TCI_STR_ARG(stage->node.id));
     }
   }

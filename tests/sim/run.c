@@ -25,6 +25,7 @@ static void act(sim *s) {
     case SPEAK: a_runner_speaks(s); break;
     case REPEAT: a_runner_repeats(s); break;
     case CLOCK: move_clock(s); break;
+    case PAUSE: pause_with_full_queue(s); break;
     case RESTART: start_again(s, true); break;
     case RELOAD: start_again(s, false); break;
     case POLICY: swap_policies(s, false); break;
@@ -125,9 +126,9 @@ static void settle_down(sim *s) {
 
 static void roll_swarm(sim *s) {
   static const unsigned usual[ACTIONS] = {
-      [CREATE] = 4,     [ADD] = 24,    [REWIRE] = 12, [WRITE] = 14, [COMBINE] = 24, [REGISTER] = 24,
-      [UNREGISTER] = 3, [SPEAK] = 80,  [REPEAT] = 8,  [CLOCK] = 30, [RESTART] = 1,  [RELOAD] = 1,
-      [POLICY] = 4,     [ASK_WHY] = 4, [WATCH] = 20,  [STORM] = 20, [DRAIN] = 1};
+      [CREATE] = 4,     [ADD] = 24,   [REWIRE] = 12, [WRITE] = 14, [COMBINE] = 24, [REGISTER] = 24,
+      [UNREGISTER] = 3, [SPEAK] = 80, [REPEAT] = 8,  [CLOCK] = 30, [PAUSE] = 6,    [RESTART] = 1,
+      [RELOAD] = 1,     [POLICY] = 4, [ASK_WHY] = 4, [WATCH] = 20, [STORM] = 20,   [DRAIN] = 1};
   for (int i = 0; i < ACTIONS; i++)
     s->weights[i] = chance(s, 20) && i > ADD ? usual[i] / 4 : usual[i] * (1 + (unsigned)roll(s, 3));
   s->f.limits.policy_asks_per_turn = 1 + pick(s, 6);

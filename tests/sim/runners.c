@@ -13,6 +13,12 @@ void register_runner(sim *s, int i, bool healthy) {
   if (reply->status.code != TCI_OK) fx_fail("oracle: a runner is refused: %s", reply->status.message);
 }
 
+void heartbeat(sim *s, int i) {
+  s->runners[i].heard_us = s->f.now.mono_us;
+  const tci_reply *reply = fx_command(&s->f, s->runners[i].command);
+  if (reply->status.code != TCI_OK) fx_fail("oracle: a heartbeat is refused: %s", reply->status.message);
+}
+
 void unregister_runner(sim *s) {
   char id[4] = {'r', (char)('0' + pick(s, EXCLUDABLE)), 0};
   if (!s->runners[id[1] - '0'].here) return;
@@ -67,6 +73,7 @@ void send_answer(sim *s, sim_execution *e, bool healthy) {
   tci_event event = roll_answer(s, e, healthy);
   e->calling = false;
   e->answered = true;
+  if (event.answer.code == TCI_OK) e->spoke_us = s->f.now.mono_us;
   fx_step(&s->f, &event);
 }
 
@@ -78,6 +85,7 @@ void call_back(sim *s, sim_execution *e, bool healthy) {
   const tci_reply *reply;
   if (!healthy && chance(s, 40)) {
     reply = fx_command(&s->f, fx_update_command(&s->f, e->id, chance(s, 80) ? "half way" : ""));
+    if (reply->status.code == TCI_OK) e->spoke_us = s->f.now.mono_us;
     if (quiet && live != (reply->status.code == TCI_OK)) fx_fail("oracle: progress was %s", live ? "refused" : "taken");
   } else {
     if (!e->last[0] || !chance(s, 50)) snprintf(e->last, sizeof e->last, "%s", roll_completion(s, e, healthy));

@@ -9,7 +9,7 @@ static void judge_runners(sim *s) {
   for (int i = 0; i < RUNNERS; i++) {
     char id[4] = {'r', (char)('0' + i), 0};
     sim_runner *r = &s->runners[i];
-    bool here = fx_runner(&s->f, id) != NULL, due = s->f.now.mono_us >= r->heard_us + r->ttl_us;
+    bool here = fx_runner(&s->f, id) != NULL, due = s->f.heard_us >= r->heard_us + r->ttl_us;
     if (here && !r->here) fx_fail("oracle: runner %s came from nowhere", id);
     if (here && due && !s->f.update.more) fx_fail("oracle: runner %s should have expired", id);
     if (!here && r->here && !due && !s->unregistering) fx_fail("oracle: runner %s expired early", id);
@@ -45,8 +45,7 @@ static void see_dispatch(sim *s, const tci_effect *effect) {
   int plan = 0;
   while (!tci_str_eq(s->plans[plan].id, a->stage->node.plan->id)) plan++;
   const tci_runner *r = a->runner;
-  if (!r || !r->modes[a->mode] || !tci_str_eq(r->runner_type, a->stage->runner_type) ||
-      s->f.now.mono_us >= runner_of(s, r->runner_id)->heard_us + runner_of(s, r->runner_id)->ttl_us)
+  if (!r || !r->modes[a->mode] || !tci_str_eq(r->runner_type, a->stage->runner_type) || is_late(s, r))
     fx_fail("oracle: sent to the wrong runner");
   int64_t load = 0;
   for (size_t i = 0; i < s->executions.len; i++) {
@@ -61,7 +60,8 @@ static void see_dispatch(sim *s, const tci_effect *effect) {
                        .stage = tci_str_copy(&s->f.arena, a->stage->node.id),
                        .async = a->mode == TCI_MODE_ASYNC,
                        .calling = true,
-                       .sent_us = s->f.now.mono_us};
+                       .sent_us = s->f.now.mono_us,
+                       .spoke_us = s->f.now.mono_us};
   tci_vec_push(&s->executions, e);
   judge_decision(s, e, a);
 }
@@ -82,13 +82,16 @@ static void judge_timeouts(sim *s) {
     const tci_attempt *a = attempt_of(s, e);
     if (tci_execution_is_live(a)) continue;
     e->over = true;
-    if (a->failure.kind != TCI_FAILURE_TIMEOUT || e->survived_restart) continue;
+    if (e->survived_restart) continue;
+    if (a->failure.kind == TCI_FAILURE_STALE && s->f.heard_us - e->spoke_us < a->stale_ms * 1000)
+      fx_fail("oracle: an attempt was given up as silent early");
+    if (a->failure.kind != TCI_FAILURE_TIMEOUT) continue;
     int64_t least = a->mode == TCI_MODE_ASYNC && !a->accepted && s->f.limits.accept_timeout_ms < a->execution_ms
                         ? s->f.limits.accept_timeout_ms
                         : a->execution_ms;
     bool said_so =
         tci_str_cmp(a->failure.message, TCI_STR("DEADLINE_EXCEEDED")) > 0 && a->failure.message.ptr[0] == 'D';
-    if (!said_so && s->f.now.mono_us - e->sent_us < least * 1000) fx_fail("oracle: an attempt timed out early");
+    if (!said_so && s->f.heard_us - e->sent_us < least * 1000) fx_fail("oracle: an attempt timed out early");
   }
 }
 
@@ -168,4 +171,4 @@ void judge(sim *s) {
 }
 
 /* A step now is about its event alone: no timer is due before it. */
-bool is_quiet(const sim *s) { return tci_core_next_due_us(s->f.core) > s->f.now.mono_us && !s->f.update.more; }
+bool is_quiet(const sim *s) { return !s->f.update.more; }

@@ -110,6 +110,7 @@ static void take_turn(sim *s, turn *t) {
     if (r) r->heard_us = s->f.now.mono_us;
     if (t->answered[i]) t->answered[i]->calling = false;
     if (t->answered[i]) t->answered[i]->answered = true;
+    if (t->answered[i] && t->events[i].answer.code == TCI_OK) t->answered[i]->spoke_us = s->f.now.mono_us;
   }
   shell_turn(s, t->events, t->len);
   read_replies(s, t);

@@ -92,9 +92,9 @@ typedef struct {
 typedef struct {
   tci_str id, stage;
   int plan;
-  bool answered;             /* its call was, by whoever had it */
-  bool async, calling, over; /* the RPC is in flight; it ended before the last restart or by itself */
-  int64_t sent_us;
+  bool answered;               /* its call was, by whoever had it */
+  bool async, calling, over;   /* the RPC is in flight; it ended before the last restart or by itself */
+  int64_t sent_us, spoke_us;   /* its runner was heard of */
   bool survived_restart, left; /* left: its runner unregistered and may still finish it */
   bool gave_back;              /* its keys */
   int keys[KEYS];              /* held while it is live: 0 or 1 of each */
@@ -158,6 +158,7 @@ typedef enum {
   SPEAK,
   REPEAT,
   CLOCK,
+  PAUSE,
   RESTART,
   RELOAD,
   POLICY,
@@ -238,6 +239,7 @@ void client_writes(sim *s, const sim_plan *p);
 void combined_write(sim *s, sim_plan *p);
 
 /* ---- runners.c ---- */
+void heartbeat(sim *s, int i); /* it registers again, with the same words */
 void register_runner(sim *s, int i, bool healthy);
 void unregister_runner(sim *s);
 const char *roll_completion(sim *s, const sim_execution *e, bool healthy); /* in s->text */
@@ -250,6 +252,7 @@ void a_runner_repeats(sim *s);
 /* ---- accidents.c ---- */
 void pass_time(sim *s, int64_t us);
 void move_clock(sim *s);
+void pause_with_full_queue(sim *s);
 void begin_epoch(sim *s);    /* the model begins to live now: full leases, no waits */
 tci_str roll_policy(sim *s); /* a name, or that of nobody */
 void roll_set(sim *s, bool good);
@@ -265,7 +268,8 @@ void judge_plan(sim *s, sim_plan *p);
 
 /* ---- asked.c ---- */
 sim_asked *was_asked(const sim *s, const tci_attempt *a); /* NULL: nobody was asked about it yet */
-int policy_number(tci_str name);                          /* -1: there is none */
+bool is_late(const sim *s, const tci_runner *r);
+int policy_number(tci_str name); /* -1: there is none */
 void hear(const sim_policy *p, tci_hook hook, const tci_question *q, const tci_decision *d);
 void read_notes(sim *s);
 void judge_circuits(sim *s);
@@ -277,7 +281,7 @@ sim_runner *runner_of(sim *s, tci_str id);
 tci_attempt *attempt_of(sim *s, const sim_execution *e);
 void after_step(fx *f, bool quiet, void *ctx);
 void judge(sim *s);          /* not in after_step: a write must have been taken over into sim_plan first */
-bool is_quiet(const sim *s); /* a step now is about its event alone: no timer is due before it */
+bool is_quiet(const sim *s); /* a step now (but for a TICK) is about its event alone: no work was left over */
 
 /* ---- shell.c ---- */
 void shell_open(sim *s);   /* an engine on an empty store becomes s->f's core */

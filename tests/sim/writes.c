@@ -101,8 +101,8 @@ static void roll_result(sim *s, combination *w, int at, bool is_final, bool beco
 static void roll_foreign_result(sim *s, combination *w) {
   const sim_node *stage = &w->now->nodes[pick(s, w->now->len)];
   if (stage->is_check) return;
-  say(s, " result=stage:%s%s%s", stage->id, chance(s, 40) ? " failure=no" : "",
-      chance(s, 50) ? " finalize" : " data=k:w");
+  bool final = chance(s, 50); /* a failure that is not final counts when nobody makes it so: see complete.c */
+  say(s, " result=stage:%s%s", stage->id, !final ? " data=k:w" : chance(s, 40) ? " failure=no finalize" : " finalize");
   w->contends = true;
 }
 

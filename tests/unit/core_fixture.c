@@ -415,7 +415,10 @@ void fx_verify(fx *f) {
 
 void fx_prepare(fx *f, tci_event *event) {
   event->now = f->now;
-  if (event->kind == TCI_EVENT_RESTARTED || event->kind == TCI_EVENT_RELOADED) f->asleep = false;
+  bool alive = event->kind == TCI_EVENT_RESTARTED || event->kind == TCI_EVENT_RELOADED;
+  if (alive) f->asleep = false;
+  int64_t heard_us = event->kind == TCI_EVENT_TICK && event->heard_us ? event->heard_us : f->now.mono_us;
+  if (alive || (event->kind == TCI_EVENT_TICK && heard_us > f->heard_us)) f->heard_us = heard_us;
   for (uint64_t i = 0; i < 4; i++) {
     uint64_t number[2] = {f->steps, i};
     uint64_t word = tci_siphash(f->seed, 7, (tci_str){(const char *)number, sizeof number});
@@ -442,7 +445,7 @@ static void refused_is_undone(const fx *f) {
 
 void fx_step(fx *f, tci_event *event) {
   fx_prepare(f, event);
-  bool quiet = tci_core_next_due_us(f->core) > f->now.mono_us && !f->update.more;
+  bool quiet = !f->update.more && (event->kind != TCI_EVENT_TICK || tci_core_next_due_us(f->core) > f->now.mono_us);
   if (!f->same_turn) f->turns++;
   if (!f->same_turn && !f->drive) tci_core_begin_turn(f->core);
   f->same_turn = false;
