@@ -37,7 +37,9 @@ struct tci_engine {
   tci_streams *streams;
   tci_update update;
   int64_t started_us; /* wall */
-  bool draining, more;
+  bool draining;
+  bool more;          /* the core has work left over, as it said in its last step: a turn need not have one */
+  bool evicting;
   bool asleep;        /* reloaded after a failed commit and not woken yet: only reads are served */
   int64_t wake_at_us; /* monotonic */
   bool behind;        /* asleep: the core holds an older set of policies, to be told when it wakes */
@@ -418,7 +420,7 @@ static tci_status step_core(tci_engine *e, const tci_event *event) {
   if (is_command(event, TCI_COMMAND_WATCH_PLAN) && tci_core_watch_state(e->core, event->token) != TCI_WATCH_NONE)
     tci_streams_open(e->streams, e->core, event->token);
   collect_effects(e, &e->update);
-  if (e->update.more) e->more = true;
+  e->more = e->update.more;
   return TCI_STATUS_OK;
 }
 
@@ -513,7 +515,6 @@ static tci_status catch_up(tci_engine *e, const tci_event *like) {
 tci_status tci_engine_turn(tci_engine *e, const tci_event *events, size_t len) {
   if (len == 0) return TCI_STATUS_OK;
   e->counters.turns++;
-  e->more = false;
   e->looked = false;
   tci_core_begin_turn(e->core);
   if (e->asleep ? events[0].now.mono_us >= e->wake_at_us : e->held.len > 0) TCI_TRY(catch_up(e, &events[0]));
@@ -523,7 +524,7 @@ tci_status tci_engine_turn(tci_engine *e, const tci_event *events, size_t len) {
   TCI_TRY(finish_turn(e, events, len));
   tci_streams_work(e->streams, e->core); /* model and journal agree now */
   if (!e->behind) tci_policies_forget(e->policies);
-  if (tci_core_evict(e->core)) e->more = true;
+  e->evicting = tci_core_evict(e->core);
   return TCI_STATUS_OK;
 }
 
@@ -580,7 +581,8 @@ void tci_engine_set_callback_address(tci_engine *e, const char *address) { e->op
 
 int64_t tci_engine_next_due_us(const tci_engine *e) {
   bool looks = e->looking || e->look_wanted;
-  if (e->more || looks || (e->held.len && !e->asleep) || tci_streams_is_due(e->streams)) return 0;
+  if (!e->asleep && (e->more || e->evicting || e->held.len)) return 0;
+  if (looks || tci_streams_is_due(e->streams)) return 0;
   int64_t due = tci_core_next_due_us(e->core), look_due = tci_policies_due_us(e->policies);
   if (look_due < due) due = look_due;
   return e->asleep && e->wake_at_us < due ? e->wake_at_us : due;

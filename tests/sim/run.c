@@ -133,6 +133,7 @@ static void roll_swarm(sim *s) {
     s->weights[i] = chance(s, 20) && i > ADD ? usual[i] / 4 : usual[i] * (1 + (unsigned)roll(s, 3));
   s->f.limits.policy_asks_per_turn = 1 + pick(s, 6);
   s->f.limits.turn_timers_max = 1 + pick(s, 4);
+  if (chance(s, 25)) s->f.limits.step_changes_max = 2 + pick(s, 30);
   s->f.limits.progress_entries_max = 1 + pick(s, 4);
   s->f.limits.execution_timeout_ms = 60000;
   s->f.limits.stale_timeout_ms = 20000;

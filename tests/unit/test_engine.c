@@ -644,6 +644,25 @@ static void work_left_over_is_due_at_once(void **state) {
   assert_true(tci_engine_next_due_us(w->engine) > w->now.mono_us);
 }
 
+/* A turn in which everything is refused at the door steps nothing: what was left over is still there. */
+static void work_left_over_outlives_a_turn_without_a_step(void **state) {
+  world *w = *state;
+  w->options.store.path = ":memory:";
+  w->options.limits.policy_asks_per_turn = 1;
+  begin(w);
+  tci_str plan = create(w);
+  one(w, writes(w, 5, plan, "a runner=go; b runner=go"), true);
+  tci_command cmd = fx_register_command("q", "go", "sync", 0, 0);
+  cmd.register_runner.address = TCI_STR("10.9.8.7:1");
+  tci_event event = command(6, cmd);
+  assert_int_equal(turn(w, &event, 1, false).code, TCI_OK);
+  assert_int_equal(w->codes[6], TCI_PERMISSION_DENIED);
+  assert_string_equal(w->told, "run ");
+  assert_int_equal(tci_engine_next_due_us(w->engine), 0);
+  tick(w, 0);
+  assert_string_equal(w->told, "run run ");
+}
+
 /* ---- policies ---- */
 
 static const char FIRST[] = "return { select = function(ctx) return ctx.runners[1] end }\n";
@@ -1011,6 +1030,7 @@ int main(void) {
       CLAIM(addresses_outside_the_allow_list_are_refused),
       CLAIM(a_runner_registered_under_another_allow_list_is_not_called),
       CLAIM(work_left_over_is_due_at_once),
+      CLAIM(work_left_over_outlives_a_turn_without_a_step),
       CLAIM(a_policy_that_changed_decides_from_then_on),
       CLAIM(a_look_that_finds_nothing_new_commits_nothing),
       CLAIM(a_restart_with_the_same_policies_journals_nothing_about_them),
