@@ -14,6 +14,8 @@ static void act(sim *s) {
   if (s->shell) s->f.same_turn = false;
   if (!p) action = CREATE;
   if (p && !p->len && about_nodes) action = ADD;
+  for (int i = 0; i < STREAMS; i++)
+    if (chance(s, 10)) stream_is_read(s, &s->streams[i]);
   switch (action) {
     case CREATE: create_plan(s); break;
     case ADD: add_nodes(s, p); break;
@@ -111,6 +113,7 @@ static void settle_down(sim *s) {
       register_runner(s, i, true);
       judge(s);
     }
+    for (int i = 0; i < STREAMS; i++) stream_is_read(s, &s->streams[i]);
     fx_drain(&s->f);
     judge(s);
     if (everybody_speaks(s)) continue;
@@ -134,6 +137,11 @@ static void roll_swarm(sim *s) {
   s->f.limits.policy_asks_per_turn = 1 + pick(s, 6);
   s->f.limits.turn_timers_max = 1 + pick(s, 4);
   if (chance(s, 25)) s->f.limits.step_changes_max = 2 + pick(s, 30);
+  s->f.limits.watch_buffer_bytes_max = 500 + pick(s, 20000);
+  s->f.limits.watch_total_bytes_max = 3000 + pick(s, 60000);
+  s->f.limits.watch_turn_bytes_max = 100 + pick(s, 5000);
+  s->f.limits.watch_turn_changes_max = 3 + pick(s, 60);
+  s->f.limits.watch_resumes_max = 1 + pick(s, 3);
   s->f.limits.progress_entries_max = 1 + pick(s, 4);
   s->f.limits.execution_timeout_ms = 60000;
   s->f.limits.stale_timeout_ms = 20000;
@@ -179,6 +187,10 @@ uint64_t run_seed(uint64_t seed, int steps) {
   mix(s, tci_buf_str(&s->f.dump));
   tci_vec_free(&s->executions);
   for (int i = 0; i < PLANS; i++) tci_vec_free(&s->plans[i].log);
+  for (int i = 0; i < STREAMS; i++) {
+    tci_vec_free(&s->streams[i].marks);
+    tci_vec_free(&s->streams[i].sequences);
+  }
   if (s->shell) shell_close(s);
   tci_map_deinit(&s->asked);
   fx_deinit(&s->f);

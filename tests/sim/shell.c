@@ -67,8 +67,8 @@ static void on_dispatch(void *ctx, tci_str id, tci_mode mode, tci_str address, c
 }
 
 static void on_cancel(void *ctx, tci_str id) { (void)ctx, (void)id; }
-static void on_watch(void *ctx, uint64_t token, uint64_t sequence, tci_str message) {
-  stream_hears(ctx, token, sequence, message);
+static bool on_watch(void *ctx, uint64_t token, uint64_t sequence, tci_str message) {
+  return stream_hears(ctx, token, sequence, message);
 }
 static void on_watch_end(void *ctx, uint64_t token, tci_status status) {
   (void)status;
@@ -123,6 +123,11 @@ void shell_turn(sim *s, tci_event *events, size_t len) {
   s->several = true;
   fx_finish(&s->f, false);
   s->several = false;
+}
+
+void shell_stream_ready(sim *s, uint64_t token) {
+  tci_engine_stream_ready(here.engine, token);
+  s->f.update.more = tci_engine_next_due_us(here.engine) <= s->f.now.mono_us;
 }
 
 void shell_drain(void) { tci_engine_drain(here.engine); }

@@ -89,9 +89,13 @@ tci_status tci_store_max_key(tci_store *s, uint64_t *out_key) {
 }
 
 tci_status tci_store_load(tci_store *s, uint64_t plan_key, tci_store_visitor visit, void *ctx) {
+  return tci_store_load_after(s, plan_key, 0, visit, ctx);
+}
+
+tci_status tci_store_load_after(tci_store *s, uint64_t plan_key, uint64_t after, tci_store_visitor visit, void *ctx) {
   for (size_t i = 0; i < s->rows.len; i++) {
     const fx_stored *row = &s->rows.items[i];
-    if (row->plan_key != plan_key) continue;
+    if (row->plan_key != plan_key || row->sequence <= after) continue;
     tci_store_record r = {
         row->plan_key, row->sequence, {row->bytes, row->bytes_len}, {row->plan_id, row->plan_id_len}, row->settled};
     if (!visit(ctx, &r)) break;

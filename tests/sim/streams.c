@@ -1,8 +1,9 @@
-/* streams: watchers with filters, snapshots and resumption, against a log of every change that was committed.
+/* streams: watchers with filters, snapshots and resumption, slow and quick ones, against a log of every committed change.
  *
  * The log is read from the bytes of the journal, not from what the core says of its changes. Of it each stream must be told, in
- * order, exactly what its filter lets through, from where it began; never before it is committed; and it must be level whenever
- * the engine has nothing left to do. A stream that was cut resumes behind any event it has heard.
+ * order, exactly what its filter lets through, from where it began; never before it is committed; and whoever reads must be
+ * level when the engine has nothing left to do. Only of a node that changes without moving may a slow reader miss steps on the
+ * way. A stream that was cut resumes behind any event that it has heard, and what it had not heard comes.
  */
 #include "store/store.h"
 #include "turboci/v1/service.pb-c.h"
@@ -40,7 +41,8 @@ void streams_log(sim *s, const tci_store_record *r) {
     sim_change entry = {.sequence = ++sequence, .node = -1};
     if (c.type == TCI_CHANGE_PLAN_CREATED) continue;
     if (c.type == TCI_CHANGE_PLAN_STATE) {
-      if (c.state != TCI_PLAN_SETTLED) continue;
+      p->log_settled = c.state == TCI_PLAN_SETTLED;
+      if (!p->log_settled) continue;
       p->completed++;
     } else {
       log_node(p, &entry, &c);
@@ -52,6 +54,14 @@ void streams_log(sim *s, const tci_store_record *r) {
 
 /* ---- what a stream is to be told ---- */
 
+/* By which of its events a stream was told of an entry; 0: it was not. */
+enum { MAYBE = 1u << 31 }; /* it need not be */
+
+static uint32_t *mark_of(sim_stream *w, size_t entry) {
+  while (w->marks.len <= entry) tci_vec_push(&w->marks, 0);
+  return &w->marks.items[entry];
+}
+
 static bool passes(const sim_stream *w, const sim_plan *p, int node, int state) {
   bool is_check = p->logged[node].is_check;
   if (is_check ? !w->checks : !w->stages) return false;
@@ -60,11 +70,19 @@ static bool passes(const sim_stream *w, const sim_plan *p, int node, int state) 
   return !states || states >> (state / 10) & 1;
 }
 
+/* Whether it is to hear of this one, sooner or later. */
 static bool concerns(const sim_stream *w, const sim_plan *p, const sim_change *c) {
-  if (c->silent || (c->busy && !w->progress)) return false;
-  if (c->node < 0) return true;
-  return passes(w, p, c->node, c->new_state) && w->nodes[c->node].shown && c->version > w->nodes[c->node].covered;
+  if (c->sequence <= w->from || c->silent || (c->busy && !w->progress)) return false;
+  return c->node < 0 || passes(w, p, c->node, c->new_state);
 }
+
+/* Whether it is to hear of it now: not of nodes that are still to be shown as they are; then the end of the plan comes last. */
+static bool expects(sim_stream *w, const sim_plan *p, size_t entry) {
+  const sim_change *c = &p->log.items[entry];
+  return *mark_of(w, entry) == 0 && concerns(w, p, c) && (c->node < 0 || !w->current || w->shown[c->node]);
+}
+
+static bool moves(const sim_change *c) { return c->node < 0 || c->old_state != c->new_state; }
 
 static sim_stream *stream_of(sim *s, uint64_t token) {
   for (int i = 0; i < STREAMS; i++)
@@ -72,47 +90,67 @@ static sim_stream *stream_of(sim *s, uint64_t token) {
   fx_fail("oracle: a stream that is not open is told something");
 }
 
-_Noreturn static void wrong(const sim_stream *w, const char *what, const sim_change *c, const char *id) {
-  fx_fail("oracle: stream %llu (plan %d, %s%s%s%s, after %llu): %s: sequence %llu, %s %d>%d version %lld",
+_Noreturn static void wrong(const sim_stream *w, const sim_plan *p, const sim_change *c, const char *what) {
+  fx_fail("oracle: stream %llu (plan %d, %s%s%s%s%s, after %llu): %s: sequence %llu, %s %d>%d version %lld",
           (unsigned long long)w->token, w->plan, w->checks ? "checks " : "", w->stages ? "stages " : "",
-          w->progress ? "progress " : "", w->current ? "current " : "", (unsigned long long)w->after, what,
-          (unsigned long long)c->sequence, id, c->old_state, c->new_state, (long long)c->version);
+          w->progress ? "progress " : "", w->current ? "current " : "", w->slow ? "slow" : "",
+          (unsigned long long)w->after, what, (unsigned long long)c->sequence,
+          c->node < 0 ? "completed" : p->logged[c->node].id, c->old_state, c->new_state, (long long)c->version);
 }
 
-/* The state a node had when it was at this version, or is about to leave it with. */
-static bool was_so(const sim_plan *p, const sim_change *heard) {
-  for (size_t i = p->log.len; i > 0; i--) {
-    const sim_change *c = &p->log.items[i - 1];
-    if (c->node == heard->node && c->version == heard->version && c->new_state == heard->new_state) return true;
-  }
-  return false;
-}
-
-/* A node as it is, for include_current. */
+/* A node as it is: all that came of it up to its version is told, what belongs to the same step may be. */
 static void hear_current(sim_stream *w, const sim_plan *p, const sim_change *heard) {
-  const char *id = p->logged[heard->node].id;
-  for (int i = heard->node + 1; i < p->log_nodes; i++)
-    if (w->nodes[i].covered) wrong(w, "shown out of order", heard, id);
-  if (!was_so(p, heard)) wrong(w, "it was never so", heard, id);
-  w->nodes[heard->node].shown = true;
-  w->nodes[heard->node].covered = heard->version;
+  bool was_so = false;
+  for (int i = heard->node + 1; i < p->log_nodes && w->more; i++)
+    if (w->shown[i]) wrong(w, p, heard, "shown out of order");
+  for (size_t i = 0; i < p->log.len; i++) {
+    const sim_change *c = &p->log.items[i];
+    if (c->node != heard->node || c->version > heard->version) continue;
+    *mark_of(w, i) = was_so && c->version == heard->version ? MAYBE : w->heard;
+    was_so |= c->version == heard->version && c->new_state == heard->new_state;
+  }
+  if (!was_so) wrong(w, p, heard, "it was never so");
+  w->shown[heard->node] = true;
+}
+
+/* Of a node that does not move a slow reader is shown the last state of many. */
+static void hear_coalesced(sim_stream *w, const sim_plan *p, const sim_change *heard) {
+  bool found = false;
+  for (size_t i = 0; i < p->log.len; i++) {
+    const sim_change *c = &p->log.items[i];
+    if (c->node != heard->node || c->version > heard->version || moves(c) || !concerns(w, p, c)) continue;
+    found |= c->new_state == heard->new_state;
+    if (*mark_of(w, i) == 0) *mark_of(w, i) = c->version == heard->version ? MAYBE : w->heard;
+  }
+  if (!found) wrong(w, p, heard, "nothing of the kind is committed");
 }
 
 static void hear_change(sim_stream *w, const sim_plan *p, const sim_change *heard) {
-  const char *id = heard->node < 0 ? "completed" : p->logged[heard->node].id;
-  for (; w->at < p->log.len; w->at++) {
-    const sim_change *c = &p->log.items[w->at];
-    if (!concerns(w, p, c)) continue;
+  bool exact = w->opening || !(w->slow || w->current); /* nothing can be owed to it: the sequence is the change's own */
+  for (size_t i = 0; i < p->log.len; i++) {
+    const sim_change *c = &p->log.items[i];
     bool same = c->node == heard->node && c->old_state == heard->old_state && c->new_state == heard->new_state &&
-                c->version == heard->version && c->sequence == heard->sequence;
-    if (same) {
-      w->at++;
+                c->version == heard->version && (!exact || c->sequence == heard->sequence);
+    if (same && (*mark_of(w, i) & MAYBE) && (c->node >= 0 || c->sequence == heard->sequence)) {
+      *mark_of(w, i) = w->heard;
       return;
     }
-    if (w->at >= w->soft)
-      wrong(w, "it should have heard something else", c, c->node < 0 ? "completed" : p->logged[c->node].id);
+    if (!expects(w, p, i)) continue;
+    if (same) {
+      if (heard->sequence > c->sequence) wrong(w, p, heard, "its sequence is too high");
+      *mark_of(w, i) = w->heard;
+      return;
+    }
+    if (w->opening) {
+      *mark_of(w, i) = MAYBE;
+      continue;
+    }
+    if (w->slow && !moves(heard)) break;
+    if (!w->slow || moves(c)) wrong(w, p, c, "it should have heard something else");
+    if (c->node == heard->node) *mark_of(w, i) = w->heard; /* the whole node is told */
   }
-  wrong(w, "nothing of the kind is committed", heard, id);
+  if (!w->slow || moves(heard)) wrong(w, p, heard, "nothing of the kind is committed");
+  hear_coalesced(w, p, heard);
 }
 
 static int logged_node(const sim_plan *p, const char *id, bool is_check) {
@@ -122,51 +160,54 @@ static int logged_node(const sim_plan *p, const char *id, bool is_check) {
 }
 
 static void read_event(const sim_plan *p, const Turboci__V1__WorkPlanEvent *e, sim_change *out) {
+  int state = 0;
   if (e->event_case == TURBOCI__V1__WORK_PLAN_EVENT__EVENT_CHECK_EVENT) {
     const Turboci__V1__CheckEvent *c = e->check_event;
     *out = (sim_change){.node = logged_node(p, c->check_id, true), .version = c->check->version};
     out->old_state = (int)c->old_state;
     out->new_state = (int)c->new_state;
-    if ((int)c->check->state != out->new_state) fx_fail("oracle: an event and its check disagree");
+    state = (int)c->check->state;
   } else if (e->event_case == TURBOCI__V1__WORK_PLAN_EVENT__EVENT_STAGE_EVENT) {
     const Turboci__V1__StageEvent *c = e->stage_event;
     *out = (sim_change){.node = logged_node(p, c->stage_id, false), .version = c->stage->version};
     out->old_state = (int)c->old_state;
     out->new_state = (int)c->new_state;
-    if ((int)c->stage->state != out->new_state) fx_fail("oracle: an event and its stage disagree");
+    state = (int)c->stage->state;
   } else {
     *out = (sim_change){.node = -1};
   }
+  if (state != out->new_state) fx_fail("oracle: an event and its node disagree");
   out->sequence = e->sequence;
 }
 
-void stream_hears(sim *s, uint64_t token, uint64_t sequence, tci_str message) {
+bool stream_hears(sim *s, uint64_t token, uint64_t sequence, tci_str message) {
   sim_stream *w = stream_of(s, token);
   const sim_plan *p = &s->plans[w->plan];
   Turboci__V1__WorkPlanEvent *e = turboci__v1__work_plan_event__unpack(NULL, message.len, (const uint8_t *)message.ptr);
   if (!e) fx_fail("oracle: an event makes no sense");
   sim_change heard;
   read_event(p, e, &heard);
+  w->more = e->more_current;
   turboci__v1__work_plan_event__free_unpacked(e, NULL);
   mix(s, message);
-  const char *id = heard.node < 0 ? "completed" : p->logged[heard.node].id;
-  if (heard.sequence != sequence || sequence < w->last) wrong(w, "sequences fall", &heard, id);
+  if (w->blocked) wrong(w, p, &heard, "its reader takes no more");
+  if (heard.sequence != sequence || sequence < w->last) wrong(w, p, &heard, "sequences fall");
+  if (sequence > p->sequence) wrong(w, p, &heard, "it is not committed");
+  if (heard.node >= 0 && !passes(w, p, heard.node, heard.new_state)) wrong(w, p, &heard, "the filter");
   w->last = sequence;
-  if (sequence > p->sequence) wrong(w, "it is not committed", &heard, id);
-  if (heard.node >= 0 && !passes(w, p, heard.node, heard.new_state)) wrong(w, "the filter", &heard, id);
-  if (w->current && heard.node >= 0 && !w->nodes[heard.node].shown && heard.old_state == 0)
+  tci_vec_push(&w->sequences, sequence);
+  w->heard = (uint32_t)w->sequences.len;
+  if (w->current && heard.node >= 0 && !w->shown[heard.node] && heard.old_state == 0)
     hear_current(w, p, &heard);
-  else if (w->current && heard.node < 0 && w->settled)
-    w->settled = false; /* the end of the plan as it is */
   else if (!w->loose)
     hear_change(w, p, &heard);
-  else if (heard.node >= 0 && !was_so(p, &heard))
-    wrong(w, "it was never so", &heard, id);
+  w->blocked = w->slow && chance(s, 30);
+  return !w->blocked;
 }
 
 void stream_ended(sim *s, uint64_t token) {
   for (int i = 0; i < STREAMS; i++)
-    if (!token || s->streams[i].token == token) s->streams[i].open = false;
+    if (!token || s->streams[i].token == token) s->streams[i].open = s->streams[i].blocked = false;
 }
 
 void stream_refused(sim *s, uint64_t token, tci_code code) {
@@ -176,20 +217,25 @@ void stream_refused(sim *s, uint64_t token, tci_code code) {
   if (code != TCI_UNAVAILABLE && !(ahead && code == TCI_OUT_OF_RANGE)) fx_fail("oracle: a stream is refused");
 }
 
-/* Everything is done: then everybody has heard everything. */
+/* An end of the plan that is over again is not told to who was still being shown the nodes. */
+static bool is_past(const sim_plan *p, size_t entry) {
+  if (p->log.items[entry].node >= 0) return false;
+  for (size_t i = entry + 1; i < p->log.len; i++)
+    if (p->log.items[i].node < 0) return true;
+  return !p->log_settled;
+}
+
+/* Everything is done: then everybody who reads has heard everything. */
 void judge_streams(sim *s) {
   if (!s->shell || s->f.update.more || s->f.asleep) return;
   for (int i = 0; i < STREAMS; i++) {
     sim_stream *w = &s->streams[i];
     const sim_plan *p = &s->plans[w->plan];
-    if (!w->open || w->loose) continue;
-    for (; w->at < p->log.len; w->at++)
-      if (w->at >= w->soft && concerns(w, p, &p->log.items[w->at]))
-        wrong(w, "it has not heard", &p->log.items[w->at], "something");
-    w->soft = 0;
+    if (!w->open || w->loose || w->blocked) continue;
+    for (size_t k = 0; k < p->log.len; k++)
+      if (expects(w, p, k) && !(w->current && is_past(p, k))) wrong(w, p, &p->log.items[k], "it has not heard");
     for (int node = 0; node < p->log_nodes && w->current; node++)
-      if (!w->nodes[node].shown && passes(w, p, node, p->logged[node].state)) fx_fail("oracle: a snapshot has a hole");
-    if (w->settled) fx_fail("oracle: a snapshot of a settled plan does not say so");
+      if (!w->shown[node] && passes(w, p, node, p->logged[node].state)) fx_fail("oracle: a snapshot has a hole");
   }
 }
 
@@ -210,16 +256,15 @@ static void open_stream(sim *s, sim_stream *w) {
   if (w->only[0]) f->check_ids = f->stage_ids = (tci_ids){only, 1};
   event.command.watch_plan.include_current = w->current;
   event.command.watch_plan.include_progress = w->progress;
+  event.command.watch_plan.omit_unchanged = chance(s, 30);
   event.command.watch_plan.after_sequence = w->after;
   w->open = true;
-  w->at = 0;
-  uint64_t from = w->after ? w->after : p->sequence;
-  while (w->at < p->log.len && p->log.items[w->at].sequence <= from) w->at++;
-  w->last = w->after;
-  w->settled = w->current && p->was_settled;
-  for (int i = 0; i < NODES; i++) w->nodes[i].shown = !w->current || i >= p->log_nodes;
-  w->soft = w->after || is_quiet(s) ? 0 : SIZE_MAX; /* what is due comes first, and then it is watched */
+  w->slow = chance(s, 30);
+  w->opening = !is_quiet(s) && !w->after && !w->current;
   fx_step(&s->f, &event);
+  for (size_t i = 0; i < p->log.len && w->opening; i++)
+    if (expects(w, p, i)) *mark_of(w, i) = MAYBE;
+  w->opening = false;
 }
 
 static void roll_filter(sim *s, sim_stream *w) {
@@ -232,25 +277,55 @@ static void roll_filter(sim *s, sim_stream *w) {
   if (p->len && chance(s, 15)) memcpy(w->only, p->nodes[pick(s, p->len)].id, sizeof w->only);
 }
 
+/* It was cut behind one of its events; whatever it has not heard by then must be behind the sequence of that event. */
+static void resume(sim *s, sim_stream *w) {
+  const sim_plan *p = &s->plans[w->plan];
+  uint32_t cut = chance(s, 30) ? 1 + (uint32_t)pick(s, (int)w->sequences.len) : (uint32_t)w->sequences.len;
+  w->after = w->sequences.items[cut - 1];
+  for (size_t i = 0; i < p->log.len; i++) {
+    const sim_change *c = &p->log.items[i];
+    uint32_t *mark = mark_of(w, i);
+    if (!(*mark & MAYBE) && *mark > cut) *mark = 0;
+    bool lost = *mark == 0 && concerns(w, p, c) && c->sequence <= w->after && !(w->current && is_past(p, i));
+    if (lost && !w->loose) wrong(w, p, c, "who resumes loses it");
+    if (c->sequence > w->after) *mark = 0;
+  }
+  w->from = w->last = w->after;
+  w->sequences.len = 0;
+  w->current = w->loose = w->more = false;
+  if (w->after) open_stream(s, w);
+}
+
+static void begin_stream(sim *s, sim_stream *w, const sim_plan *p) {
+  tci_vec_free(&w->marks);
+  tci_vec_free(&w->sequences);
+  *w = (sim_stream){.plan = (int)(p - s->plans)};
+  roll_filter(s, w);
+  w->current = chance(s, 40);
+  if (!w->current && chance(s, 40)) w->after = 1 + roll(s, p->sequence + 1);
+  w->from = w->current ? 0 : w->after ? w->after : p->sequence;
+  w->loose = w->current && (w->check_states || w->stage_states);
+  for (size_t i = 0; w->current && i < p->log.len; i++)
+    if (is_past(p, i)) *mark_of(w, i) = MAYBE;
+  open_stream(s, w);
+}
+
+void stream_is_read(sim *s, sim_stream *w) {
+  if (!w->open || !w->blocked) return;
+  w->blocked = false;
+  shell_stream_ready(s, w->token);
+}
+
 void somebody_watches(sim *s, const sim_plan *p) {
   sim_stream *w = &s->streams[pick(s, STREAMS)];
-  if (w->open) {
+  if (w->open && w->blocked && chance(s, 60)) {
+    stream_is_read(s, w);
+  } else if (w->open) {
     fx_step(&s->f, &(tci_event){.kind = TCI_EVENT_UNWATCH, .token = w->token});
-    w->open = false;
-    return;
-  }
-  bool again = w->token && chance(s, 70); /* or from before, when it says that its reader has crashed */
-  if (again && w->last) {
-    uint64_t back = chance(s, 30) ? roll(s, w->last) : 0;
-    w->after = w->last - back;
-    w->current = false;
-    memset(w->nodes, 0, sizeof w->nodes);
+    w->open = w->blocked = false;
+  } else if (w->sequences.len && chance(s, 70)) {
+    resume(s, w);
   } else {
-    *w = (sim_stream){.plan = (int)(p - s->plans)};
-    roll_filter(s, w);
-    w->current = chance(s, 40);
-    if (!w->current && chance(s, 40)) w->after = 1 + roll(s, p->sequence + 1);
+    begin_stream(s, w, p);
   }
-  w->loose = w->current && (w->check_states || w->stage_states);
-  open_stream(s, w);
 }

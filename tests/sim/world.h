@@ -71,22 +71,25 @@ typedef struct {
     int state;
   } logged[NODES];
   int log_nodes;
+  bool log_settled;
 } sim_plan;
 
 typedef struct {
-  uint64_t token; /* 0: never opened */
+  uint64_t token;
   int plan;
   bool open, checks, stages, progress, current;
-  bool loose; /* a snapshot with a filter by state: only what it is told is looked at, not what it is not */
+  bool loose;         /* a snapshot with a filter by state: only what it is told is looked at, not what it is not */
+  bool slow, blocked; /* its reader takes a while now and then; takes nothing now */
+  bool opening;       /* what was left over comes first, and then it is watched: it may hear of it or not */
+  bool more;          /* nodes are still to be shown as they are, it was told */
   char only[16];
   unsigned check_states, stage_states; /* a bit for each tenth; 0: all */
+  uint64_t from;                       /* it is to hear what came behind */
   uint64_t after, last;                /* it resumed behind; of the last event */
-  size_t at, soft;                     /* in the log: the next entry; it may have missed those before `soft` */
-  bool settled;                        /* the plan was when it was opened, and the snapshot is to say so */
-  struct {
-    bool shown;
-    int64_t covered; /* by what it was shown */
-  } nodes[NODES];
+  uint32_t heard;                      /* events */
+  TCI_VEC(uint32_t) marks;             /* of the plan's log: which event told of it */
+  TCI_VEC(uint64_t) sequences;         /* of its events */
+  bool shown[NODES];                   /* as they are */
 } sim_stream;
 
 typedef struct {
@@ -289,6 +292,7 @@ void shell_reopen(sim *s); /* another process, on the same store */
 void shell_close(sim *s);
 void shell_turn(sim *s, tci_event *events, size_t len); /* several steps in one turn */
 void shell_drain(void);
+void shell_stream_ready(sim *s, uint64_t token);
 int64_t shell_next_due_us(void);
 void shell_committed(sim *s, const tci_store_record *record);
 
@@ -299,9 +303,10 @@ int store_failed(void); /* appends that did since then */
 
 /* ---- streams.c ---- */
 void streams_log(sim *s, const tci_store_record *record);
-void stream_hears(sim *s, uint64_t token, uint64_t sequence, tci_str message);
+bool stream_hears(sim *s, uint64_t token, uint64_t sequence, tci_str message);
 void stream_ended(sim *s, uint64_t token); /* 0: all */
 void stream_refused(sim *s, uint64_t token, tci_code code);
+void stream_is_read(sim *s, sim_stream *w); /* its reader takes more */
 void judge_streams(sim *s);
 void somebody_watches(sim *s, const sim_plan *p); /* opens one, or ends one */
 
