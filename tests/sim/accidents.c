@@ -133,7 +133,10 @@ void start_again(sim *s, bool calls_die) {
   for (size_t i = 0; calls_die && i < s->executions.len; i++) s->executions.items[i]->calling = false;
   begin_epoch(s);
   load_again(s);
+  if (s->shell && chance(s, 15)) store_fail(1, TCI_UNAVAILABLE); /* the first commit of a process may fail, too */
   fx_step(&s->f, &(tci_event){.kind = calls_die ? TCI_EVENT_RESTARTED : TCI_EVENT_RELOADED});
+  store_fail(0, TCI_OK);
+  if (s->f.asleep) until_awake(s);
   for (size_t i = 0; calls_die && i < s->executions.len; i++) {
     const sim_execution *e = s->executions.items[i];
     const tci_attempt *a = attempt_of(s, e);

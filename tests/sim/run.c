@@ -10,7 +10,7 @@ static void act(sim *s) {
   sim_action action = 0;
   while (dice >= s->weights[action]) dice -= s->weights[action++];
   sim_plan *p = s->plans_len ? &s->plans[pick(s, s->plans_len)] : NULL;
-  bool about_nodes = action == REWIRE || action == WRITE || action == COMBINE || action == ASK_WHY;
+  bool about_nodes = action == REWIRE || action == WRITE || action == COMBINE || action == ASK_WHY || action == QUERY;
   if (s->shell) s->f.same_turn = false;
   if (!p) action = CREATE;
   if (p && !p->len && about_nodes) action = ADD;
@@ -32,6 +32,7 @@ static void act(sim *s) {
     case RELOAD: start_again(s, false); break;
     case POLICY: swap_policies(s, false); break;
     case ASK_WHY: ask_why(s, p); break;
+    case QUERY: query(s, p); break;
     case WATCH: somebody_watches(s, p); break;
     case STORM: storm(s); break;
     case DRAIN: drain(s); break;
@@ -129,9 +130,9 @@ static void settle_down(sim *s) {
 
 static void roll_swarm(sim *s) {
   static const unsigned usual[ACTIONS] = {
-      [CREATE] = 4,     [ADD] = 24,   [REWIRE] = 12, [WRITE] = 14, [COMBINE] = 24, [REGISTER] = 24,
-      [UNREGISTER] = 3, [SPEAK] = 80, [REPEAT] = 8,  [CLOCK] = 30, [PAUSE] = 6,    [RESTART] = 1,
-      [RELOAD] = 1,     [POLICY] = 4, [ASK_WHY] = 4, [WATCH] = 20, [STORM] = 20,   [DRAIN] = 1};
+      [CREATE] = 4,  [ADD] = 24,   [REWIRE] = 12, [WRITE] = 14, [COMBINE] = 24, [REGISTER] = 24, [UNREGISTER] = 3,
+      [SPEAK] = 80,  [REPEAT] = 8, [CLOCK] = 30,  [PAUSE] = 6,  [RESTART] = 1,  [RELOAD] = 1,    [POLICY] = 4,
+      [ASK_WHY] = 4, [QUERY] = 6,  [WATCH] = 20,  [STORM] = 20, [DRAIN] = 1};
   for (int i = 0; i < ACTIONS; i++)
     s->weights[i] = chance(s, 20) && i > ADD ? usual[i] / 4 : usual[i] * (1 + (unsigned)roll(s, 3));
   s->f.limits.policy_asks_per_turn = 1 + pick(s, 6);

@@ -12,6 +12,7 @@ typedef struct {
   tci_engine_options options;
   const tci_event *events; /* of the turn under way */
   size_t events_len;
+  tci_str body; /* of the last reply, in the update's arena */
 } shell;
 
 static shell here;
@@ -44,6 +45,7 @@ static void on_reply(void *ctx, uint64_t token, tci_status status, tci_str messa
   e->reply.command = event->command.kind;
   e->reply.status.code = status.code;
   e->reply.status.message = tci_str_z(&s->f.update.arena, tci_str_from(status.message));
+  here.body = tci_str_copy(&s->f.update.arena, message);
   if (status.code == TCI_OK && event->command.kind == TCI_COMMAND_CREATE_PLAN) e->reply.plan = created_plan(message);
   if (event->command.kind == TCI_COMMAND_WATCH_PLAN) stream_refused(s, token, status.code);
 }
@@ -129,6 +131,8 @@ void shell_stream_ready(sim *s, uint64_t token) {
   tci_engine_stream_ready(here.engine, token);
   s->f.update.more = tci_engine_next_due_us(here.engine) <= s->f.now.mono_us;
 }
+
+tci_str shell_body(void) { return here.body; }
 
 void shell_drain(void) { tci_engine_drain(here.engine); }
 int64_t shell_next_due_us(void) { return tci_engine_next_due_us(here.engine); }

@@ -144,7 +144,7 @@ static void judge_asleep(const turn *t) {
 }
 
 /* From a failed commit to the first that is not: what comes meanwhile, wakings that fail, the waking. */
-static void until_awake(sim *s) {
+void until_awake(sim *s) {
   turn t;
   judge(s);
   for (bool fails = true; fails;) {
@@ -190,6 +190,7 @@ void drain(sim *s) {
   s->draining = true;
   for (int n = pick(s, 6); n > 0; n--) {
     turn t;
+    if (chance(s, 15)) storm(s);
     roll_turn(s, &t);
     take_turn(s, &t);
     for (size_t i = 0; i < t.len; i++)

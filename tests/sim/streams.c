@@ -129,6 +129,7 @@ static void hear_change(sim_stream *w, const sim_plan *p, const sim_change *hear
   bool exact = w->opening || !(w->slow || w->current); /* nothing can be owed to it: the sequence is the change's own */
   for (size_t i = 0; i < p->log.len; i++) {
     const sim_change *c = &p->log.items[i];
+    if (c->sequence <= w->from) continue;
     bool same = c->node == heard->node && c->old_state == heard->old_state && c->new_state == heard->new_state &&
                 c->version == heard->version && (!exact || c->sequence == heard->sequence);
     if (same && (*mark_of(w, i) & MAYBE) && (c->node >= 0 || c->sequence == heard->sequence)) {

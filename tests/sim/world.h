@@ -166,6 +166,7 @@ typedef enum {
   RELOAD,
   POLICY,
   ASK_WHY,
+  QUERY,
   WATCH,
   STORM,
   DRAIN,
@@ -264,6 +265,7 @@ void start_again(sim *s, bool calls_die); /* the engine was restarted, or its mo
 
 /* ---- questions.c ---- */
 void ask_why(sim *s, sim_plan *p);
+void query(sim *s, const sim_plan *p);
 
 /* ---- oracle.c ---- */
 tci_node *core_node(sim *s, const sim_plan *p, int i);
@@ -291,6 +293,7 @@ void shell_open(sim *s);   /* an engine on an empty store becomes s->f's core */
 void shell_reopen(sim *s); /* another process, on the same store */
 void shell_close(sim *s);
 void shell_turn(sim *s, tci_event *events, size_t len); /* several steps in one turn */
+tci_str shell_body(void);                               /* of the last reply; until the next turn */
 void shell_drain(void);
 void shell_stream_ready(sim *s, uint64_t token);
 int64_t shell_next_due_us(void);
@@ -311,6 +314,7 @@ void judge_streams(sim *s);
 void somebody_watches(sim *s, const sim_plan *p); /* opens one, or ends one */
 
 /* ---- storms.c ---- */
+void until_awake(sim *s); /* a commit has just failed */
 void storm(sim *s);
 void drain(sim *s);
 
