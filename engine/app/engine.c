@@ -38,7 +38,7 @@ struct tci_engine {
   tci_update update;
   int64_t started_us; /* wall */
   bool draining;
-  bool more;          /* the core has work left over, as it said in its last step: a turn need not have one */
+  bool more; /* the core has work left over, as it said in its last step: a turn need not have one */
   bool evicting;
   bool asleep;        /* reloaded after a failed commit and not woken yet: only reads are served */
   int64_t wake_at_us; /* monotonic */

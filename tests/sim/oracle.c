@@ -155,6 +155,19 @@ static bool failed_a_check(sim *s, const sim_plan *p, const sim_node *n) {
   return false;
 }
 
+enum { PERCENT_BYTES = 22 }; /* the engine adds them to every entry: "percent" */
+
+/* Of progress the last entries are kept, within their limits. */
+static void judge_progress(const sim *s, const sim_node *n, const tci_attempt *a) {
+  size_t bytes = 0;
+  for (size_t i = 0; i < a->progress.len; i++)
+    bytes += a->progress.items[i].message.len + a->progress.items[i].details.len;
+  if (bytes != a->progress_bytes || (int64_t)bytes > s->f.limits.progress_bytes_max + PERCENT_BYTES ||
+      (int64_t)a->progress.len > s->f.limits.progress_entries_max)
+    fx_fail("oracle: attempt %u of stage %s keeps %zu entries, %zu bytes of progress, counted as %zu", a->index, n->id,
+            a->progress.len, bytes, a->progress_bytes);
+}
+
 static void judge_stage(sim *s, sim_plan *p, int at, const tci_stage *stage) {
   const sim_node *n = &p->nodes[at];
   for (size_t i = p->seen[at].attempts; i > 0 && i < stage->attempts.len; i++) judge_retry(s, n, stage, i);
@@ -165,6 +178,7 @@ static void judge_stage(sim *s, sim_plan *p, int at, const tci_stage *stage) {
   }
   int known = truth(s, p, n);
   const tci_attempt *last = tci_stage_attempt(stage);
+  if (last) judge_progress(s, n, last);
   if (known >= 0 && stage->state == TCI_STAGE_PLANNED && !goes_on_later(s))
     fx_fail("oracle: stage %s lags behind its dependencies", n->id);
   if (known != 1 && stage->attempts.len) fx_fail("oracle: stage %s ran before its time", n->id);
@@ -206,6 +220,11 @@ static uint64_t quick_hash(const tci_buf *text) { /* FNV-1a, eight bytes a time 
   return hash;
 }
 
+static bool reports(const tci_node *node) {
+  const tci_attempt *a = node->kind == TCI_NODE_STAGE ? tci_stage_attempt((const tci_stage *)node) : NULL;
+  return a && a->progress_pending;
+}
+
 /* FINAL is for ever; a version rises by 1 exactly when something changed. */
 static bool judge_history(sim *s, sim_plan *p, int at, const tci_node *node) {
   tci_node same = *node;
@@ -215,6 +234,9 @@ static bool judge_history(sim *s, sim_plan *p, int at, const tci_node *node) {
   uint64_t hash = quick_hash(text);
   bool known = p->seen[at].version > 0, changed = !known || hash != p->seen[at].hash;
   int64_t rise = same.version - p->seen[at].version;
+  bool reported = p->seen[at].reports;
+  p->seen[at].reports = reports(node);
+  if (reported || p->seen[at].reports) changed = rise > 0;
   if (rise < changed || rise > (changed ? p->touched : 0))
     fx_fail("oracle: %s went from version %lld to %lld and %s", p->nodes[at].id, (long long)p->seen[at].version,
             (long long)same.version, changed ? "changed" : "did not change");

@@ -10,7 +10,8 @@ static void act(sim *s) {
   sim_action action = 0;
   while (dice >= s->weights[action]) dice -= s->weights[action++];
   sim_plan *p = s->plans_len ? &s->plans[pick(s, s->plans_len)] : NULL;
-  bool about_nodes = action == REWIRE || action == WRITE || action == COMBINE || action == ASK_WHY || action == QUERY;
+  bool about_nodes = action == REWIRE || action == WRITE || action == COMBINE || action == ASK_WHY || action == QUERY ||
+                     action == PAYLOAD;
   if (s->shell) s->f.same_turn = false;
   if (!p) action = CREATE;
   if (p && !p->len && about_nodes) action = ADD;
@@ -32,6 +33,7 @@ static void act(sim *s) {
     case RELOAD: start_again(s, false); break;
     case POLICY: swap_policies(s, false); break;
     case ASK_WHY: ask_why(s, p); break;
+    case PAYLOAD: payload(s, p); break;
     case QUERY: query(s, p); break;
     case WATCH: somebody_watches(s, p); break;
     case STORM: storm(s); break;
@@ -132,7 +134,7 @@ static void roll_swarm(sim *s) {
   static const unsigned usual[ACTIONS] = {
       [CREATE] = 4,  [ADD] = 24,   [REWIRE] = 12, [WRITE] = 14, [COMBINE] = 24, [REGISTER] = 24, [UNREGISTER] = 3,
       [SPEAK] = 80,  [REPEAT] = 8, [CLOCK] = 30,  [PAUSE] = 6,  [RESTART] = 1,  [RELOAD] = 1,    [POLICY] = 4,
-      [ASK_WHY] = 4, [QUERY] = 6,  [WATCH] = 20,  [STORM] = 20, [DRAIN] = 1};
+      [ASK_WHY] = 4, [QUERY] = 6,  [PAYLOAD] = 4, [WATCH] = 20, [STORM] = 20,   [DRAIN] = 1};
   for (int i = 0; i < ACTIONS; i++)
     s->weights[i] = chance(s, 20) && i > ADD ? usual[i] / 4 : usual[i] * (1 + (unsigned)roll(s, 3));
   s->f.limits.policy_asks_per_turn = 1 + pick(s, 6);
@@ -140,6 +142,12 @@ static void roll_swarm(sim *s) {
   if (chance(s, 25)) s->f.limits.step_changes_max = 2 + pick(s, 30);
   s->f.limits.watch_buffer_bytes_max = 500 + pick(s, 20000);
   s->f.limits.watch_total_bytes_max = 3000 + pick(s, 60000);
+  s->f.limits.node_bytes_max = 300 + pick(s, 6000);
+  s->f.limits.progress_bytes_max = 100 + pick(s, 2000);
+  if (chance(s, 20)) { /* much goes through, and readers fall behind */
+    s->weights[PAYLOAD] = 60;
+    s->f.limits.watch_buffer_bytes_max = s->f.limits.watch_total_bytes_max = 2000000;
+  }
   s->f.limits.watch_turn_bytes_max = 100 + pick(s, 5000);
   s->f.limits.watch_turn_changes_max = 3 + pick(s, 60);
   s->f.limits.watch_resumes_max = 1 + pick(s, 3);

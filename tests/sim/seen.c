@@ -69,7 +69,7 @@ static void see_dispatch(sim *s, const tci_effect *effect) {
 static void see_watch(sim *s, const tci_effect *effect) {
   sim_plan *p = &s->plans[effect->token - 1];
   const tci_watch_event *w = &effect->watch;
-  if (w->sequence <= p->watched) fx_fail("oracle: the watch goes backwards");
+  if (w->sequence < p->watched) fx_fail("oracle: the watch goes backwards");
   p->watched = w->sequence;
   p->completed += !w->check && !w->stage;
 }

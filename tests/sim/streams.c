@@ -27,6 +27,7 @@ static void log_node(sim_plan *p, sim_change *entry, const tci_change *c) {
   if (created || c->type == TCI_CHANGE_CHECK_STATE || c->type == TCI_CHANGE_STAGE_STATE) *state = (int)c->state;
   entry->new_state = *state;
   entry->silent = c->edges_follow;
+  entry->reported = c->type == TCI_CHANGE_PROGRESS;
   entry->busy = c->type == TCI_CHANGE_ATTEMPT || c->type == TCI_CHANGE_PROGRESS || c->move_follows;
 }
 
@@ -79,7 +80,8 @@ static bool concerns(const sim_stream *w, const sim_plan *p, const sim_change *c
 /* Whether it is to hear of it now: not of nodes that are still to be shown as they are; then the end of the plan comes last. */
 static bool expects(sim_stream *w, const sim_plan *p, size_t entry) {
   const sim_change *c = &p->log.items[entry];
-  return *mark_of(w, entry) == 0 && concerns(w, p, c) && (c->node < 0 || !w->current || w->shown[c->node]);
+  return *mark_of(w, entry) == 0 && !c->reported && concerns(w, p, c) &&
+         (c->node < 0 || !w->current || w->shown[c->node]);
 }
 
 static bool moves(const sim_change *c) { return c->node < 0 || c->old_state != c->new_state; }
@@ -125,6 +127,15 @@ static void hear_coalesced(sim_stream *w, const sim_plan *p, const sim_change *h
   if (!found) wrong(w, p, heard, "nothing of the kind is committed");
 }
 
+/* Progress may be told before it is on record, and then without a sequence of its own. */
+static bool is_report(const sim_stream *w, const sim_plan *p, const sim_change *heard) {
+  const sim_change *last = NULL;
+  for (size_t i = p->log.len; i > 0 && !last; i--)
+    if (p->log.items[i - 1].node == heard->node) last = &p->log.items[i - 1];
+  return w->progress && last && !moves(heard) && !p->logged[heard->node].is_check &&
+         last->new_state == heard->new_state && last->version == heard->version;
+}
+
 static void hear_change(sim_stream *w, const sim_plan *p, const sim_change *heard) {
   bool exact = w->opening || !(w->slow || w->current); /* nothing can be owed to it: the sequence is the change's own */
   for (size_t i = 0; i < p->log.len; i++) {
@@ -132,7 +143,8 @@ static void hear_change(sim_stream *w, const sim_plan *p, const sim_change *hear
     if (c->sequence <= w->from) continue;
     bool same = c->node == heard->node && c->old_state == heard->old_state && c->new_state == heard->new_state &&
                 c->version == heard->version && (!exact || c->sequence == heard->sequence);
-    if (same && (*mark_of(w, i) & MAYBE) && (c->node >= 0 || c->sequence == heard->sequence)) {
+    if (same && (*mark_of(w, i) & MAYBE || (c->reported && *mark_of(w, i) == 0)) &&
+        (c->node >= 0 || c->sequence == heard->sequence)) {
       *mark_of(w, i) = w->heard;
       return;
     }
@@ -147,9 +159,11 @@ static void hear_change(sim_stream *w, const sim_plan *p, const sim_change *hear
       continue;
     }
     if (w->slow && !moves(heard)) break;
+    if (heard->node >= 0 && is_report(w, p, heard)) return;
     if (!w->slow || moves(c)) wrong(w, p, c, "it should have heard something else");
     if (c->node == heard->node) *mark_of(w, i) = w->heard; /* the whole node is told */
   }
+  if (heard->node >= 0 && is_report(w, p, heard)) return;
   if (!w->slow || moves(heard)) wrong(w, p, heard, "nothing of the kind is committed");
   hear_coalesced(w, p, heard);
 }
@@ -287,7 +301,8 @@ static void resume(sim *s, sim_stream *w) {
     const sim_change *c = &p->log.items[i];
     uint32_t *mark = mark_of(w, i);
     if (!(*mark & MAYBE) && *mark > cut) *mark = 0;
-    bool lost = *mark == 0 && concerns(w, p, c) && c->sequence <= w->after && !(w->current && is_past(p, i));
+    bool lost =
+        *mark == 0 && !c->reported && concerns(w, p, c) && c->sequence <= w->after && !(w->current && is_past(p, i));
     if (lost && !w->loose) wrong(w, p, c, "who resumes loses it");
     if (c->sequence > w->after) *mark = 0;
   }

@@ -3,7 +3,8 @@
  *     sim.c       seeds, over several processes          run.c        one seed: its steps, and the settling after them
  *     plans.c     plans, new nodes, other edges          writes.c     words to nodes that exist, one or several at once
  *     runners.c   registrations, answers, callbacks      accidents.c  the clock, policies, restarts
- *     questions.c what is asked and changes nothing      policies.h   made-up policies
+ *     payloads.c  texts as long as a limit allows        questions.c  what is asked and changes nothing
+ *     policies.h  made-up policies
  *     oracle.c    what nodes and plans must be           asked.c      what policies were asked, who waits and why
  *     seen.c      what leaves the core, and when
  *     shell.c     the real engine in place of a core     store.c      its journal, in memory, that fails on demand
@@ -36,7 +37,8 @@ typedef struct {
     bool final, failed;
   } said[SAID]; /* results that clients wrote into a check */
   int said_len;
-} sim_node; /* as this program wrote it */
+  int64_t fat; /* bytes of the long text among its options; 0: none */
+} sim_node;    /* as this program wrote it */
 
 typedef struct { /* one change of the journal, as a watcher may hear of it */
   uint64_t sequence;
@@ -44,6 +46,7 @@ typedef struct { /* one change of the journal, as a watcher may hear of it */
   int old_state, new_state;
   int64_t version;
   bool busy, silent; /* for include_progress alone; for nobody */
+  bool reported;     /* progress: what was told before it was on record is not told again */
 } sim_change;
 
 typedef struct {
@@ -53,6 +56,7 @@ typedef struct {
   /* what was seen of each node after the last step */
   struct {
     bool final, just; /* just now */
+    bool reports;     /* some of its progress is not on record yet: it changes, and its version does not */
     uint64_t hash;
     int64_t version;
     size_t attempts, ended;
@@ -167,6 +171,7 @@ typedef enum {
   POLICY,
   ASK_WHY,
   QUERY,
+  PAYLOAD,
   WATCH,
   STORM,
   DRAIN,
@@ -252,6 +257,9 @@ void send_answer(sim *s, sim_execution *e, bool healthy);
 void call_back(sim *s, sim_execution *e, bool healthy);
 void a_runner_speaks(sim *s);
 void a_runner_repeats(sim *s);
+
+/* ---- payloads.c ---- */
+void payload(sim *s, sim_plan *p);
 
 /* ---- accidents.c ---- */
 void pass_time(sim *s, int64_t us);

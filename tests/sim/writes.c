@@ -126,6 +126,7 @@ static void combine_check(sim *s, combination *w, int at) {
   if (chance(s, 25)) {
     say(s, " opt=a:%d", 1000 + s->step);
     w->wrong |= is_final;
+    w->contends |= w->next->nodes[at].fat > 0; /* it may have no room for more */
   }
   if (chance(s, 25)) roll_new_deps(s, w, at, check->state <= TCI_CHECK_PLANNED);
 }

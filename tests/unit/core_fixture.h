@@ -41,8 +41,8 @@ typedef struct fx {
   tci_buf dump, other, before;
   bool asleep;
   int64_t heard_us; /* up to which timers were judged: by the last TICK, or since the core came to life */
-  bool same_turn; /* the next step goes on with the turn of the one before; set for one step */
-  uint64_t turns; /* begun */
+  bool same_turn;   /* the next step goes on with the turn of the one before; set for one step */
+  uint64_t turns;   /* begun */
   /* NULL: tci_core_step. Else this takes the step: it fills `update` and sets `core`, in which plans may be missing. */
   void (*drive)(struct fx *f, const tci_event *event);
   void (*after_step)(struct fx *f, bool quiet, void *ctx); /* quiet: no timer was due, no work left over */
