@@ -129,21 +129,30 @@ static void hear_coalesced(sim_stream *w, const sim_plan *p, const sim_change *h
 
 /* Progress may be told before it is on record, and then without a sequence of its own. */
 static bool is_report(const sim_stream *w, const sim_plan *p, const sim_change *heard) {
-  const sim_change *last = NULL;
-  for (size_t i = p->log.len; i > 0 && !last; i--)
-    if (p->log.items[i - 1].node == heard->node) last = &p->log.items[i - 1];
-  return w->progress && last && !moves(heard) && !p->logged[heard->node].is_check &&
-         last->new_state == heard->new_state && last->version == heard->version;
+  if (!w->progress || heard->node < 0 || moves(heard) || p->logged[heard->node].is_check) return false;
+  for (size_t i = p->log.len; i > 0; i--) {
+    const sim_change *c = &p->log.items[i - 1];
+    if (c->node == heard->node && c->version == heard->version && c->new_state == heard->new_state) return true;
+  }
+  return false;
+}
+
+/* An end of the plan that is over again is not told to who was still being shown the nodes. */
+static bool is_past(const sim_plan *p, size_t entry) {
+  if (p->log.items[entry].node >= 0) return false;
+  for (size_t i = entry + 1; i < p->log.len; i++)
+    if (p->log.items[i].node < 0) return true;
+  return !p->log_settled;
 }
 
 static void hear_change(sim_stream *w, const sim_plan *p, const sim_change *heard) {
   bool exact = w->opening || !(w->slow || w->current); /* nothing can be owed to it: the sequence is the change's own */
   for (size_t i = 0; i < p->log.len; i++) {
     const sim_change *c = &p->log.items[i];
-    if (c->sequence <= w->from) continue;
+    if (c->sequence <= w->from || (w->current && is_past(p, i))) continue;
     bool same = c->node == heard->node && c->old_state == heard->old_state && c->new_state == heard->new_state &&
                 c->version == heard->version && (!exact || c->sequence == heard->sequence);
-    if (same && (*mark_of(w, i) & MAYBE || (c->reported && *mark_of(w, i) == 0)) &&
+    if (same && (*mark_of(w, i) & MAYBE || (c->reported && *mark_of(w, i) == 0 && c->sequence == heard->sequence)) &&
         (c->node >= 0 || c->sequence == heard->sequence)) {
       *mark_of(w, i) = w->heard;
       return;
@@ -159,11 +168,11 @@ static void hear_change(sim_stream *w, const sim_plan *p, const sim_change *hear
       continue;
     }
     if (w->slow && !moves(heard)) break;
-    if (heard->node >= 0 && is_report(w, p, heard)) return;
+    if (is_report(w, p, heard)) return;
     if (!w->slow || moves(c)) wrong(w, p, c, "it should have heard something else");
     if (c->node == heard->node) *mark_of(w, i) = w->heard; /* the whole node is told */
   }
-  if (heard->node >= 0 && is_report(w, p, heard)) return;
+  if (is_report(w, p, heard)) return;
   if (!w->slow || moves(heard)) wrong(w, p, heard, "nothing of the kind is committed");
   hear_coalesced(w, p, heard);
 }
@@ -230,14 +239,6 @@ void stream_refused(sim *s, uint64_t token, tci_code code) {
   w->open = false;
   bool ahead = w->after > s->plans[w->plan].sequence;
   if (code != TCI_UNAVAILABLE && !(ahead && code == TCI_OUT_OF_RANGE)) fx_fail("oracle: a stream is refused");
-}
-
-/* An end of the plan that is over again is not told to who was still being shown the nodes. */
-static bool is_past(const sim_plan *p, size_t entry) {
-  if (p->log.items[entry].node >= 0) return false;
-  for (size_t i = entry + 1; i < p->log.len; i++)
-    if (p->log.items[i].node < 0) return true;
-  return !p->log_settled;
 }
 
 /* Everything is done: then everybody who reads has heard everything. */
