@@ -103,6 +103,17 @@ static void told_nodes(const sim *s, const tci_reply *reply, tci_buf *out) {
   tci_arena_deinit(&arena);
 }
 
+/* What policies are shown of a runner's past: no question may change it. */
+static uint64_t figures(const sim *s) {
+  uint64_t hash = 0;
+  for (size_t i = 0; i < s->f.core->runner_list.len; i++) {
+    const tci_runner *r = s->f.core->runner_list.items[i];
+    const int64_t of[] = {r->load, r->recent, r->recent_len, (int64_t)r->last_used, r->last_used_us};
+    hash = tci_siphash(hash, i, (tci_str){(const char *)of, sizeof of});
+  }
+  return hash;
+}
+
 void query(sim *s, const sim_plan *p) {
   question q;
   roll_question(s, p, &q);
@@ -116,7 +127,9 @@ void query(sim *s, const sim_plan *p) {
                                  .check_ids = {ids, q.ids_len},
                                  .stage_ids = {ids, q.ids_len}};
   if (!is_quiet(s)) return;
+  uint64_t before = figures(s);
   const tci_reply *reply = fx_command(&s->f, cmd);
+  if (figures(s) != before) fx_fail("oracle: a question changed what is known of a runner's past");
   if (reply->status.code != TCI_OK) fx_fail("oracle: a question is refused: %s", reply->status.message);
   if (s->f.update.records.len) fx_fail("oracle: a question changed something");
   tci_buf told = {0};

@@ -149,14 +149,17 @@ static void hear_change(sim_stream *w, const sim_plan *p, const sim_change *hear
   bool exact = w->opening || !(w->slow || w->current); /* nothing can be owed to it: the sequence is the change's own */
   for (size_t i = 0; i < p->log.len; i++) {
     const sim_change *c = &p->log.items[i];
-    if (c->sequence <= w->from || (w->current && is_past(p, i))) continue;
+    if (c->sequence <= w->from) continue;
     bool same = c->node == heard->node && c->old_state == heard->old_state && c->new_state == heard->new_state &&
                 c->version == heard->version && (!exact || c->sequence == heard->sequence);
-    if (same && (*mark_of(w, i) & MAYBE || (c->reported && *mark_of(w, i) == 0 && c->sequence == heard->sequence)) &&
-        (c->node >= 0 || c->sequence == heard->sequence)) {
+    bool past = w->current && is_past(p, i);
+    bool may = *mark_of(w, i) & MAYBE || (*mark_of(w, i) == 0 && (c->reported || past));
+    bool own = c->sequence == heard->sequence; /* of those of which there may be many alike */
+    if (same && may && (own || (c->node >= 0 && !c->reported))) {
       *mark_of(w, i) = w->heard;
       return;
     }
+    if (past) continue;
     if (!expects(w, p, i)) continue;
     if (same) {
       if (heard->sequence > c->sequence) wrong(w, p, heard, "its sequence is too high");
