@@ -1,12 +1,15 @@
 /* read: the records of a journal file, in the order in which they happened, for whoever studies history.
  *
  * 1. The file is nobody's: a server may be writing to it, or it is a copy. No lock of ours is taken and nothing is
- *    changed: not the database, not the WAL, not the watermark. One transaction sees one moment of it.
+ *    changed: not the database, not the WAL, not the watermark. What is visited is what one moment held.
  * 2. A file without WAL and shared memory is at rest and read as it lies (SQLite would create both). A WAL without
  *    shared memory, of a copy, gets SQLite's scratch file -shm beside it: its index has to live somewhere.
  * 3. Records come in order of time, and of the steps within a microsecond; of one step plan 0 (the runners) first. A
  *    clock that jumped back never puts a record before an earlier one of its plan.
  * 4. Everything that is visited was checked: rows by their checksum, records by their form, plans for gaps.
+ * 5. While a transaction reads, the WAL of a live server only grows. One finds the places of all records; then they are
+ *    read in slices, each in a short transaction of its own, and none is open while the visitor runs. Records never
+ *    change, so that the places stay true.
  *
  * Callers: engine/lua, for `turboci policy replay`.
  */
@@ -24,7 +27,7 @@
 #include "store/sqlite.h"
 #include "store/text.h"
 
-enum { READ_BUSY_TIMEOUT_MS = 5000, URI_BYTES = 3 * PATH_MAX + 32 };
+enum { READ_BUSY_TIMEOUT_MS = 5000, URI_BYTES = 3 * PATH_MAX + 32, SLICE_RECORDS = 1000, SLICE_BYTES = 1 << 20 };
 
 /* Where a record is, and when it happened. */
 typedef struct {
@@ -34,6 +37,13 @@ typedef struct {
 } place;
 
 typedef TCI_VEC(place) places;
+
+/* Records that were read and not visited yet; what they point to is in the arena. */
+typedef struct {
+  tci_arena arena;
+  tci_store_record records[SLICE_RECORDS];
+  size_t len, bytes;
+} slice;
 
 typedef struct {
   tci_store store; /* for the errors and row readers of sqlite.c; never locked, never written */
@@ -46,7 +56,9 @@ static tci_status open_connection(journal *j);
 static tci_status find_places(journal *j, places *out);
 static tci_status add_place(journal *j, places *out, uint64_t plan_key, uint64_t sequence, tci_str bytes);
 static tci_status visit_places(journal *j, const places *all, tci_store_visitor visit, void *ctx);
-static tci_status visit_one(journal *j, const place *p, tci_store_visitor visit, void *ctx, bool *more);
+static tci_status read_slice(journal *j, const places *all, size_t *at, slice *out);
+static tci_status read_one(journal *j, const place *p, slice *out);
+static tci_status run(journal *j, const char *sql);
 static tci_status still_at_rest(journal *j);
 
 tci_status tci_store_read(const char *path, tci_store_visitor visit, void *ctx, char *message, size_t size) {
@@ -177,6 +189,7 @@ static tci_status find_places(journal *j, places *out) {
     TCI_TRY(add_place(j, out, (uint64_t)sqlite3_column_int64(rows, 0), (uint64_t)sqlite3_column_int64(rows, 1),
                       tci_sqlite_column(rows, 2)));
   if (rc != SQLITE_DONE) return tci_sqlite_status(store, rc, "reading the journal");
+  TCI_TRY(run(j, "COMMIT"));
   if (out->len) qsort(out->items, out->len, sizeof *out->items, compare);
   return TCI_STATUS_OK;
 }
@@ -201,19 +214,41 @@ static tci_status add_place(journal *j, places *out, uint64_t plan_key, uint64_t
 
 /* ---- the visit ---- */
 
+static tci_status run(journal *j, const char *sql) {
+  int rc = sqlite3_exec(j->store.db, sql, NULL, NULL, NULL);
+  return rc == SQLITE_OK ? TCI_STATUS_OK : tci_sqlite_status(&j->store, rc, "reading the journal");
+}
+
 static tci_status visit_places(journal *j, const places *all, tci_store_visitor visit, void *ctx) {
   tci_store *store = &j->store;
   TCI_TRY(prepare(store, TCI_SQL_PLAN, tci_sql_texts[TCI_SQL_PLAN]));
   TCI_TRY(prepare(store, TCI_SQL_RECORDS,
                   "SELECT settled, bytes, checksum FROM journal WHERE plan_key = ?1 AND sequence = ?2"));
+  slice *s = tci_calloc(1, sizeof *s);
+  tci_status status = TCI_STATUS_OK;
   bool more = true;
-  for (size_t i = 0; more && i < all->len; i++) {
-    tci_status status = visit_one(j, &all->items[i], visit, ctx, &more);
-    sqlite3_reset(store->statements[TCI_SQL_PLAN]);
-    sqlite3_reset(store->statements[TCI_SQL_RECORDS]);
-    TCI_TRY(status);
+  for (size_t at = 0; more && status.code == TCI_OK && at < all->len;) {
+    status = read_slice(j, all, &at, s);
+    for (size_t i = 0; more && i < s->len; i++) more = visit(ctx, &s->records[i]);
   }
-  return TCI_STATUS_OK;
+  tci_arena_deinit(&s->arena);
+  free(s);
+  return status;
+}
+
+/* From *at on, in one transaction. After a fault the slice holds what came before it. */
+static tci_status read_slice(journal *j, const places *all, size_t *at, slice *out) {
+  tci_arena_reset(&out->arena);
+  out->len = out->bytes = 0;
+  TCI_TRY(run(j, "BEGIN"));
+  tci_status status = TCI_STATUS_OK;
+  while (status.code == TCI_OK && *at < all->len && out->len < SLICE_RECORDS && out->bytes < SLICE_BYTES) {
+    status = read_one(j, &all->items[(*at)++], out);
+    sqlite3_reset(j->store.statements[TCI_SQL_PLAN]);
+    sqlite3_reset(j->store.statements[TCI_SQL_RECORDS]);
+  }
+  TCI_TRY(status);
+  return run(j, "COMMIT");
 }
 
 static tci_status find_plan_id(journal *j, uint64_t plan_key, tci_str *out) {
@@ -232,13 +267,17 @@ static tci_status find_plan_id(journal *j, uint64_t plan_key, tci_str *out) {
   return TCI_STATUS_OK;
 }
 
-static tci_status visit_one(journal *j, const place *p, tci_store_visitor visit, void *ctx, bool *more) {
+static tci_status read_one(journal *j, const place *p, slice *out) {
   tci_store_record record = {.plan_key = p->plan_key, .sequence = p->sequence};
   if (p->first && p->plan_key) TCI_TRY(find_plan_id(j, p->plan_key, &record.plan_id));
   sqlite3_stmt *row = j->store.statements[TCI_SQL_RECORDS];
   int rc = sqlite3_bind_int64(row, 1, (sqlite3_int64)p->plan_key);
   if (rc == SQLITE_OK) rc = sqlite3_bind_int64(row, 2, (sqlite3_int64)p->sequence);
   if (rc == SQLITE_OK) rc = sqlite3_step(row);
+  if (rc == SQLITE_DONE)
+    return tci_sqlite_fail(&j->store, TCI_UNAVAILABLE,
+                           "plan %llu, sequence %llu was there a moment ago: the file is being replaced; try again",
+                           (unsigned long long)p->plan_key, (unsigned long long)p->sequence);
   if (rc != SQLITE_ROW) return tci_sqlite_status(&j->store, rc, "reading a record");
   record.settled = sqlite3_column_int(row, 0) != 0;
   record.bytes = tci_sqlite_column(row, 1);
@@ -247,6 +286,9 @@ static tci_status visit_one(journal *j, const place *p, tci_store_visitor visit,
                            "plan %llu, sequence %llu: the record does not match its checksum: the disk has changed it; "
                            "restore the journal from a backup",
                            (unsigned long long)p->plan_key, (unsigned long long)p->sequence);
-  *more = visit(ctx, &record);
+  record.bytes = tci_str_copy(&out->arena, record.bytes);
+  record.plan_id = tci_str_copy(&out->arena, record.plan_id);
+  out->bytes += record.bytes.len;
+  out->records[out->len++] = record;
   return TCI_STATUS_OK;
 }

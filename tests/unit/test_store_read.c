@@ -262,6 +262,51 @@ static void a_reader_sees_one_moment_and_a_server_writes_on(void **state) {
   tci_store_close(w.store);
 }
 
+enum { MANY = 1100, FAT_BYTES = 65536 };
+
+typedef struct {
+  tci_store *store;
+  int seen;
+  uint64_t sequence; /* of plan 2 */
+  off_t wal_bytes;   /* the most there ever were */
+} filling;
+
+static bool fill_meanwhile(void *ctx, const tci_store_record *record) {
+  static char fat[FAT_BYTES + 1];
+  filling *f = ctx;
+  f->seen++;
+  assert_int_equal(record->sequence, f->seen);
+  if (f->seen % 4) return true;
+  memset(fat, 'x', FAT_BYTES);
+  f->sequence++;
+  append(f->store, 2, f->sequence, 1, 1, fat, f->sequence == 1 ? "b" : "");
+  struct stat info;
+  assert_int_equal(stat(beside("-wal"), &info), 0);
+  if (info.st_size > f->wal_bytes) f->wal_bytes = info.st_size;
+  return true;
+}
+
+/* 17 MiB are written meanwhile; a WAL that a reader holds would have all of them. */
+static void a_reader_does_not_make_the_wal_of_a_server_grow(void **state) {
+  (void)state;
+  filling f = {.store = open_store()};
+  tci_buf bytes[MANY] = {{0}}, scratch = {0};
+  tci_store_record records[MANY];
+  for (int i = 0; i < MANY; i++) {
+    tci_record_put_header(&bytes[i], i + 1, 1);
+    tci_record_put_change(&bytes[i], &(tci_change){.type = TCI_CHANGE_PROGRESS, .message = TCI_STR("x")}, &scratch);
+    records[i] = (tci_store_record){1, (uint64_t)i + 1, tci_buf_str(&bytes[i]), {"a", i == 0}, false};
+  }
+  assert_int_equal(tci_store_append(f.store, records, MANY).code, TCI_OK);
+  tci_status status = tci_store_read(db, fill_meanwhile, &f, message, sizeof message);
+  if (status.code != TCI_OK) fail_msg("read: %s", status.message);
+  assert_int_equal(f.seen, MANY);
+  assert_true(f.wal_bytes < 8 << 20);
+  tci_store_close(f.store);
+  for (int i = 0; i < MANY; i++) tci_buf_deinit(&bytes[i]);
+  tci_buf_deinit(&scratch);
+}
+
 static bool open_meanwhile(void *ctx, const tci_store_record *record) {
   (void)record;
   tci_store **store = ctx;
@@ -371,6 +416,7 @@ int main(void) {
       CLAIM(a_journal_at_rest_is_left_as_it_is),
       CLAIM(a_live_journal_is_read_beside_its_server),
       CLAIM(a_reader_sees_one_moment_and_a_server_writes_on),
+      CLAIM(a_reader_does_not_make_the_wal_of_a_server_grow),
       CLAIM(a_server_that_comes_meanwhile_is_noticed),
       CLAIM(copies_are_read_with_and_without_their_wal),
       CLAIM(what_is_no_journal_is_refused_by_name),
