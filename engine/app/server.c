@@ -189,7 +189,9 @@ tci_status tci_server_start(const tci_server_options *options, tci_server **out,
   const tci_rpc_client_options client = {.message_bytes_max = options->limits.answer_bytes_max};
   server->loop.client = tci_rpc_client_open(server->rpc, &client);
   watch_policies(server, &options->policies);
-  tci_status status = start_engine(server, options, message, size);
+  tci_status status = tci_address_check_list(&options->allowed_addresses, &server->arena);
+  if (status.code != TCI_OK) snprintf(message, size, "%s", status.message);
+  if (status.code == TCI_OK) status = start_engine(server, options, message, size);
   if (status.code == TCI_OK) {
     const tci_limits *limits = &options->limits;
     /* A completion is an answer too: one that is too long is read, so that its attempt can end. */

@@ -79,6 +79,9 @@
   X(backoff_ms_max, 60000, "the longest backoff")                                                                     \
   X(drain_timeout_ms, 30000, "how long a stopping server waits for calls to runners")
 
+/* X(name, the most it may be), of those that end up in an int; the others may be up to 10^12. */
+#define TCI_LIMITS_MOST(X) X(message_bytes_max, 2147483647)
+
 typedef struct {
 #define TCI_LIMITS_FIELD(name, value, doc) int64_t name;
   TCI_LIMITS(TCI_LIMITS_FIELD)
@@ -86,8 +89,8 @@ typedef struct {
 } tci_limits;
 
 tci_limits tci_limits_default(void);
-/* Sets a limit by name; values below 1 or over 10^12 are refused. INVALID_ARGUMENT (text in `arena`) names one that is near when there is
- * none of that name. */
+/* Sets a limit by name; values below 1 or over the most that it may be are refused. INVALID_ARGUMENT (text in `arena`)
+ * names one that is near when there is none of that name. */
 TCI_MUST_USE tci_status tci_limits_set(tci_limits *limits, tci_str name, int64_t value, tci_arena *arena);
 
 /* name, value and meaning of every limit, for --help and GetServerInfo. */
@@ -97,5 +100,7 @@ typedef struct {
 } tci_limit_info;
 extern const tci_limit_info tci_limit_infos[];
 extern const size_t tci_limit_infos_len;
+/* The most that it may be. */
+int64_t tci_limit_most(const tci_limit_info *info);
 
 #endif

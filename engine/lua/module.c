@@ -46,11 +46,13 @@ static int limits(lua_State *L) {
   lua_createtable(L, (int)tci_limit_infos_len, 0);
   for (size_t i = 0; i < tci_limit_infos_len; i++) {
     const tci_limit_info *info = &tci_limit_infos[i];
-    lua_createtable(L, 0, 3);
+    lua_createtable(L, 0, 4);
     set_text(L, "name", info->name);
     set_text(L, "doc", info->doc);
     lua_pushinteger(L, *(const int64_t *)((const char *)&defaults + info->offset));
     lua_setfield(L, -2, "value");
+    lua_pushinteger(L, tci_limit_most(info));
+    lua_setfield(L, -2, "most");
     lua_rawseti(L, -2, (lua_Integer)i + 1);
   }
   return 1;

@@ -166,7 +166,11 @@ static int virtual_open(lua_State *L) {
   luaL_setmetatable(L, VIRTUAL_TYPE);
   read_options(L, v);
   char message[MESSAGE_BYTES] = "";
-  if (start_engine(v, message, sizeof message).code == TCI_OK) return 1;
+  tci_status status = tci_address_check_list(&v->options.allowed_addresses, &v->arena);
+  if (status.code != TCI_OK)
+    snprintf(message, sizeof message, "%s", status.message);
+  else if (start_engine(v, message, sizeof message).code == TCI_OK)
+    return 1;
   lua_pushnil(L);
   lua_pushstring(L, message);
   return 2;

@@ -163,6 +163,38 @@ static bool host_allowed(const host *h, const tci_ids *allowed) {
   return false;
 }
 
+/* ---- the list itself ---- */
+
+/* NULL: it may match. */
+static const char *entry_fault(tci_str entry, tci_arena *arena) {
+  host h;
+  tci_str text, port;
+  if (tci_str_eq(entry, TCI_STR("loopback")) || host_read(entry, &h)) return NULL;
+  if (starts_with(entry, TCI_STR("unix:"))) {
+    tci_str folder = {entry.ptr + 5, entry.len - 5};
+    return folder.len && folder.ptr[0] == '/' ? NULL : "the folder of unix sockets is absolute: unix:/FOLDER";
+  }
+  if (!split(entry, &text, &port) && !port_check(port) && host_read(text, &h))
+    return tci_fmt(arena, "a host is allowed with all its ports: give %.*s", TCI_STR_ARG(text));
+  tci_str brackets = tci_str_from(tci_fmt(arena, "[%.*s]", TCI_STR_ARG(entry)));
+  if (host_read(brackets, &h))
+    return tci_fmt(arena, "an IPv6 address is in brackets: give %.*s", TCI_STR_ARG(brackets));
+  return "hosts are named one by one, without patterns and networks: give a name, an IPv4 address, an IPv6 address in "
+         "brackets, or unix:/FOLDER";
+}
+
+tci_status tci_address_check_list(const tci_ids *allowed, tci_arena *arena) {
+  for (size_t i = 0; i < allowed->len; i++) {
+    tci_str entry = allowed->items[i];
+    const char *fault = entry_fault(entry, arena);
+    if (fault)
+      return (tci_status){
+          TCI_INVALID_ARGUMENT,
+          tci_fmt(arena, "allow \"%.*s\" would never match a runner's address: %s", TCI_STR_ARG(entry), fault)};
+  }
+  return TCI_STATUS_OK;
+}
+
 /* ---- refusing ---- */
 
 static tci_status invalid(tci_str address, const char *why, tci_arena *arena) {

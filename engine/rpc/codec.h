@@ -80,5 +80,7 @@ void tci_codec_answer_unread(const tci_limits *limits, tci_arena *arena, tci_ans
  * "10.1.2.3", "build-7.example") and unix socket folders ("unix:/run/turboci/"); loopback is "loopback". PERMISSION_DENIED or
  * INVALID_ARGUMENT (text in `arena`) otherwise. */
 TCI_MUST_USE tci_status tci_address_resolve(tci_str address, const tci_ids *allowed, tci_arena *arena, tci_str *out);
+/* INVALID_ARGUMENT (text in `arena`): an entry of an allow-list that no address could ever match, and what is right. */
+TCI_MUST_USE tci_status tci_address_check_list(const tci_ids *allowed, tci_arena *arena);
 
 #endif

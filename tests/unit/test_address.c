@@ -75,6 +75,42 @@ static void other_hosts_are_denied_and_the_text_says_who_is_not(void **state) {
   refused_by(&nobody, ":50061", TCI_PERMISSION_DENIED, "allowed hosts: none");
 }
 
+static void entries_that_never_match_are_refused_with_what_is_right(void **state) {
+  (void)state;
+  static const struct {
+    const char *entry, *fault; /* NULL: it is good */
+  } rows[] = {
+      {"loopback", NULL},
+      {"10.1.2.3", NULL},
+      {"build-7.example", NULL},
+      {"[fd00::7]", NULL},
+      {"unix:/run/turboci", NULL},
+      {"10.1.2.3:50061", "give 10.1.2.3"},
+      {"build-7.example:80", "give build-7.example"},
+      {"[fd00::7]:80", "give [fd00::7]"},
+      {"fd00::7", "give [fd00::7]"},
+      {"*", "without patterns"},
+      {"*.example", "without patterns"},
+      {"10.0.0.0/8", "without patterns and networks"},
+      {"", "give a name"},
+      {"dns:host", "give a name"},
+      {"unix:run", "unix:/FOLDER"},
+      {"unix:", "unix:/FOLDER"},
+  };
+  tci_arena arena = {0};
+  for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+    tci_str entries[] = {TCI_STR("loopback"), tci_str_from(rows[i].entry)};
+    tci_status status = tci_address_check_list(&(tci_ids){entries, 2}, &arena);
+    if ((status.code == TCI_OK) != !rows[i].fault) fail_msg("%s: %s", rows[i].entry, tci_code_name(status.code));
+    if (!rows[i].fault) continue;
+    assert_int_equal(status.code, TCI_INVALID_ARGUMENT);
+    if (!strstr(status.message, rows[i].fault)) fail_msg("'%s' does not say '%s'", status.message, rows[i].fault);
+    if (!strstr(status.message, tci_fmt(&arena, "\"%s\"", rows[i].entry)))
+      fail_msg("'%s' names no entry", status.message);
+  }
+  tci_arena_deinit(&arena);
+}
+
 static void schemes_are_refused(void **state) {
   (void)state;
   invalid("dns:50061");
@@ -149,6 +185,7 @@ int main(void) {
       cmocka_unit_test(listen_addresses_become_dialable),
       cmocka_unit_test(listed_hosts_pass),
       cmocka_unit_test(other_hosts_are_denied_and_the_text_says_who_is_not),
+      cmocka_unit_test(entries_that_never_match_are_refused_with_what_is_right),
       cmocka_unit_test(schemes_are_refused),
       cmocka_unit_test(nonsense_is_refused),
       cmocka_unit_test(ports_are_numbers_from_1_to_65535),

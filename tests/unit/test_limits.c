@@ -48,6 +48,10 @@ static void values_without_sense_are_refused(void **state) {
   refused(*state, "backoff_ms", 0, "backoff_ms");
   refused(*state, "backoff_ms", -5, "-5");
   refused(*state, "duration_ms_max", INT64_MAX, "duration_ms_max");
+  refused(*state, "message_bytes_max", 2147483648, "from 1 to 2147483647"); /* gRPC counts in an int */
+  tci_limits limits = tci_limits_default();
+  assert_int_equal(tci_limits_set(&limits, TCI_STR("message_bytes_max"), 2147483647, &((fx *)*state)->arena).code,
+                   TCI_OK);
 }
 
 static void an_unknown_name_is_answered_with_the_nearest(void **state) {

@@ -69,8 +69,8 @@ core.enums = {}
 ---@type table
 core.codes = {}
 
----Names, defaults and meanings of the limits, in order.
----@return {name: string, value: integer, doc: string}[]
+---Names, defaults, meanings of the limits and the most that each may be, in order.
+---@return {name: string, value: integer, most: integer, doc: string}[]
 function core.limits() end
 
 ---------------------------------------------------------------------------------------------------

@@ -91,6 +91,32 @@ function M.count(text)
   return nil, ("'%s' is not a number of 1 or more"):format(text)
 end
 
+---The limits of `--limit NAME=VALUE`. Ends the program with 2 where one is none.
+---@param verb string
+---@param words string[]
+---@return table<string, integer>
+function M.limits(verb, words)
+  local function refuse(problem) M.fail(2, ("turboci %s: %s"):format(verb, problem)) end
+  local out, most, names = {}, {}, {}
+  for i, limit in ipairs(require("turboci.core").limits()) do
+    names[i], most[limit.name] = limit.name, limit.most
+  end
+  for _, word in ipairs(words) do
+    local name, value = word:match "^([^=]+)=(%d+)$"
+    local number = math.tointeger(tonumber(value))
+    if not number or number < 1 then
+      refuse(("--limit %s: expected NAME=VALUE with a value of 1 or more, such as drain_timeout_ms=5000"):format(word))
+    elseif not most[name] then
+      local near = require("turboci.util").suggestion(name, names)
+      refuse(("no limit '%s'%s\n  `turboci status --limits` lists them"):format(name, near))
+    elseif number > most[name] then
+      refuse(("--limit %s: at most %d"):format(word, most[name]))
+    end
+    out[name] = number
+  end
+  return out
+end
+
 ---Calls a server, or ends the program.
 ---@param client turboci.client.Client
 ---@param server string

@@ -13,8 +13,8 @@ function M.describe(parser)
     .. "unix:/PATH. There is no authentication: keep it on this machine, or behind a proxy.")
     :argname("ADDR"):default("127.0.0.1:50051")
   parser:option("--db", "File of the journal."):argname("PATH"):default("turboci.db")
-  parser:option("--allow", "Hosts at which runners may listen, besides this machine: a host, HOST:PORT or "
-    .. "unix:/FOLDER. May be repeated."):argname("HOST"):count("*")
+  parser:option("--allow", "Hosts at which runners may listen, besides this machine: a name or an address, which "
+    .. "stands for all its ports, or unix:/FOLDER. May be repeated."):argname("HOST"):count("*")
   common.option_policies(parser)
   parser:option("--shadow", "A policy, by its name or its file, that is asked too. Where it differs is logged (level "
     .. "info); nothing of it is used."):argname("NAME")
@@ -24,27 +24,6 @@ function M.describe(parser)
     .. "machine dials it. Give it when runners are on other machines."):argname("ADDR")
   parser:option("--log", "debug, info, warn, error or off. Default: warn; with --shadow: info."):argname("LEVEL")
     :choices({ "debug", "info", "warn", "error", "off" })
-end
-
-local function read_limits(words)
-  local names, out = {}, {}
-  for _, limit in ipairs(require("turboci.core").limits()) do
-    names[#names + 1] = limit.name
-    names[limit.name] = true
-  end
-  for _, word in ipairs(words) do
-    local name, value = word:match("^([^=]+)=(.*)$")
-    local number = math.tointeger(tonumber(value))
-    if not name or not number or number < 1 then
-      common.fail(2, ("turboci serve: --limit %s: expected NAME=VALUE with a value of 1 or more, such as "
-        .. "drain_timeout_ms=5000"):format(word))
-    end
-    if not names[name] then
-      common.fail(2, ("turboci serve: no limit '%s'%s"):format(name, require("turboci.util").suggestion(name, names)))
-    end
-    out[name] = number
-  end
-  return out
 end
 
 -- The signals of a server. A terminal that has gone, or a reader of the log, is no reason to stop.
@@ -92,7 +71,7 @@ function M.run(args)
     listen = args.listen,
     database = args.db,
     allow = #args.allow > 0 and args.allow or nil,
-    limits = read_limits(args.limit),
+    limits = common.limits("serve", args.limit),
     callback_address = args.callback_address,
     all_descriptors = true, -- a server has no children
     log = args.log or args.shadow and "info" or "warn",

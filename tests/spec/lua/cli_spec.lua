@@ -164,6 +164,8 @@ describe("turboci", function()
     { "a parameter without =", { "run", "x.lua", "--", "oops" }, "write key=value" },
     { "a file that is not there", { "run", "missing.lua" }, "missing.lua" },
     { "a limit that does not exist", { "serve", "--limit", "turn_event_max=1" }, "did you mean 'turn_events_max'" },
+    { "a limit that is too much", { "serve", "--limit", "message_bytes_max=2147483648" }, "at most 2147483647" },
+    { "a host that is allowed and no host", { "serve", "--db", ":memory:", "--allow", "*" }, "without patterns" },
     { "a limit that is no number", { "serve", "--limit", "turn_events_max=x" }, "NAME=VALUE" },
     { "an address that is none", { "serve", "--listen", "nonsense", "--db", "x.db" }, "--listen" },
     { "metadata without =", { "runner", "shell", "--metadata", "warm" }, "expected KEY=VALUE" },

@@ -280,6 +280,12 @@ describe("options", function()
     end
   end)
 
+  it("allow what can be an address of a runner", function()
+    local engine, err = core.virtual { allow = { "loopback", "*" } }
+    assert.is_nil(engine)
+    assert.matches('allow "*" would never match', err, 1, true)
+  end)
+
   it("name policies, which have to be there", function()
     local folder = os.tmpname()
     os.remove(folder)

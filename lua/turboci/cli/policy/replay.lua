@@ -53,26 +53,6 @@ local hints = {
   plan = "`turboci policy replay FILE --db PATH` without --plan lists the plans",
 }
 
-local function limits_of(words)
-  local out, names = {}, {}
-  for i, limit in ipairs(require("turboci.core").limits()) do
-    names[i], names[limit.name] = limit.name, true
-  end
-  for _, word in ipairs(words) do
-    local name, value = word:match "^([^=]+)=(%d+)$"
-    local number = math.tointeger(tonumber(value))
-    if not number or number < 1 then
-      fail(("--limit %s: expected NAME=VALUE with a value of 1 or more"):format(word), "for example: attempts_max=5")
-    end
-    if not names[name] then
-      fail(("no limit '%s'%s"):format(name, require("turboci.util").suggestion(name, names)),
-        "`turboci status --limits` lists them")
-    end
-    out[name] = number
-  end
-  return out
-end
-
 local function types_of(words)
   local out = {}
   for _, word in ipairs(words) do
@@ -313,7 +293,7 @@ end
 ---@param args table
 ---@return integer exit_code
 function M.run(args)
-  local limits, types = limits_of(args.limit), types_of(args.policy_for)
+  local limits, types = common.limits("policy replay", args.limit), types_of(args.policy_for)
   local watch, clear = progress()
   local result, err = require("turboci.replay").run {
     db = args.db, policy = args.file, policies = args.policies, policy_for = types, all = args.all, plan = args.plan,
