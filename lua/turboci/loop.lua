@@ -109,7 +109,7 @@ local nested = 0
 
 -- A hook: what is due happens though the code that runs does not wait, and ends it when its scope is closed. Errors of
 -- the others wait for the pump.
-local let_others
+local let_others, arm
 function let_others()
   if nested < NESTED_MAX then
     nested = nested + 1
@@ -120,20 +120,36 @@ function let_others()
       local fn = ready[ready_first]
       ready[ready_first] = nil
       ready_first = ready_first + 1
-      fn()
+      local ok, err = pcall(fn)
+      if not ok then errors[#errors + 1] = err end
     end
     nested = nested - 1
   end
   local co = coroutine.running()
   local scope = scopes[co]
   if not scope or scope.closed == nil then return end
-  debug.sethook(co, let_others, "", 1) -- whoever catches the error gets it again at once
+  arm(co, 1) -- whoever catches the error gets it again at once
   error(scope.closed, 0)
+end
+
+local hooks = setmetatable({}, { __mode = "k" }) -- coroutine -> { hook =, mask = }
+
+-- let_others after so many instructions. The hook of a debugger, or of who counts lines, stays.
+function arm(co, instructions)
+  if not hooks[co] then
+    local before, mask = debug.gethook(co)
+    local function both(event, line)
+      if event == "count" then return let_others() end
+      return before(event, line)
+    end
+    hooks[co] = before and { hook = both, mask = mask } or { hook = let_others, mask = "" }
+  end
+  debug.sethook(co, hooks[co].hook, hooks[co].mask, instructions)
 end
 
 local function enter(scope, co)
   scopes[co] = scope
-  if scope and not debug.gethook(co) then debug.sethook(co, let_others, "", SLICE) end
+  if scope then arm(co, SLICE) end
 end
 
 local function spawn_in(scope, fn, ...)

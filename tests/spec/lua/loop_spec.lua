@@ -196,6 +196,26 @@ describe("a scope", function()
     end
   end)
 
+  it("keeps the hook of who counts lines", function()
+    local create, lines = coroutine.create, 0
+    finally(function() coroutine.create = create end) -- luacheck: ignore 122
+    coroutine.create = function(fn) -- luacheck: ignore 122
+      local co = create(fn)
+      debug.sethook(co, function(event) lines = lines + (event == "line" and 1 or 0) end, "l")
+      return co
+    end
+    local scope = loop.scope(nil, nothing)
+    loop.run(function()
+      local task = scope:spawn(function()
+        local n = 0
+        while true do n = n + 1 end
+      end)
+      loop.timer(0, function() scope:close "enough" end)
+      assert.has_error(function() task:wait() end, "enough")
+    end)
+    assert.is_true(lines > 2)
+  end)
+
   it("ends a task that closes it where it waits next, and one that waits in a foreign coroutine", function()
     local scope, went_on = loop.scope(nil, nothing), false
     loop.run(function()
