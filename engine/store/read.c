@@ -48,6 +48,7 @@ typedef struct {
 typedef struct {
   tci_store store; /* for the errors and row readers of sqlite.c; never locked, never written */
   bool at_rest;
+  int version; /* of its schema */
 } journal;
 
 static tci_status read_all(journal *j, const char *path, tci_store_visitor visit, void *ctx);
@@ -152,9 +153,8 @@ static tci_status open_connection(journal *j) {
                            "write, and read the copy",
                            store->path);
   if (rc != SQLITE_OK) return tci_sqlite_status(store, rc, "opening");
-  int version;
-  TCI_TRY(tci_sqlite_identify(store, &version));
-  if (version == 0)
+  TCI_TRY(tci_sqlite_identify(store, &j->version));
+  if (j->version == 0)
     return tci_sqlite_fail(store, TCI_FAILED_PRECONDITION, "there is no journal in it: name the file of `--db`");
   return TCI_STATUS_OK;
 }
@@ -221,7 +221,9 @@ static tci_status run(journal *j, const char *sql) {
 
 static tci_status visit_places(journal *j, const places *all, tci_store_visitor visit, void *ctx) {
   tci_store *store = &j->store;
-  TCI_TRY(prepare(store, TCI_SQL_PLAN, tci_sql_texts[TCI_SQL_PLAN]));
+  TCI_TRY(prepare(
+      store, TCI_SQL_PLAN,
+      j->version < 2 ? "SELECT key, settled, id, 0, checksum FROM plan WHERE key = ?1" : tci_sql_texts[TCI_SQL_PLAN]));
   TCI_TRY(prepare(store, TCI_SQL_RECORDS,
                   "SELECT settled, bytes, checksum FROM journal WHERE plan_key = ?1 AND sequence = ?2"));
   slice *s = tci_calloc(1, sizeof *s);
@@ -260,9 +262,8 @@ static tci_status find_plan_id(journal *j, uint64_t plan_key, tci_str *out) {
                            "plan %llu has records but no row in the table of plans: restore the journal from a backup",
                            (unsigned long long)plan_key);
   if (rc != SQLITE_ROW) return tci_sqlite_status(&j->store, rc, "reading a plan");
-  uint64_t key;
-  bool settled;
-  TCI_TRY(tci_sqlite_read_plan(&j->store, plan, &key, &settled));
+  tci_sqlite_plan row;
+  TCI_TRY(tci_sqlite_read_plan(&j->store, plan, &row));
   *out = tci_sqlite_column(plan, 2); /* lives until the statement is reset */
   return TCI_STATUS_OK;
 }

@@ -40,28 +40,47 @@ const char *const tci_sql_texts[TCI_SQL_LEN] = {
     [TCI_SQL_COMMIT] = "COMMIT",
     [TCI_SQL_ROLLBACK] = "ROLLBACK",
     [TCI_SQL_ADD_RECORD] = "INSERT INTO journal (plan_key, sequence, settled, checksum, bytes) VALUES (?1,?2,?3,?4,?5)",
-    [TCI_SQL_ADD_PLAN] = "INSERT INTO plan (key, id, settled, checksum) VALUES (?1, ?2, ?3, tci_plan_sum(?1, ?3, ?2))",
-    [TCI_SQL_SETTLE] = "UPDATE plan SET settled=?2, checksum=tci_plan_sum(key, ?2, id) WHERE key=?1 AND settled<>?2",
-    [TCI_SQL_COUNT_COMMIT] = "UPDATE meta SET commits = ?1 + 1 WHERE commits = ?1",
-    [TCI_SQL_FIND] = "SELECT key, settled, id, checksum FROM plan WHERE id = ?1",
+    [TCI_SQL_ADD_PLAN] =
+        "INSERT INTO plan (key, id, settled, sequence, checksum)"
+        " VALUES (?1, ?2, ?3, ?4, tci_plan_sum(?1, ?3, ?2, ?4))",
+    [TCI_SQL_MOVE_PLAN] =
+        "UPDATE plan SET settled=?2, sequence=?3, checksum=tci_plan_sum(key, ?2, id, ?3) WHERE key=?1",
+    [TCI_SQL_COUNT_COMMIT] = "UPDATE meta SET commits = ?1 + 1, sequence = ?2, plans = ?3 WHERE commits = ?1",
+    [TCI_SQL_FIND] = "SELECT key, settled, id, sequence, checksum FROM plan WHERE id = ?1",
     [TCI_SQL_MAX_KEY] = "SELECT ifnull(max(key), 0) FROM plan",
-    [TCI_SQL_PLAN] = "SELECT key, settled, id, checksum FROM plan WHERE key = ?1",
+    [TCI_SQL_PLAN] = "SELECT key, settled, id, sequence, checksum FROM plan WHERE key = ?1",
     [TCI_SQL_RECORDS] =
         "SELECT sequence, settled, bytes, checksum FROM journal WHERE plan_key = ?1 AND sequence > ?2 "
         "ORDER BY sequence",
-    [TCI_SQL_PLANS] = "SELECT key, settled, id, checksum FROM plan ORDER BY key",
+    [TCI_SQL_PLANS] = "SELECT key, settled, id, sequence, checksum FROM plan NOT INDEXED ORDER BY key",
+    [TCI_SQL_PLANS_BY_ID] = "SELECT key, id FROM plan ORDER BY id", /* read from the index alone */
+    [TCI_SQL_LAST_RECORD] =
+        "SELECT sequence, settled, bytes, checksum FROM journal WHERE plan_key = ?1"
+        " ORDER BY sequence DESC LIMIT 1",
 };
 
+/* What the rows of the table plan say. */
+typedef struct {
+  TCI_VEC(uint64_t) keys; /* of those that are not settled */
+  uint64_t ids_sum;       /* of all keys with their ids, in any order */
+  int64_t rows;
+} open_rows_found;
+
 static tci_status check_disk(tci_store *store, int64_t bytes);
-static int write_all(tci_store *store, const tci_store_record *records, size_t len);
+static int write_all(tci_store *store, const tci_store_record *records, size_t len, int64_t *runners, int64_t *plans);
 static int write_record(tci_store *store, const tci_store_record *record);
+static int write_plan(tci_store *store, const tci_store_record *record);
 static tci_status undo(tci_store *store, int rc);
 static void raise_mark(tci_store *store);
 static tci_status checkpoint(tci_store *store);
 static tci_status load_plan(tci_store *store, uint64_t plan_key, tci_store_visitor visit, void *ctx);
-static tci_status load_records(tci_store *store, tci_store_record *record, bool *settled, tci_store_visitor visit,
+static tci_status load_records(tci_store *store, tci_store_record *record, size_t *damaged, tci_store_visitor visit,
                                void *ctx);
-static uint64_t plan_sum(uint64_t key, bool settled, tci_str id);
+static const char *plan_fault(const tci_sqlite_plan *plan, const tci_store_record *last);
+static bool read_record(sqlite3_stmt *row, tci_store_record *record);
+static tci_status open_rows(tci_store *store, open_rows_found *found);
+static tci_status check_index(tci_store *store, uint64_t table_sum);
+static uint64_t plan_sum(uint64_t key, bool settled, tci_str id, uint64_t sequence);
 static int bind_bytes(sqlite3_stmt *statement, int at, tci_str bytes);
 static int bind_text(sqlite3_stmt *statement, int at, tci_str text);
 static int run(sqlite3_stmt *statement);
@@ -74,8 +93,11 @@ tci_status tci_store_append(tci_store *store, const tci_store_record *records, s
   for (size_t i = 0; i < len; i++) bytes += (int64_t)records[i].bytes.len;
   TCI_TRY(check_disk(store, bytes));
 
-  int rc = write_all(store, records, len);
+  int64_t runners = store->runners_sequence, plans = store->plans;
+  int rc = write_all(store, records, len, &runners, &plans);
   if (rc != SQLITE_OK) return undo(store, rc);
+  store->runners_sequence = runners;
+  store->plans = plans;
   store->mark.commits++;
   store->count.commits++;
   store->count.records += (int64_t)len;
@@ -91,11 +113,12 @@ tci_status tci_store_find(tci_store *store, tci_str plan_id, uint64_t *out_key) 
   int rc = bind_text(find, 1, plan_id);
   if (rc == SQLITE_OK) rc = sqlite3_step(find);
   tci_status status = TCI_STATUS_OK;
-  bool settled;
+  tci_sqlite_plan plan = {0};
   if (rc == SQLITE_ROW)
-    status = tci_sqlite_read_plan(store, find, out_key, &settled);
+    status = tci_sqlite_read_plan(store, find, &plan);
   else if (rc != SQLITE_DONE)
     status = tci_sqlite_status(store, rc, "looking for a plan");
+  *out_key = plan.key;
   sqlite3_reset(find);
   return status;
 }
@@ -114,6 +137,14 @@ tci_status tci_store_max_key(tci_store *store, uint64_t *out_key) {
   return status;
 }
 
+bool tci_store_is_lost(const tci_store *store) { return store->lost; }
+
+tci_status tci_store_ready(tci_store *store) {
+  if (store->lost) return still_lost(store);
+  store->disk_low = true; /* so that it is looked at */
+  return check_disk(store, 0);
+}
+
 tci_status tci_store_load(tci_store *store, uint64_t plan_key, tci_store_visitor visit, void *ctx) {
   if (store->lost) return still_lost(store);
   tci_status status = load_plan(store, plan_key, visit, ctx);
@@ -127,8 +158,17 @@ tci_status tci_store_load_after(tci_store *store, uint64_t plan_key, uint64_t af
   if (after == 0) return tci_store_load(store, plan_key, visit, ctx);
   if (store->lost) return still_lost(store);
   tci_store_record record = {.plan_key = plan_key, .sequence = after};
-  bool settled;
-  tci_status status = load_records(store, &record, &settled, visit, ctx);
+  tci_status status = load_records(store, &record, NULL, visit, ctx);
+  sqlite3_reset(store->statements[TCI_SQL_RECORDS]);
+  return status;
+}
+
+tci_status tci_store_salvage(tci_store *store, uint64_t plan_key, tci_store_visitor visit, void *ctx,
+                             size_t *out_damaged) {
+  *out_damaged = 0;
+  if (store->lost) return still_lost(store);
+  tci_store_record record = {.plan_key = plan_key};
+  tci_status status = load_records(store, &record, out_damaged, visit, ctx);
   sqlite3_reset(store->statements[TCI_SQL_RECORDS]);
   return status;
 }
@@ -137,26 +177,36 @@ tci_status tci_store_open_plans(tci_store *store, uint64_t **out_keys, size_t *o
   *out_keys = NULL;
   *out_len = 0;
   if (store->lost) return still_lost(store);
-  TCI_VEC(uint64_t) keys = {0};
-  sqlite3_stmt *plans = store->statements[TCI_SQL_PLANS];
-  tci_status status = TCI_STATUS_OK;
-  int rc;
-  /* All of them, not only the open ones: a flipped `settled` must be found, not leave a plan asleep for ever. */
-  while (status.code == TCI_OK && (rc = sqlite3_step(plans)) != SQLITE_DONE) {
-    uint64_t key;
-    bool settled;
-    status = rc == SQLITE_ROW ? tci_sqlite_read_plan(store, plans, &key, &settled)
-                              : tci_sqlite_status(store, rc, "listing the open plans");
-    if (status.code == TCI_OK && !settled) tci_vec_push(&keys, key);
-  }
-  sqlite3_reset(plans);
+  open_rows_found found = {0};
+  tci_status status = open_rows(store, &found);
+  sqlite3_reset(store->statements[TCI_SQL_PLANS]);
+  if (status.code == TCI_OK && found.rows != store->plans)
+    status = tci_sqlite_fail(store, TCI_DATA_LOSS,
+                             "the table of plans has %lld rows and should have %lld: the disk has lost some of it: "
+                             "restore the journal from a backup",
+                             (long long)found.rows, (long long)store->plans);
+  if (status.code == TCI_OK) status = check_index(store, found.ids_sum);
   if (status.code != TCI_OK) {
-    tci_vec_free(&keys);
+    tci_vec_free(&found.keys);
     return status;
   }
-  *out_keys = keys.items;
-  *out_len = keys.len;
+  *out_keys = found.keys.items;
+  *out_len = found.keys.len;
   return TCI_STATUS_OK;
+}
+
+void tci_store_name(tci_store *store, uint64_t plan_key, char *out, size_t size) {
+  snprintf(out, size, "#%llu", (unsigned long long)plan_key);
+  if (store->lost) return;
+  sqlite3_stmt *find = store->statements[TCI_SQL_PLAN];
+  tci_sqlite_plan plan;
+  char kept[sizeof store->message]; /* this is asked for while an error is being told */
+  memcpy(kept, store->message, sizeof kept);
+  if (sqlite3_bind_int64(find, 1, (sqlite3_int64)plan_key) == SQLITE_OK && sqlite3_step(find) == SQLITE_ROW &&
+      tci_sqlite_read_plan(store, find, &plan).code == TCI_OK)
+    snprintf(out, size, "%.*s", TCI_STR_ARG(tci_sqlite_column(find, 2)));
+  sqlite3_reset(find);
+  memcpy(store->message, kept, sizeof kept);
 }
 
 tci_store_counters tci_store_count(const tci_store *store) { return store->count; }
@@ -176,6 +226,12 @@ tci_status tci_sqlite_status(tci_store *store, int rc, const char *doing) {
       break;
     case SQLITE_IOERR:
       if (rc == SQLITE_IOERR_NOMEM) break;
+      if (rc == SQLITE_IOERR_SHMSIZE) { /* there is no room for the WAL's index, and nothing was begun */
+        code = TCI_RESOURCE_EXHAUSTED;
+        remedy = "the disk is full: free some space; nothing was written";
+        store->disk_low = true;
+        break;
+      }
       code = TCI_DATA_LOSS;
       remedy = "check the disk, then start again: what was acknowledged is recovered from the file";
       break;
@@ -215,10 +271,11 @@ tci_status tci_sqlite_fail(tci_store *store, tci_code code, const char *format, 
 }
 
 void tci_sqlite_plan_sum(sqlite3_context *context, int len, sqlite3_value **args) {
-  tci_assert(len == 3);
+  tci_assert(len == 4);
   tci_str id = {(const char *)sqlite3_value_blob(args[2]), (size_t)sqlite3_value_bytes(args[2])};
   uint64_t key = (uint64_t)sqlite3_value_int64(args[0]);
-  sqlite3_result_int64(context, (sqlite3_int64)plan_sum(key, sqlite3_value_int(args[1]) != 0, id));
+  sqlite3_result_int64(context, (sqlite3_int64)plan_sum(key, sqlite3_value_int(args[1]) != 0, id,
+                                                        (uint64_t)sqlite3_value_int64(args[3])));
 }
 
 /* Is there room, and is the file still where it was? Asked now and then: it costs two system calls. */
@@ -250,13 +307,23 @@ static tci_status check_disk(tci_store *store, int64_t bytes) {
   return TCI_STATUS_OK;
 }
 
-/* SQLITE_OK: committed. Anything else: a transaction may be open. */
-static int write_all(tci_store *store, const tci_store_record *records, size_t len) {
+/* SQLITE_OK: committed. Anything else: a transaction may be open. *runners and *plans are raised: what meta says. */
+static int write_all(tci_store *store, const tci_store_record *records, size_t len, int64_t *runners, int64_t *plans) {
   int rc = run(store->statements[TCI_SQL_BEGIN]);
-  for (size_t i = 0; i < len && rc == SQLITE_OK; i++) rc = write_record(store, &records[i]);
+  for (size_t i = 0; i < len && rc == SQLITE_OK; i++) {
+    const tci_store_record *record = &records[i];
+    rc = write_record(store, record);
+    if (record->plan_key == 0) *runners = (int64_t)record->sequence;
+    *plans += record->plan_id.len > 0;
+    /* Of records that follow each other the last one says what the row must say. */
+    bool last = record->plan_id.len > 0 || i + 1 == len || records[i + 1].plan_key != record->plan_key;
+    if (rc == SQLITE_OK && record->plan_key && last) rc = write_plan(store, record);
+  }
   if (rc != SQLITE_OK) return rc;
   sqlite3_stmt *count = store->statements[TCI_SQL_COUNT_COMMIT];
   if ((rc = sqlite3_bind_int64(count, 1, (sqlite3_int64)store->mark.commits)) != SQLITE_OK) return rc;
+  if ((rc = sqlite3_bind_int64(count, 2, *runners)) != SQLITE_OK) return rc;
+  if ((rc = sqlite3_bind_int64(count, 3, *plans)) != SQLITE_OK) return rc;
   if ((rc = run(count)) != SQLITE_OK) return rc;
   if (sqlite3_changes(store->db) != 1) return SQLITE_CONSTRAINT; /* somebody else has appended */
   return run(store->statements[TCI_SQL_COMMIT]);
@@ -271,20 +338,19 @@ static int write_record(tci_store *store, const tci_store_record *record) {
   if (rc == SQLITE_OK) rc = sqlite3_bind_int(add, 3, record->settled);
   if (rc == SQLITE_OK) rc = sqlite3_bind_int64(add, 4, (sqlite3_int64)tci_sqlite_record_sum(record));
   if (rc == SQLITE_OK) rc = bind_bytes(add, 5, record->bytes);
-  if (rc == SQLITE_OK) rc = run(add);
-  if (rc != SQLITE_OK || record->plan_key == 0) return rc;
+  return rc == SQLITE_OK ? run(add) : rc;
+}
 
-  if (record->plan_id.len > 0) {
-    sqlite3_stmt *plan = store->statements[TCI_SQL_ADD_PLAN];
-    rc = sqlite3_bind_int64(plan, 1, (sqlite3_int64)record->plan_key);
-    if (rc == SQLITE_OK) rc = bind_text(plan, 2, record->plan_id);
-    if (rc == SQLITE_OK) rc = sqlite3_bind_int(plan, 3, record->settled);
-    return rc == SQLITE_OK ? run(plan) : rc;
-  }
-  sqlite3_stmt *settle = store->statements[TCI_SQL_SETTLE]; /* touches no page when nothing changes */
-  rc = sqlite3_bind_int64(settle, 1, (sqlite3_int64)record->plan_key);
-  if (rc == SQLITE_OK) rc = sqlite3_bind_int(settle, 2, record->settled);
-  return rc == SQLITE_OK ? run(settle) : rc;
+/* The plan's row: made by the record that creates the plan, moved by every other. */
+static int write_plan(tci_store *store, const tci_store_record *record) {
+  bool created = record->plan_id.len > 0;
+  sqlite3_stmt *plan = store->statements[created ? TCI_SQL_ADD_PLAN : TCI_SQL_MOVE_PLAN];
+  int settled_at = created ? 3 : 2;
+  int rc = sqlite3_bind_int64(plan, 1, (sqlite3_int64)record->plan_key);
+  if (rc == SQLITE_OK && created) rc = bind_text(plan, 2, record->plan_id);
+  if (rc == SQLITE_OK) rc = sqlite3_bind_int(plan, settled_at, record->settled);
+  if (rc == SQLITE_OK) rc = sqlite3_bind_int64(plan, settled_at + 1, (sqlite3_int64)record->sequence);
+  return rc == SQLITE_OK ? run(plan) : rc;
 }
 
 static tci_status undo(tci_store *store, int rc) {
@@ -320,44 +386,51 @@ static tci_status checkpoint(tci_store *store) {
 
 static tci_status load_plan(tci_store *store, uint64_t plan_key, tci_store_visitor visit, void *ctx) {
   tci_store_record record = {.plan_key = plan_key};
-  bool plan_settled = false, settled = false;
+  tci_sqlite_plan plan = {.sequence = plan_key ? 0 : (uint64_t)store->runners_sequence};
   int rc;
   if (plan_key != 0) {
-    sqlite3_stmt *plan = store->statements[TCI_SQL_PLAN];
-    if ((rc = sqlite3_bind_int64(plan, 1, (sqlite3_int64)plan_key)) == SQLITE_OK) rc = sqlite3_step(plan);
+    sqlite3_stmt *row = store->statements[TCI_SQL_PLAN];
+    if ((rc = sqlite3_bind_int64(row, 1, (sqlite3_int64)plan_key)) == SQLITE_OK) rc = sqlite3_step(row);
     if (rc == SQLITE_ROW) {
-      uint64_t key;
-      TCI_TRY(tci_sqlite_read_plan(store, plan, &key, &plan_settled));
-      record.plan_id = tci_sqlite_column(plan, 2); /* lives until the statement is reset */
+      TCI_TRY(tci_sqlite_read_plan(store, row, &plan));
+      record.plan_id = tci_sqlite_column(row, 2); /* lives until the statement is reset */
     } else if (rc != SQLITE_DONE) {
       return tci_sqlite_status(store, rc, "loading a plan");
     }
   }
-  bool has_plan = record.plan_id.len > 0;
-  TCI_TRY(load_records(store, &record, &settled, visit, ctx));
-  bool has_records = record.bytes.ptr != NULL;
-  bool stopped = sqlite3_stmt_busy(store->statements[TCI_SQL_RECORDS]);
-  const char *fault = NULL;
-  if (plan_key != 0 && has_plan && !has_records) fault = "it has no records";
-  if (plan_key != 0 && !has_plan && has_records) fault = "it has records but no row in the table of plans";
-  if (has_plan && has_records && !stopped && settled != plan_settled)
-    fault = "its row and its last record disagree on whether it is settled";
+  TCI_TRY(load_records(store, &record, NULL, visit, ctx));
+  if (sqlite3_stmt_busy(store->statements[TCI_SQL_RECORDS])) return TCI_STATUS_OK; /* the visitor stopped */
+  const char *fault = plan_fault(&plan, &record);
   if (!fault) return TCI_STATUS_OK;
   return tci_sqlite_fail(store, TCI_DATA_LOSS, "plan %llu is damaged: %s: restore the journal from a backup",
                          (unsigned long long)plan_key, fault);
 }
 
-/* Visits all records behind record->sequence; `record` is the last one then, its bytes.ptr NULL when there was none. */
-static tci_status load_records(tci_store *store, tci_store_record *record, bool *settled, tci_store_visitor visit,
+/* Whether row and records fit each other. `last`: the last record; sequence 0: there was none. plan->key 0: no row. */
+static const char *plan_fault(const tci_sqlite_plan *plan, const tci_store_record *last) {
+  if (last->plan_key && !plan->key && last->sequence) return "it has records but no row in the table of plans";
+  if (plan->key && !last->sequence) return "it has no records";
+  if (last->sequence != plan->sequence)
+    return "its last record is not the one that it must have: the disk has lost a page of one or the other";
+  if (last->settled != plan->settled) return "its row and its last record disagree on whether it is settled";
+  return NULL;
+}
+
+/* Visits all records behind record->sequence; `record` is the last one then; its sequence stays when there was none. damaged: NULL when a record that
+ * does not match its checksum is an error; else it is left out, and counted. */
+static tci_status load_records(tci_store *store, tci_store_record *record, size_t *damaged, tci_store_visitor visit,
                                void *ctx) {
   sqlite3_stmt *rows = store->statements[TCI_SQL_RECORDS];
   int rc = sqlite3_bind_int64(rows, 1, (sqlite3_int64)record->plan_key);
   if (rc == SQLITE_OK) rc = sqlite3_bind_int64(rows, 2, (sqlite3_int64)record->sequence);
   while (rc == SQLITE_OK && (rc = sqlite3_step(rows)) == SQLITE_ROW) {
-    record->sequence = (uint64_t)sqlite3_column_int64(rows, 0);
-    record->settled = *settled = sqlite3_column_int(rows, 1) != 0;
-    record->bytes = tci_sqlite_column(rows, 2);
-    if (tci_sqlite_record_sum(record) != (uint64_t)sqlite3_column_int64(rows, 3))
+    rc = SQLITE_OK;
+    bool whole = read_record(rows, record);
+    if (!whole && damaged) {
+      ++*damaged;
+      continue;
+    }
+    if (!whole)
       return tci_sqlite_fail(
           store, TCI_DATA_LOSS,
           "plan %llu, sequence %llu: the record does not match its checksum: the disk has changed it; "
@@ -365,23 +438,67 @@ static tci_status load_records(tci_store *store, tci_store_record *record, bool 
           (unsigned long long)record->plan_key, (unsigned long long)record->sequence);
     if (!visit(ctx, record)) return TCI_STATUS_OK;
     record->plan_id = (tci_str){NULL, 0}; /* the first one only */
-    rc = SQLITE_OK;
   }
   return rc == SQLITE_DONE ? TCI_STATUS_OK : tci_sqlite_status(store, rc, "loading the records of a plan");
 }
 
-tci_status tci_sqlite_read_plan(tci_store *store, sqlite3_stmt *row, uint64_t *out_key, bool *out_settled) {
-  uint64_t key = (uint64_t)sqlite3_column_int64(row, 0);
-  bool settled = sqlite3_column_int(row, 1) != 0;
-  if (plan_sum(key, settled, tci_sqlite_column(row, 2)) != (uint64_t)sqlite3_column_int64(row, 3))
-    return tci_sqlite_fail(
-        store, TCI_DATA_LOSS,
-        "plan %llu: its row does not match its checksum: the disk has changed it; restore the journal "
-        "from a backup",
-        (unsigned long long)key);
-  *out_key = key;
-  *out_settled = settled;
+/* A row of sequence, settled, bytes, checksum. False: it does not match its checksum. */
+static bool read_record(sqlite3_stmt *row, tci_store_record *record) {
+  record->sequence = (uint64_t)sqlite3_column_int64(row, 0);
+  record->settled = sqlite3_column_int(row, 1) != 0;
+  record->bytes = tci_sqlite_column(row, 2);
+  return tci_sqlite_record_sum(record) == (uint64_t)sqlite3_column_int64(row, 3);
+}
+
+/* The last record of a plan whose row cannot be trusted says whether the plan is settled; in doubt it is not. */
+static bool is_settled_by_journal(tci_store *store, uint64_t plan_key) {
+  sqlite3_stmt *last = store->statements[TCI_SQL_LAST_RECORD];
+  tci_store_record record = {.plan_key = plan_key};
+  bool settled = sqlite3_bind_int64(last, 1, (sqlite3_int64)plan_key) == SQLITE_OK &&
+                 sqlite3_step(last) == SQLITE_ROW && read_record(last, &record) && record.settled;
+  sqlite3_reset(last);
+  return settled;
+}
+
+/* All rows, not only those of open plans: a flipped `settled` must be found, not leave a plan asleep for ever. */
+static tci_status open_rows(tci_store *store, open_rows_found *found) {
+  sqlite3_stmt *rows = store->statements[TCI_SQL_PLANS];
+  int rc;
+  while ((rc = sqlite3_step(rows)) == SQLITE_ROW) {
+    tci_sqlite_plan plan = {.key = (uint64_t)sqlite3_column_int64(rows, 0)};
+    found->rows++;
+    found->ids_sum += tci_siphash(plan.key, 0, tci_sqlite_column(rows, 2));
+    bool whole = tci_sqlite_read_plan(store, rows, &plan).code == TCI_OK;
+    if (!whole) tci_log(TCI_LOG_ERROR, "plan_damaged", "error=\"%s\"", store->message);
+    if (whole ? !plan.settled : !is_settled_by_journal(store, plan.key)) tci_vec_push(&found->keys, plan.key);
+  }
+  return rc == SQLITE_DONE ? TCI_STATUS_OK : tci_sqlite_status(store, rc, "listing the open plans");
+}
+
+/* The index says where an id is: one that has lost a page would deny a plan that was acknowledged. */
+static tci_status check_index(tci_store *store, uint64_t table_sum) {
+  sqlite3_stmt *rows = store->statements[TCI_SQL_PLANS_BY_ID];
+  uint64_t sum = 0;
+  int rc;
+  while ((rc = sqlite3_step(rows)) == SQLITE_ROW)
+    sum += tci_siphash((uint64_t)sqlite3_column_int64(rows, 0), 0, tci_sqlite_column(rows, 1));
+  sqlite3_reset(rows);
+  if (rc == SQLITE_DONE && sum == table_sum) return TCI_STATUS_OK;
+  if (rc == SQLITE_DONE) rc = sqlite3_exec(store->db, "REINDEX plan", NULL, NULL, NULL);
+  if (rc != SQLITE_OK) return tci_sqlite_status(store, rc, "mending the index of plan ids");
+  tci_log(TCI_LOG_WARN, "index_mended", "file=\"%s\" index=\"ids of plans\" remedy=\"check the disk\"", store->path);
   return TCI_STATUS_OK;
+}
+
+tci_status tci_sqlite_read_plan(tci_store *store, sqlite3_stmt *row, tci_sqlite_plan *out) {
+  *out = (tci_sqlite_plan){(uint64_t)sqlite3_column_int64(row, 0), (uint64_t)sqlite3_column_int64(row, 3),
+                           sqlite3_column_int(row, 1) != 0};
+  uint64_t sum = plan_sum(out->key, out->settled, tci_sqlite_column(row, 2), out->sequence);
+  if (sum == (uint64_t)sqlite3_column_int64(row, 4)) return TCI_STATUS_OK;
+  return tci_sqlite_fail(store, TCI_DATA_LOSS,
+                         "plan %llu: its row does not match its checksum: the disk has changed it; restore the journal "
+                         "from a backup",
+                         (unsigned long long)out->key);
 }
 
 /* The keys are the hash's key, so a row that turns up in another one's place does not match either. */
@@ -389,8 +506,9 @@ uint64_t tci_sqlite_record_sum(const tci_store_record *record) {
   return tci_siphash(record->plan_key * 2 + record->settled, record->sequence, record->bytes);
 }
 
-static uint64_t plan_sum(uint64_t key, bool settled, tci_str id) {
-  return tci_siphash(key * 2 + settled, UINT64_MAX, id);
+/* With sequence 0 it is the sum that version 1 of the schema had, which knew none. */
+static uint64_t plan_sum(uint64_t key, bool settled, tci_str id, uint64_t sequence) {
+  return tci_siphash(key * 2 + settled, ~sequence, id);
 }
 
 /* Bound without a copy: the statement runs before the caller's bytes go. NULL would be SQL's NULL. */

@@ -32,6 +32,8 @@ enum {
 /* migrations[n] leads from version n to n + 1. */
 static const char *const migrations[] = {
 #include "store/schema.sql"
+    ,
+#include "store/schema_2.sql"
 };
 enum { SCHEMA_VERSION = sizeof migrations / sizeof migrations[0] };
 
@@ -43,7 +45,7 @@ static tci_status use_wal(tci_store *store);
 static tci_status migrate(tci_store *store, int version);
 static tci_status migrate_one(tci_store *store, int version);
 static tci_status prepare(tci_store *store);
-static tci_status read_meta(tci_store *store, tci_mark *out);
+static tci_status read_meta(tci_store *store, int version, tci_mark *out);
 static tci_status check_mark(tci_store *store, const tci_mark *journal);
 static tci_status ask_int(tci_store *store, const char *sql, int *out);
 static tci_status run_sql(tci_store *store, const char *sql);
@@ -89,12 +91,12 @@ static tci_status open_all(tci_store *store, const tci_store_options *options) {
   TCI_TRY(tci_sqlite_identify(store, &version));
   if (!in_memory) TCI_TRY(check_pages(store));
   tci_mark journal = {0};
-  if (version > 0) TCI_TRY(read_meta(store, &journal));
+  if (version > 0) TCI_TRY(read_meta(store, version, &journal));
   TCI_TRY(check_mark(store, &journal));
   if (!in_memory) TCI_TRY(use_wal(store));
   TCI_TRY(migrate(store, version));
   TCI_TRY(prepare(store));
-  TCI_TRY(read_meta(store, &store->mark));
+  TCI_TRY(read_meta(store, SCHEMA_VERSION, &store->mark));
   if (in_memory) return TCI_STATUS_OK;
   return tci_mark_open(store->path, &store->mark, &store->mark_fd, store->message, sizeof store->message);
 }
@@ -144,7 +146,7 @@ static tci_status open_connection(tci_store *store) {
   if (sqlite3_db_readonly(store->db, "main") == 1)
     return tci_sqlite_fail(store, TCI_PERMISSION_DENIED,
                            "the file cannot be written by user %ld: check its mode and owner", (long)geteuid());
-  rc = sqlite3_create_function(store->db, "tci_plan_sum", 3, SQLITE_UTF8 | SQLITE_DETERMINISTIC | SQLITE_DIRECTONLY,
+  rc = sqlite3_create_function(store->db, "tci_plan_sum", 4, SQLITE_UTF8 | SQLITE_DETERMINISTIC | SQLITE_DIRECTONLY,
                                NULL, tci_sqlite_plan_sum, NULL, NULL);
   if (rc != SQLITE_OK) return tci_sqlite_status(store, rc, "opening");
   /* synchronous=FULL: a commit is an fsync. cell_size_check: a damaged page is found when it is read. */
@@ -248,9 +250,11 @@ static tci_status prepare(tci_store *store) {
   return TCI_STATUS_OK;
 }
 
-static tci_status read_meta(tci_store *store, tci_mark *out) {
+static tci_status read_meta(tci_store *store, int version, tci_mark *out) {
   sqlite3_stmt *meta;
-  int rc = sqlite3_prepare_v2(store->db, "SELECT instance, commits FROM meta", -1, &meta, NULL);
+  const char *sql =
+      version < 2 ? "SELECT instance, commits, 0, 0 FROM meta" : "SELECT instance, commits, sequence, plans FROM meta";
+  int rc = sqlite3_prepare_v2(store->db, sql, -1, &meta, NULL);
   if (rc == SQLITE_OK) rc = sqlite3_step(meta);
   tci_status status = TCI_STATUS_OK;
   const void *instance = rc == SQLITE_ROW ? sqlite3_column_blob(meta, 0) : NULL;
@@ -264,6 +268,8 @@ static tci_status read_meta(tci_store *store, tci_mark *out) {
     out->found = true;
     memcpy(out->instance, instance, TCI_INSTANCE_BYTES);
     out->commits = (uint64_t)sqlite3_column_int64(meta, 1);
+    store->runners_sequence = sqlite3_column_int64(meta, 2);
+    store->plans = sqlite3_column_int64(meta, 3);
   }
   sqlite3_finalize(meta);
   return status;

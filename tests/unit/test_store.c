@@ -370,7 +370,7 @@ static void a_commit_is_one_fsync_however_many_records(void **state) {
   fault_uninstall();
 }
 
-static void a_record_that_settles_nothing_writes_two_pages(void **state) {
+static void an_append_to_one_plan_writes_three_pages(void **state) {
   (void)state;
   fault_install();
   tci_store *store = open_store(db);
@@ -378,7 +378,8 @@ static void a_record_that_settles_nothing_writes_two_pages(void **state) {
   append(store, record_of(1, 2, "x", ""));
   fault_arm(FAULT_WRITE, FAULT_ANY_FILE, 0, 0, false);
   append(store, record_of(1, 3, "x", ""));
-  assert_int_equal(fault.seen, 2 * 2); /* the journal's page and meta's; each is a head and a body in the WAL */
+  assert_int_equal(fault.seen,
+                   3 * 2); /* the journal's page, the plan's and meta's; a head and a body each in the WAL */
   tci_store_close(store);
   fault_uninstall();
 }
@@ -507,8 +508,8 @@ static void a_newer_schema_is_refused_naming_both_versions(void **state) {
   (void)state;
   tci_store_close(open_store(db));
   sql(db, "PRAGMA user_version = 7");
-  refuses_to_open(db, TCI_FAILED_PRECONDITION, "version 7", "versions up to 1");
-  sql(db, "PRAGMA user_version = 1");
+  refuses_to_open(db, TCI_FAILED_PRECONDITION, "version 7", "versions up to 2");
+  sql(db, "PRAGMA user_version = 2");
   tci_store_close(open_store(db));
   sql(db, "PRAGMA user_version = 0");
   refuses_to_open(db, TCI_DATA_LOSS, "corrupt", "version 0");
@@ -570,25 +571,156 @@ static void a_row_in_the_place_of_another_is_found(void **state) {
       load_fails(store, 1, TCI_DATA_LOSS, rows[i].part, "backup");
     else
       load_fails(store, 0, TCI_DATA_LOSS, "plan 0, sequence 2", "checksum");
-    bool plan_harmed = strstr(rows[i].harm, "UPDATE plan") != NULL;
-    assert_int_equal(tci_store_open_plans(store, &keys, &len).code, plan_harmed ? TCI_DATA_LOSS : TCI_OK);
+    bool row_lost = strstr(rows[i].harm, "DELETE FROM plan") != NULL;
+    assert_int_equal(tci_store_open_plans(store, &keys, &len).code, row_lost ? TCI_DATA_LOSS : TCI_OK);
+    assert_int_equal(len, row_lost ? 0 : 1); /* a row that cannot be trusted is one of an open plan */
     free(keys);
-    if (plan_harmed) assert_int_equal(tci_store_find(store, TCI_STR("q"), &key).code, i == 4 ? TCI_DATA_LOSS : TCI_OK);
+    char name[32];
+    tci_store_name(store, 1, name, sizeof name);
+    bool row_harmed = strstr(rows[i].harm, "UPDATE plan") != NULL;
+    assert_string_equal(name, row_lost || row_harmed ? "#1" : "p");
+    if (row_harmed) assert_int_equal(tci_store_find(store, TCI_STR("q"), &key).code, i == 4 ? TCI_DATA_LOSS : TCI_OK);
+    assert_false(tci_store_is_lost(store));
     tci_store_close(store);
   }
 }
 
-static void a_plan_whose_last_record_disagrees_with_its_row_is_refused(void **state) {
+/* Two plans; the last appends are one to each, and one to the runners. */
+static void two_plans(void) {
+  tci_store *store = open_store(db);
+  append(store, record_of(1, 1, "a", "p"));
+  append(store, record_of(2, 1, "c", "q"));
+  append(store, record_of(0, 1, "r", ""));
+  tci_store_record records[] = {record_of(1, 2, "b", ""), record_of(2, 2, "d", ""), record_of(0, 2, "s", "")};
+  records[1].settled = true;
+  assert_int_equal(tci_store_append(store, records, 3).code, TCI_OK);
+  tci_store_close(store);
+}
+
+static void a_lost_record_at_the_end_is_noticed_whoever_it_belongs_to(void **state) {
+  (void)state;
+  two_plans();
+  sql(db, "DELETE FROM journal WHERE sequence = 2");
+  tci_store *store = open_store(db);
+  for (uint64_t plan = 0; plan <= 2; plan++) {
+    char part[16];
+    snprintf(part, sizeof part, "plan %d", (int)plan);
+    load_fails(store, plan, TCI_DATA_LOSS, part, "its last record is not the one");
+  }
+  assert_false(tci_store_is_lost(store));
+  tci_store_close(store);
+}
+
+/* A disk that says "written" and keeps the old page. What the row says and what the journal holds are on two pages. */
+static void a_page_that_was_never_written_is_noticed(void **state) {
   (void)state;
   tci_store *store = open_store(db);
   append(store, record_of(1, 1, "a", "p"));
-  tci_store_record settled = record_of(1, 2, "b", "");
-  settled.settled = true;
-  append(store, settled);
+  append(store, record_of(2, 1, "x", "q"));
   tci_store_close(store);
-  sql(db, "DELETE FROM journal WHERE sequence = 2");
+  tci_buf before = read_file(db);
   store = open_store(db);
-  load_fails(store, 1, TCI_DATA_LOSS, "plan 1", "disagree");
+  append(store, record_of(1, 2, "b", ""));
+  append(store, record_of(3, 1, "c", "r"));
+  tci_store_close(store);
+  tci_buf after = read_file(db);
+  size_t lost = 0;
+  for (size_t page = 0; page < before.len / 4096; page++) {
+    if (memcmp(before.ptr + page * 4096, after.ptr + page * 4096, 4096) == 0) continue;
+    if (page == 0) continue; /* SQLite's own head */
+    tci_buf damaged = {0};
+    tci_buf_add(&damaged, tci_buf_str(&after));
+    memcpy(damaged.ptr + page * 4096, before.ptr + page * 4096, 4096);
+    write_file(db, tci_buf_str(&damaged));
+    tci_buf_deinit(&damaged);
+    lost++;
+    tci_store *opened = NULL;
+    if (try_open(db, 0, &opened).code == TCI_DATA_LOSS) continue; /* meta's: behind its watermark */
+    uint64_t *keys = NULL, key = 0;
+    size_t len;
+    bool noticed = tci_store_open_plans(opened, &keys, &len).code == TCI_DATA_LOSS;
+    for (uint64_t plan = 0; plan <= 3 && !noticed; plan++) {
+      told t = {.plan = plan};
+      noticed = tci_store_load(opened, plan, tell, &t).code == TCI_DATA_LOSS;
+    }
+    /* Or it was the index of ids, which was mended. */
+    if (!noticed) {
+      assert_int_equal(tci_store_find(opened, TCI_STR("r"), &key).code, TCI_OK);
+      assert_int_equal(key, 3);
+      holds(opened, 1, "1 a [p] 2 b ");
+      holds(opened, 3, "1 c [r] ");
+    }
+    free(keys);
+    tci_store_close(opened);
+  }
+  assert_true(lost >= 4); /* the journal's, the plans', their index's, meta's */
+  tci_buf_deinit(&before);
+  tci_buf_deinit(&after);
+}
+
+static void what_is_left_of_a_damaged_plan_can_be_salvaged(void **state) {
+  (void)state;
+  two_plans();
+  sql(db, "UPDATE plan SET id = 'z' WHERE key = 2");
+  tci_store *store = open_store(db);
+  append(store, record_of(1, 3, "brittle", ""));
+  append(store, record_of(1, 4, "e", ""));
+  tci_store_close(store);
+  flip_bit(db, "brittle");
+  store = open_store(db);
+  load_fails(store, 1, TCI_DATA_LOSS, "plan 1, sequence 3", "checksum");
+  told t = {.plan = 1};
+  size_t damaged;
+  assert_int_equal(tci_store_salvage(store, 1, tell, &t, &damaged).code, TCI_OK);
+  assert_string_equal(t.text, "1 a 2 b 4 e ");
+  assert_int_equal(damaged, 1);
+  open_plans_are(store, "1 "); /* the last record of the other one says that it is settled */
+  tci_store_close(store);
+}
+
+/* As version 1 wrote it: nothing says what there must be. One row was harmed before. */
+static void a_journal_of_the_first_schema_is_brought_up_to_date(void **state) {
+  (void)state;
+  two_plans();
+  sql(db,
+      "UPDATE meta SET commits = commits; ALTER TABLE meta DROP COLUMN plans; ALTER TABLE meta DROP COLUMN sequence;"
+      "ALTER TABLE plan DROP COLUMN sequence; PRAGMA user_version = 1");
+  sqlite3 *raw;
+  assert_int_equal(sqlite3_open(db, &raw), SQLITE_OK);
+  for (sqlite3_int64 key = 1; key <= 2; key++) {
+    sqlite3_stmt *row;
+    assert_int_equal(sqlite3_prepare_v2(raw, "UPDATE plan SET checksum = ?1 WHERE key = ?2", -1, &row, NULL),
+                     SQLITE_OK);
+    uint64_t sum = tci_siphash((uint64_t)key * 2 + (key == 2), UINT64_MAX, key == 1 ? TCI_STR("p") : TCI_STR("q"));
+    sqlite3_bind_int64(row, 1, (sqlite3_int64)sum + (key == 2)); /* harmed */
+    sqlite3_bind_int64(row, 2, key);
+    assert_int_equal(sqlite3_step(row), SQLITE_DONE);
+    sqlite3_finalize(row);
+  }
+  sqlite3_close(raw);
+  tci_store *store = open_store(db);
+  holds(store, 0, "1 r 2 s ");
+  holds(store, 1, "1 a [p] 2 b ");
+  load_fails(store, 2, TCI_DATA_LOSS, "plan 2: its row", "checksum");
+  append(store, record_of(1, 3, "more", ""));
+  holds(store, 1, "1 a [p] 2 b 3 more ");
+  open_plans_are(store, "1 ");
+  tci_store_close(store);
+}
+
+static void whether_an_append_may_succeed_is_known_before(void **state) {
+  (void)state;
+  tci_store *store;
+  assert_int_equal(try_open(db, 1, &store).code, TCI_OK);
+  append(store, record_of(1, 1, "x", "p"));
+  assert_int_equal(tci_store_ready(store).code, TCI_OK);
+  tci_store_close(store);
+  assert_int_equal(try_open(db, INT64_MAX / 2, &store).code, TCI_OK);
+  tci_status status = tci_store_ready(store);
+  assert_int_equal(status.code, TCI_RESOURCE_EXHAUSTED);
+  assert_contains(status.message, "free some disk space");
+  assert_int_equal(tci_store_ready(store).code, TCI_RESOURCE_EXHAUSTED);
+  assert_false(tci_store_is_lost(store));
   tci_store_close(store);
 }
 
@@ -1046,7 +1178,7 @@ int main(void) {
       CLAIM(plans_are_found_by_their_exact_id),
       CLAIM(settled_plans_are_not_among_the_open_ones_until_they_are_active_again),
       CLAIM(a_commit_is_one_fsync_however_many_records),
-      CLAIM(a_record_that_settles_nothing_writes_two_pages),
+      CLAIM(an_append_to_one_plan_writes_three_pages),
       CLAIM(the_files_are_for_their_owner_only),
       CLAIM(bad_paths_are_refused_by_name),
       CLAIM(folders_and_files_that_cannot_be_written_are_refused),
@@ -1057,7 +1189,11 @@ int main(void) {
       CLAIM(a_corrupt_page_is_refused),
       CLAIM(a_flipped_bit_in_a_row_is_found_when_it_is_loaded),
       CLAIM(a_row_in_the_place_of_another_is_found),
-      CLAIM(a_plan_whose_last_record_disagrees_with_its_row_is_refused),
+      CLAIM(a_lost_record_at_the_end_is_noticed_whoever_it_belongs_to),
+      CLAIM(a_page_that_was_never_written_is_noticed),
+      CLAIM(what_is_left_of_a_damaged_plan_can_be_salvaged),
+      CLAIM(a_journal_of_the_first_schema_is_brought_up_to_date),
+      CLAIM(whether_an_append_may_succeed_is_known_before),
       CLAIM(a_journal_behind_its_watermark_is_refused),
       CLAIM(a_flipped_bit_in_the_wal_is_refused_and_the_wal_kept),
       CLAIM(a_lost_wal_is_refused),

@@ -379,7 +379,7 @@ static void a_newer_schema_is_refused_naming_both_versions(void **state) {
   append(store, 1, 1, 1, 1, "one", "a");
   tci_store_close(store);
   sql(db, "PRAGMA user_version = 7");
-  refuses(db, TCI_FAILED_PRECONDITION, "version 7", "versions up to 1");
+  refuses(db, TCI_FAILED_PRECONDITION, "version 7", "versions up to 2");
 }
 
 static void damage_is_found(void **state) {
