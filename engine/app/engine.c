@@ -10,6 +10,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "app/recovery.h"
 #include "app/streams.h"
 #include "base/assert.h"
 #include "base/log.h"
@@ -26,7 +27,8 @@ typedef struct {
   int64_t timeout_us;
 } parcel;
 
-enum { WAKE_RETRY_US = 1000000, OWN_POLICIES = 1 << 30 /* apart from the numbers of held answers */ };
+enum { WAKE_US_MIN = 1000000, WAKE_US_MAX = 30000000 };    /* between attempts to commit again */
+enum { OWN_POLICIES = 1 << 30, OWN_QUARANTINE = 1 << 29 }; /* apart from the numbers of held answers */
 
 struct tci_engine {
   tci_engine_options options;
@@ -40,9 +42,13 @@ struct tci_engine {
   bool draining;
   bool more; /* the core has work left over, as it said in its last step: a turn need not have one */
   bool evicting;
-  bool asleep;        /* reloaded after a failed commit and not woken yet: only reads are served */
-  int64_t wake_at_us; /* monotonic */
-  bool behind;        /* asleep: the core holds an older set of policies, to be told when it wakes */
+  bool wake_failed;                  /* or is being tried */
+  bool asleep;                       /* reloaded after a failed commit and not woken yet: only reads are served */
+  int64_t wake_at_us, wake_after_us; /* monotonic; how long it sleeps */
+  char asleep_why[512];
+  tci_damaged_plans aside; /* left out by the last load; the core is told when it wakes */
+  uint64_t told_damaged;   /* key of the damaged plan that was told last: people are told once */
+  bool behind;             /* asleep: the core holds an older set of policies, to be told when it wakes */
   /* Of the policy folders: a look is under way, another is wanted behind it, and is it patient (see app/policies.h)? */
   bool looking, look_wanted, look_patient;
   TCI_VEC(uint64_t) reloads; /* tokens of those who wait for the end of it */
@@ -62,50 +68,17 @@ struct tci_engine {
 
 /* ---- recovery ---- */
 
-typedef struct {
-  tci_core *core;
-  tci_status status;
-} loading;
-
-static tci_record core_record(const tci_store_record *r) {
-  return (tci_record){r->plan_key, r->sequence, r->bytes, r->plan_id, r->settled};
-}
-
-static bool load_one(void *ctx, const tci_store_record *r) {
-  loading *l = ctx;
-  tci_record record = core_record(r);
-  l->status = tci_core_load(l->core, &record);
-  return l->status.code == TCI_OK;
-}
-
-static tci_status load_plan(tci_engine *e, tci_core *core, uint64_t key) {
-  loading l = {core, TCI_STATUS_OK};
-  TCI_TRY(tci_store_load(e->store, key, load_one, &l));
-  if (l.status.code == TCI_OK) tci_core_loaded(core, key);
-  return l.status;
-}
-
-/* A fresh model from the journal: the runners, then every plan that is not settled. */
-static tci_status load_all(tci_engine *e, tci_core **out) {
+/* A fresh model from the journal. */
+static tci_status load_all(tci_engine *e) {
   tci_core *core = tci_core_new(&e->options.limits, tci_policies_set(e->policies));
-  uint64_t *keys = NULL, max_key = 0;
-  size_t len = 0;
-  tci_status status = load_plan(e, core, 0);
-  if (status.code == TCI_OK) status = tci_store_max_key(e->store, &max_key);
-  if (status.code == TCI_OK) status = tci_store_open_plans(e->store, &keys, &len);
-  for (size_t i = 0; status.code == TCI_OK && i < len; i++) {
-    status = load_plan(e, core, keys[i]);
-    while (tci_core_evict(core)) {}
-  }
-  free(keys);
+  tci_status status = tci_recovery_load_all(e->store, core, &e->options.quarantine, &e->aside, &e->arena);
   if (status.code != TCI_OK) {
     tci_core_free(core);
     return status;
   }
-  tci_core_set_next_plan_key(core, max_key + 1);
   if (e->draining) tci_core_hold(core);
   e->behind = false;
-  *out = core;
+  e->core = core;
   return TCI_STATUS_OK;
 }
 
@@ -146,12 +119,13 @@ static parcel *parcel_add(tci_engine *e, tci_effect_kind kind, uint64_t token) {
   return &e->parcels.items[e->parcels.len - 1];
 }
 
-enum { COUNTERS = 15 };
+enum { COUNTERS = 17 };
 
 static void fill_counters(const tci_engine *e, tci_counter out[COUNTERS]) {
   tci_engine_counters c = tci_engine_count(e);
   const tci_counter all[COUNTERS] = {
       {TCI_STR("commits"), c.commits},
+      {TCI_STR("damaged_plan_reads"), c.damaged_reads},
       {TCI_STR("events"), c.events},
       {TCI_STR("journal_bytes"), c.journal_bytes},
       {TCI_STR("longest_turn_cpu_us"), c.longest_turn_cpu_us},
@@ -161,6 +135,7 @@ static void fill_counters(const tci_engine *e, tci_counter out[COUNTERS]) {
       {TCI_STR("policy_faults"), c.policy_faults},
       {TCI_STR("policy_instructions"), c.policy_instructions},
       {TCI_STR("policy_reloads"), c.policy_reloads},
+      {TCI_STR("quarantined_plans"), (int64_t)tci_core_set_aside_len(e->core)},
       {TCI_STR("records"), c.records},
       {TCI_STR("shadow_asks"), c.shadow_asks},
       {TCI_STR("shadow_differs"), c.shadow_differs},
@@ -299,7 +274,9 @@ static bool may_pass(tci_engine *e, const tci_event *event) {
                cmd->kind == TCI_COMMAND_LIST_POLICIES || cmd->kind == TCI_COMMAND_RELOAD_POLICIES;
   if (e->asleep && !reads) {
     refuse(e, event->token,
-           (tci_status){TCI_UNAVAILABLE, "the store could not commit a moment ago; repeat in a second"});
+           (tci_status){
+               TCI_UNAVAILABLE,
+               tci_fmt(&e->arena, "the store cannot commit (%s); reads go on; repeat in a second", e->asleep_why)});
     return false;
   }
   bool heartbeat =
@@ -323,7 +300,8 @@ static tci_status load_missing(tci_engine *e, const tci_event *event) {
   if (tci_core_has_plan(e->core, event->command.plan_id)) return TCI_STATUS_OK;
   uint64_t key;
   TCI_TRY(tci_store_find(e->store, event->command.plan_id, &key));
-  return key ? load_plan(e, e->core, key) : TCI_STATUS_OK;
+  if (!key || tci_core_is_set_aside(e->core, key)) return TCI_STATUS_OK;
+  return tci_recovery_load_plan(e->store, e->core, key, &e->arena);
 }
 
 /* An event of our own, with randomness of its own. */
@@ -338,10 +316,18 @@ static tci_event own_event(tci_event_kind kind, const tci_event *like, size_t n)
   return event;
 }
 
-/* A plan that cannot be read now: the command is answered, the engine goes on. A damaged one stops it. */
+/* A plan that cannot be read, now or ever: the command is answered, and the engine goes on for all others. A store that is
+ * lost stops it. */
 static tci_status unreadable(tci_engine *e, const tci_event *event, tci_status status) {
-  if (status.code == TCI_DATA_LOSS) return status;
-  refuse(e, event->token, (tci_status){TCI_UNAVAILABLE, tci_str_z(&e->arena, tci_str_from(status.message))});
+  if (tci_store_is_lost(e->store)) return status;
+  bool damaged = status.code == TCI_DATA_LOSS;
+  const char *text = tci_str_z(&e->arena, tci_str_from(status.message));
+  refuse(e, event->token, (tci_status){damaged ? TCI_DATA_LOSS : TCI_UNAVAILABLE, text});
+  if (!damaged) return TCI_STATUS_OK;
+  e->counters.damaged_reads++;
+  uint64_t name = tci_siphash(1, 1, event->command.plan_id);
+  if (name != e->told_damaged) tci_log(TCI_LOG_ERROR, "plan_damaged", "error=\"%s\"", text);
+  e->told_damaged = name;
   return TCI_STATUS_OK;
 }
 
@@ -449,6 +435,14 @@ static void forget_turn(tci_engine *e) {
   e->parcels.len = e->records.len = 0;
 }
 
+/* Each time that waking fails it sleeps longer: what is tried again costs a reload of everything. */
+static void sleep_on(tci_engine *e, tci_time now) {
+  int64_t longer = e->wake_failed ? 2 * e->wake_after_us : WAKE_US_MIN;
+  e->wake_after_us = longer < WAKE_US_MAX ? longer : WAKE_US_MAX;
+  e->wake_at_us = now.mono_us + e->wake_after_us;
+  e->asleep = true;
+}
+
 /* The commit failed: nothing of this turn happened, as far as anybody may know. */
 static tci_status start_over(tci_engine *e, tci_status why, tci_time now) {
   tci_log(TCI_LOG_ERROR, "commit_failed", "code=%s error=\"%s\"", tci_code_name(why.code), why.message);
@@ -461,11 +455,11 @@ static tci_status start_over(tci_engine *e, tci_status why, tci_time now) {
   tci_streams_forget(e->streams);
   tci_streams_close_all(e->streams);
   e->sink.watch_end(e->sink.ctx, 0, unknown); /* token 0: every stream */
+  snprintf(e->asleep_why, sizeof e->asleep_why, "%s", why.message);
   tci_core_free(e->core);
   e->core = NULL;
-  TCI_TRY(load_all(e, &e->core));
-  e->asleep = true;
-  e->wake_at_us = now.mono_us + WAKE_RETRY_US;
+  TCI_TRY(load_all(e));
+  sleep_on(e, now);
   e->more = false;
   return TCI_STATUS_OK;
 }
@@ -489,23 +483,46 @@ static tci_status finish_turn(tci_engine *e, const tci_event *events, size_t len
   return status;
 }
 
+/* The first steps of a model that was loaded: it is told of plans that were left out, then that it runs. */
+static tci_status step_awake(tci_engine *e, const tci_event *awake) {
+  for (size_t i = 0; i < e->aside.len; i++) {
+    const tci_damaged_plan *plan = &e->aside.items[i];
+    tci_event event = own_event(TCI_EVENT_QUARANTINE, awake, OWN_QUARANTINE + i);
+    event.quarantine = (tci_quarantine){plan->key, plan->id, plan->reason, tci_buf_str(&plan->keys)};
+    TCI_TRY(step(e, &event));
+  }
+  return step(e, awake);
+}
+
+/* A model that sleeps wakes when the store may take what that changes. It is not thrown away for asking. */
+static bool may_wake(tci_engine *e, tci_time now) {
+  if (now.mono_us < e->wake_at_us) return false;
+  tci_status ready = tci_store_ready(e->store);
+  if (ready.code == TCI_OK || tci_store_is_lost(e->store)) return true;
+  snprintf(e->asleep_why, sizeof e->asleep_why, "%s", ready.message);
+  e->wake_at_us = now.mono_us + WAKE_US_MIN;
+  return false;
+}
+
 /* What was held is stepped in a turn of its own, and forgotten only when that is committed. After a failed commit the fresh
  * model sleeps until its waking can be committed; reads are served meanwhile. */
 static tci_status catch_up(tci_engine *e, const tci_event *like) {
-  tci_event event = own_event(e->calls_died ? TCI_EVENT_RESTARTED : TCI_EVENT_RELOADED, like, 0);
+  e->wake_failed = e->asleep; /* until it is known better */
   if (e->asleep) {
     e->asleep = false;
-    TCI_TRY(step(e, &event));
+    tci_event awake = own_event(e->calls_died ? TCI_EVENT_RESTARTED : TCI_EVENT_RELOADED, like, 0);
+    TCI_TRY(step_awake(e, &awake));
     if (e->behind) TCI_TRY(tell_policies(e, like));
   }
   size_t held = e->held.len;
   for (size_t i = 0; i < held; i++) {
-    event = own_event(TCI_EVENT_ANSWER, like, i + 1);
+    tci_event event = own_event(TCI_EVENT_ANSWER, like, i + 1);
     event.answer = e->held.items[i];
     TCI_TRY(step(e, &event));
   }
   TCI_TRY(finish_turn(e, like, 0));
   if (e->asleep) return TCI_STATUS_OK;
+  e->wake_failed = false;
   e->held.len -= held;
   if (e->held.len) memmove(e->held.items, e->held.items + held, e->held.len * sizeof *e->held.items);
   if (e->held.len == 0) tci_arena_reset(&e->held_arena);
@@ -517,10 +534,11 @@ tci_status tci_engine_turn(tci_engine *e, const tci_event *events, size_t len) {
   e->counters.turns++;
   e->looked = false;
   tci_core_begin_turn(e->core);
-  if (e->asleep ? events[0].now.mono_us >= e->wake_at_us : e->held.len > 0) TCI_TRY(catch_up(e, &events[0]));
+  if (e->asleep ? may_wake(e, events[0].now) : e->held.len > 0) TCI_TRY(catch_up(e, &events[0]));
   if (events[0].now.mono_us >= tci_policies_due_us(e->policies)) want_look(e, true);
   TCI_TRY(look_at_policies(e, &events[0]));
-  for (size_t i = 0; i < len; i++) TCI_TRY(step(e, &events[i]));
+  for (size_t i = 0; i < len; i++)
+    TCI_TRY(events[i].kind == TCI_EVENT_RESTARTED ? step_awake(e, &events[i]) : step(e, &events[i]));
   TCI_TRY(finish_turn(e, events, len));
   tci_streams_work(e->streams, e->core); /* model and journal agree now */
   if (!e->behind) tci_policies_forget(e->policies);
@@ -542,7 +560,7 @@ tci_status tci_engine_open(const tci_engine_options *options, const tci_sink *si
   if (status.code == TCI_OK) status = tci_store_open(&options->store, &e->store, message, size);
   if (status.code == TCI_OK) {
     e->streams = tci_streams_new(&e->options.limits, &e->sink, e->store);
-    status = load_all(e, &e->core);
+    status = load_all(e);
     if (status.code != TCI_OK) snprintf(message, size, "%s: %s", options->store.path, status.message);
   }
   if (status.code != TCI_OK) {
@@ -562,6 +580,7 @@ tci_status tci_engine_start(tci_engine *e, tci_time now, const uint8_t random[32
 
 void tci_engine_close(tci_engine *e) {
   if (!e) return;
+  tci_damaged_plans_free(&e->aside);
   tci_arena_deinit(&e->held_arena);
   tci_vec_free(&e->held);
   tci_streams_free(e->streams);

@@ -22,6 +22,7 @@ typedef struct {
   tci_store_options store;
   const char *callback_address; /* told to async runners */
   tci_ids allowed_addresses;    /* see tci_address_resolve */
+  tci_ids quarantine;           /* damaged plans to set aside: ids, or "#KEY"; see app/recovery.h */
   const char *version;
   tci_policies_options policies; /* its limits are those above */
 } tci_engine_options;
@@ -51,6 +52,7 @@ const tci_core *tci_engine_core(const tci_engine *engine);
 
 typedef struct {
   int64_t turns, events, commits, records, journal_bytes, longest_turn_us, longest_turn_cpu_us, standstill_us;
+  int64_t damaged_reads; /* commands that named a plan whose journal is damaged */
   /* Asked, could not answer, instructions in Lua, circuits opened; other sets taken over; the shadow: asked, disagrees */
   int64_t policy_asks, policy_faults, policy_instructions, policy_circuits_opened, policy_reloads, shadow_asks,
       shadow_differs;

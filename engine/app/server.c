@@ -135,6 +135,7 @@ static tci_status start_engine(tci_server *server, const tci_server_options *opt
                                .store = {options->database, options->free_bytes_min},
                                .callback_address = "",
                                .allowed_addresses = allowed_addresses(server, options),
+                               .quarantine = options->quarantine,
                                .version = tci_version,
                                .policies = options->policies};
   engine.policies.fuse = true;

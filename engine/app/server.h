@@ -14,6 +14,7 @@ typedef struct {
   const char *listen;           /* "127.0.0.1:50051", "unix:/path"; port 0 picks one */
   const char *callback_address; /* NULL: tci_server_address */
   tci_ids allowed_addresses;    /* besides "loopback" and the folder of a unix `listen` */
+  tci_ids quarantine;           /* damaged plans to set aside, see app/recovery.h */
   int64_t free_bytes_min;
   tci_policies_options policies; /* folders, server, types, shadow; the rest follows from the above */
 } tci_server_options;

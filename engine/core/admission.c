@@ -133,8 +133,8 @@ static void released(tci_core *core, tci_key *key) {
   }
 }
 
-static void count(tci_core *core, const tci_attempt *a, int by) {
-  tci_wire_reader reader = tci_wire_read(a->keys);
+static void count(tci_core *core, tci_str keys, int by) {
+  tci_wire_reader reader = tci_wire_read(keys);
   tci_wire_field wire;
   while (tci_wire_next(&reader, &wire)) {
     tci_key *key = key_get(core, wire.bytes);
@@ -147,11 +147,14 @@ static void count(tci_core *core, const tci_attempt *a, int by) {
 void tci_keys_take(tci_core *core, tci_attempt *a) {
   if (a->counts_keys || !a->keys.len) return;
   a->counts_keys = true;
-  count(core, a, 1);
+  count(core, a->keys, 1);
 }
 
 void tci_keys_give(tci_core *core, tci_attempt *a) {
   if (!a->counts_keys) return;
   a->counts_keys = false;
-  count(core, a, -1);
+  count(core, a->keys, -1);
 }
+
+void tci_keys_hold(tci_core *core, tci_str keys) { count(core, keys, 1); }
+void tci_keys_release(tci_core *core, tci_str keys) { count(core, keys, -1); }

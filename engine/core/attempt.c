@@ -52,7 +52,7 @@ tci_attempt *tci_attempt_by_id(tci_core *core, tci_str execution_id, tci_status 
     *status = (tci_status){TCI_INVALID_ARGUMENT, "execution_id is empty; give the one that came with the request"};
     return NULL;
   }
-  tci_str plan_id;
+  tci_str plan_id = {0};
   uint32_t stage_index, index;
   tci_plan *plan = NULL;
   if (tci_execution_id_parse(execution_id, &plan_id, &stage_index, &index)) plan = tci_map_get(&core->plans, plan_id);
@@ -62,6 +62,11 @@ tci_attempt *tci_attempt_by_id(tci_core *core, tci_str execution_id, tci_status 
       tci_attempt *a = stage->attempts.items[index - 1];
       if (tci_str_eq(a->execution_id, execution_id)) return a;
     }
+  }
+  const char *aside = plan ? NULL : tci_why_set_aside(core, plan_id);
+  if (aside) {
+    *status = (tci_status){TCI_DATA_LOSS, aside};
+    return NULL;
   }
   *status = (tci_status){TCI_NOT_FOUND, tci_fmt(arena, "execution_id '%.*s' names no execution of this server",
                                                 TCI_STR_ARG(execution_id))};

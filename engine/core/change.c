@@ -64,6 +64,7 @@ const tci_change_field tci_change_fields[] = {
     FIELD(53, IDS, keys),
     FIELD(54, NUMBER, until_us),
     FIELD(55, NUMBER, entry),
+    FIELD(56, NUMBER, plan_key),
 };
 #undef FIELD
 enum { FIELDS = sizeof tci_change_fields / sizeof tci_change_fields[0] };

@@ -26,7 +26,8 @@ typedef enum { /* written to disk: numbers are for ever */
                TCI_CHANGE_PROGRESS = 12,
                TCI_CHANGE_RUNNER = 13, /* registered, or a heartbeat that changes something: all fields */
                TCI_CHANGE_RUNNER_GONE = 14,
-               TCI_CHANGE_POLICY = 15, /* plan 0: a version taken over, gone, or its circuit */
+               TCI_CHANGE_POLICY = 15,     /* plan 0: a version taken over, gone, or its circuit */
+               TCI_CHANGE_PLAN_ASIDE = 16, /* plan 0: a damaged plan, its reason, and the keys that stay held */
 } tci_change_type;
 
 /* One flat struct for all types; a zero is 'not given' and is not written. */
@@ -52,7 +53,7 @@ typedef struct {
   tci_str failure_message;
   uint64_t failure_us;
   uint64_t has_digest, digest0, digest1;
-  tci_str message; /* of a progress entry */
+  tci_str message; /* of a progress entry; PLAN_ASIDE: why */
   uint64_t result; /* id */
   tci_str owner_type, owner_id;
   uint64_t finalized;
@@ -66,9 +67,10 @@ typedef struct {
   tci_str policy;         /* of a plan */
   tci_str policy_version; /* POLICY; its state is a tci_policy_state */
   tci_str decision;       /* ATTEMPT: one more on record */
-  tci_str exclude, keys;  /* ATTEMPT: encoded ids */
+  tci_str exclude, keys;  /* ATTEMPT, PLAN_ASIDE: encoded ids */
   uint64_t until_us;      /* POLICY: wall; end of the open circuit */
-  uint64_t entry; /* PROGRESS: place among all entries of the attempt, from 0, where some may be missing before it */
+  uint64_t entry;    /* PROGRESS: place among all entries of the attempt, from 0, where some may be missing before it */
+  uint64_t plan_key; /* PLAN_ASIDE */
 } tci_change;
 
 /* What the members are called and hold: for whoever shows or studies changes. */

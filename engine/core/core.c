@@ -48,6 +48,7 @@ void tci_core_free(tci_core *core) {
   while (core->leaving.len) tci_plan_free(core, core->leaving.items[--core->leaving.len], &all);
   while (core->runner_list.len) tci_runner_free(core, core->runner_list.items[core->runner_list.len - 1]);
   free_pools(core);
+  tci_quarantine_free(core);
   empty_garbage(core);
   for (size_t i = 0; i < core->buffers.len; i++) tci_buf_deinit(&core->buffers.items[i]);
   tci_buf_deinit(&core->scratch);
@@ -313,6 +314,7 @@ void tci_core_step(tci_core *core, const tci_event *event, tci_update *update) {
     case TCI_EVENT_RESTARTED: wake_up(core, true); break;
     case TCI_EVENT_RELOADED: wake_up(core, false); break;
     case TCI_EVENT_POLICIES: tci_on_policies(core, event->policies); break;
+    case TCI_EVENT_QUARANTINE: tci_on_quarantine(core, event); break;
   }
   tci_react(core);
   tci_dispatch(core);
@@ -384,6 +386,17 @@ void tci_core_loaded(tci_core *core, uint64_t plan_key) {
   if (!plan) return;
   tci_list_left_over(core, plan);
   tci_plan_touch(core, plan);
+}
+
+void tci_core_forget(tci_core *core, uint64_t plan_key) {
+  tci_plan *plan = tci_map_get(&core->plans_by_key, TCI_U64_KEY(&plan_key));
+  if (!plan) return;
+  size_t all = SIZE_MAX; /* at once: its executions are among those of runners */
+  core->loading = true;  /* nothing wakes up */
+  tci_plan_leave(core, plan);
+  tci_plan_free(core, plan, &all);
+  core->loading = false;
+  empty_garbage(core);
 }
 
 /* ---- memory ---- */

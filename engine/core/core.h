@@ -28,6 +28,14 @@ TCI_MUST_USE tci_status tci_core_load(tci_core *core, const tci_record *record);
  * taken up by the next step. What policies see of a runner's past does not come from here: a plan that is read again is no news of
  * it. */
 void tci_core_loaded(tci_core *core, uint64_t plan_key);
+/* Takes a plan out of memory that could not be loaded whole. */
+void tci_core_forget(tci_core *core, uint64_t plan_key);
+/* The plan was set aside (QUARANTINE) and is not to be loaded. */
+bool tci_core_is_set_aside(const tci_core *core, uint64_t plan_key);
+size_t tci_core_set_aside_len(const tci_core *core);
+/* The id of one of them, and its key. Borrowed from the core. */
+tci_str tci_core_set_aside(const tci_core *core, size_t i, uint64_t *out_key);
+
 /* ---- work ---- */
 
 /* Before the first step of a turn: what may be asked of policies is counted by the turn. */

@@ -194,13 +194,14 @@ typedef struct {
  * deadline that it keeps. A pause of length P with a full queue is: wall_us += P, mono_us as it was; step what arrived
  * meanwhile; then TICK. A long queue with no pause is: mono_us += P, wall_us += P, the same steps, then TICK. */
 typedef enum {
-  TCI_EVENT_TICK,      /* what arrived was stepped, timers may be judged; or work was left over */
-  TCI_EVENT_COMMAND,   /* a client asks */
-  TCI_EVENT_ANSWER,    /* a runner's RPC ended */
-  TCI_EVENT_UNWATCH,   /* a watch stream is gone */
-  TCI_EVENT_RESTARTED, /* first event after the journal was loaded: no call survived */
-  TCI_EVENT_RELOADED,  /* first event after a failed commit: calls in flight are still there */
-  TCI_EVENT_POLICIES,  /* other policies from now on */
+  TCI_EVENT_TICK,       /* what arrived was stepped, timers may be judged; or work was left over */
+  TCI_EVENT_COMMAND,    /* a client asks */
+  TCI_EVENT_ANSWER,     /* a runner's RPC ended */
+  TCI_EVENT_UNWATCH,    /* a watch stream is gone */
+  TCI_EVENT_RESTARTED,  /* first event after the journal was loaded: no call survived */
+  TCI_EVENT_RELOADED,   /* first event after a failed commit: calls in flight are still there */
+  TCI_EVENT_POLICIES,   /* other policies from now on */
+  TCI_EVENT_QUARANTINE, /* before RESTARTED: a plan that was not loaded, since its journal is damaged */
 } tci_event_kind;
 
 typedef struct {
@@ -214,6 +215,13 @@ typedef struct {
   bool too_large;            /* OK, but over a limit that `message` names: the attempt fails as REPORTED */
 } tci_answer;
 
+/* What is kept of a plan that is set aside. */
+typedef struct {
+  uint64_t plan_key;
+  tci_str plan_id, reason; /* reason: for people */
+  tci_str keys;            /* admission keys that stay held, encoded ids (core/change.h) */
+} tci_quarantine;
+
 typedef struct {
   tci_event_kind kind;
   tci_time now;
@@ -222,7 +230,8 @@ typedef struct {
   union {
     tci_command command;
     tci_answer answer;
-    int64_t heard_us;                      /* TICK: on the engine's clock; timers due by then fire. 0: by `now` */
+    int64_t heard_us; /* TICK: on the engine's clock; timers due by then fire. 0: by `now` */
+    tci_quarantine quarantine;
     const struct tci_policy_set *policies; /* POLICIES; the core keeps the pointer until the next such event */
   };
 } tci_event;

@@ -685,6 +685,7 @@ const char *tci_evolve(tci_core *core, tci_plan *plan, const tci_change *c, int6
     if (c->type == TCI_CHANGE_RUNNER) return runner(core, c, wall_us);
     if (c->type == TCI_CHANGE_RUNNER_GONE) return runner_gone(core, c);
     if (c->type == TCI_CHANGE_POLICY) return tci_policy_evolve(core, c);
+    if (c->type == TCI_CHANGE_PLAN_ASIDE) return tci_quarantine_evolve(core, c);
     return "a change of no plan";
   }
   plan->updated_us = wall_us;

@@ -107,6 +107,12 @@ enum { TCI_LISTED_RESOLVED = 1, TCI_LISTED_ENDED = 2, TCI_LISTED_SETTLING = 4 };
 
 enum { TCI_TIMER_ATTEMPT = 1, TCI_TIMER_RUNNER = 2 };
 
+/* A plan that an operator has set aside; see quarantine.c. */
+typedef struct {
+  tci_str id, reason, keys; /* heap; keys: encoded ids */
+  uint64_t key;
+} tci_set_aside;
+
 struct tci_core {
   tci_limits limits;
   const tci_policy_set *set;    /* NULL: nothing but the built-in */
@@ -117,7 +123,9 @@ struct tci_core {
   bool wake_all;
   int64_t asks_left, instructions_left, cpu_left_us, request_bytes_left; /* of the turn */
   size_t look_from;
-  tci_map keys; /* name -> tci_key */
+  tci_map keys;  /* name -> tci_key */
+  tci_map aside; /* plan id -> tci_set_aside */
+  TCI_VEC(tci_set_aside *) aside_list;
   uint64_t arrivals, revisions, serials;
   TCI_VEC(uint32_t) free_slots;
   uint32_t slots;
@@ -293,6 +301,15 @@ void tci_keys_return(tci_core *core, tci_pool *pool);                   /* all p
 tci_str tci_keys_encode(tci_core *core, const tci_decision *admission); /* valid until the next one */
 void tci_keys_take(tci_core *core, tci_attempt *attempt);               /* it is live */
 void tci_keys_give(tci_core *core, tci_attempt *attempt);               /* no longer */
+
+void tci_keys_hold(tci_core *core, tci_str keys); /* by a plan that was set aside: encoded ids */
+void tci_keys_release(tci_core *core, tci_str keys);
+
+/* ---- quarantine.c ---- */
+void tci_on_quarantine(tci_core *core, const tci_event *event);
+const char *tci_quarantine_evolve(tci_core *core, const tci_change *change);
+const char *tci_why_set_aside(tci_core *core, tci_str plan_id); /* NULL: it was not */
+void tci_quarantine_free(tci_core *core);
 
 /* ---- explain.c ---- */
 void tci_on_explain_node(tci_core *core, const tci_event *event);

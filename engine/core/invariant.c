@@ -255,6 +255,12 @@ static tally *tally_of(tallies *all, tci_str name) {
   return t;
 }
 
+static void tally_keys(tci_str keys, tallies *all) {
+  tci_wire_reader reader = tci_wire_read(keys);
+  tci_wire_field wire;
+  while (tci_wire_next(&reader, &wire)) tally_of(all, wire.bytes)->live++;
+}
+
 /* What the attempts of a plan hold and hope for; how many are queued. */
 static size_t tally_plan(const tci_plan *plan, tallies *all) {
   size_t queued = 0;
@@ -265,9 +271,7 @@ static size_t tally_plan(const tci_plan *plan, tallies *all) {
     queued += tci_link_in(&a->queued);
     if (a->chance) tally_of(all, a->chance->name)->chances++;
     if (!tci_execution_is_live(a)) continue;
-    tci_wire_reader reader = tci_wire_read(a->keys);
-    tci_wire_field wire;
-    while (tci_wire_next(&reader, &wire)) tally_of(all, wire.bytes)->live++;
+    tally_keys(a->keys, all);
   }
   return queued;
 }
@@ -276,6 +280,7 @@ static const char *check_keys(const tci_core *core, tallies *all, tci_arena *are
   for (size_t i = 0; i < core->pool_list.len; i++)
     for (size_t k = 0; k < core->pool_list.items[i]->parked.len; k++)
       tally_of(all, core->pool_list.items[i]->parked.items[k]->key->name);
+  for (size_t i = 0; i < core->aside_list.len; i++) tally_keys(core->aside_list.items[i]->keys, all);
   for (const tally *t = all->first; t; t = t->next) {
     const tci_key *key = tci_map_get(&core->keys, t->name);
     if (!key || key->live != t->live || key->chances != t->chances)

@@ -9,6 +9,11 @@ tci_plan *tci_find_plan(tci_core *core, const tci_event *event) {
     return NULL;
   }
   tci_plan *plan = tci_map_get(&core->plans, id);
+  const char *aside = plan ? NULL : tci_why_set_aside(core, id);
+  if (aside) {
+    tci_refuse(core, event, TCI_DATA_LOSS, "%s: %s", field, aside);
+    return NULL;
+  }
   if (!plan) tci_refuse(core, event, TCI_NOT_FOUND, "%s: there is no work plan '%.*s'", field, TCI_STR_ARG(id));
   if (plan) tci_plan_touch(core, plan);
   return plan;

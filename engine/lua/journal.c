@@ -30,7 +30,7 @@ typedef struct {
 static const char *const type_names[] = {
     NULL,           "PLAN_CREATED",  "PLAN_STATE",    "CHECK_CREATED", "CHECK_UPDATED", "CHECK_STATE",
     "CHECK_RESULT", "STAGE_CREATED", "STAGE_UPDATED", "STAGE_STATE",   "EDGES",         "ATTEMPT",
-    "PROGRESS",     "RUNNER",        "RUNNER_GONE",   "POLICY",
+    "PROGRESS",     "RUNNER",        "RUNNER_GONE",   "POLICY",        "PLAN_ASIDE",
 };
 enum { TYPES = sizeof type_names / sizeof type_names[0] };
 

@@ -118,9 +118,9 @@ static void take_all_descriptors(void) {
 }
 
 static int server_open(lua_State *L) {
-  static const char *const names[] = {"listen",           "database", "all_descriptors", "limits", "allow",
-                                      "callback_address", "log",      "policies",        "policy", "policy_for",
-                                      "shadow",           NULL};
+  static const char *const names[] = {
+      "listen", "database",   "all_descriptors", "limits",     "allow", "callback_address", "log", "policies",
+      "policy", "policy_for", "shadow",          "quarantine", NULL};
   lua_settop(L, 1);
   tci_lua_check_options(L, 1, names);
   server_box *box = memset(lua_newuserdatauv(L, sizeof *box, 0), 0, sizeof *box);
@@ -134,6 +134,7 @@ static int server_open(lua_State *L) {
   };
   tci_lua_option_limits(L, 1, &options.limits);
   tci_lua_option_list(L, 1, "allow", &box->arena, &options.allowed_addresses);
+  tci_lua_option_list(L, 1, "quarantine", &box->arena, &options.quarantine);
   tci_lua_option_policies(L, 1, &box->arena, &options.policies);
   tci_log_set_level(read_log_level(L));
   lua_getfield(L, 1, "all_descriptors");

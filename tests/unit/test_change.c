@@ -20,7 +20,7 @@ static tci_change full_change(void) {
       S(message);
   U(result), S(owner_type), S(owner_id), U(finalized), S(address), U(max_concurrent), U(ttl_ms), S(metadata), U(at_us);
   U(edges_follow), U(created), U(move_follows), S(policy), S(policy_version), S(decision), S(exclude), S(keys),
-      U(until_us), U(entry);
+      U(until_us), U(entry), U(plan_key);
 #undef U
 #undef S
   return c;

@@ -364,6 +364,8 @@ static void after_a_failed_commit_reads_are_served_and_then_it_wakes(void **stat
   assert_string_equal(w->told, "end 0 UNAVAILABLE ");
   fault_disarm();
   forget(w);
+  tick(w, 1000); /* it failed, so that it waits longer */
+  assert_int_equal(stage_of(w, plan, "a")->state, TCI_STAGE_ATTEMPTING);
   tick(w, 1000);
   assert_int_equal(stage_of(w, plan, "a")->state, TCI_STAGE_FINAL);
   assert_string_equal(w->told, "run ");                  /* b */
@@ -390,6 +392,106 @@ static void calls_of_the_last_engine_are_dead_even_when_the_first_commit_fails(v
   assert_int_equal(stage_of(w, plan, "s")->attempts.len, 2);
   assert_int_equal(stage_of(w, plan, "s")->attempts.items[0]->failure.kind, TCI_FAILURE_ENGINE_RESTART);
   assert_int_equal(tci_engine_open_calls(w->engine), 0);
+}
+
+static void a_full_disk_does_not_throw_the_model_away_again_and_again(void **state) {
+  world *w = *state;
+  w->options.store.free_bytes_min = INT64_MAX / 2; /* which no disk has */
+  open_engine(w);
+  assert_int_equal(start_engine(w).code, TCI_OK);
+  const tci_core *core = NULL;
+  tci_event event = command(2, fx_register_command("r", "go", "both", 0, 86400000));
+  for (int second = 0; second < 5; second++) {
+    assert_int_equal(turn(w, &event, 1, false).code, TCI_OK);
+    assert_int_equal(w->codes[2], TCI_UNAVAILABLE);
+    if (second == 0) core = tci_engine_core(w->engine);
+    assert_ptr_equal(tci_engine_core(w->engine), core);
+    tick(w, 1000);
+  }
+  fx_contains(w->texts[2], "bytes of disk are free"); /* why, not only that */
+  assert_string_equal(w->told, "end 0 UNAVAILABLE ");
+}
+
+/* ---- damage ---- */
+
+/* Past the store's back, while no engine runs. */
+static void harm(world *w, const char *sql_text) {
+  sqlite3 *raw;
+  assert_int_equal(sqlite3_open(w->db, &raw), SQLITE_OK);
+  char *text = NULL;
+  if (sqlite3_exec(raw, sql_text, NULL, NULL, &text) != SQLITE_OK) fail_msg("%s", text);
+  sqlite3_close(raw);
+}
+
+static void refused(world *w, tci_command cmd, tci_code code, const char *part) {
+  tci_event event = command(9, cmd);
+  w->replies[9] = 0;
+  assert_int_equal(turn(w, &event, 1, false).code, TCI_OK);
+  assert_int_equal(w->replies[9], 1);
+  assert_int_equal(w->codes[9], code);
+  fx_contains(w->texts[9], part);
+}
+
+static void a_damaged_settled_plan_is_refused_alone_and_nothing_of_it_stays(void **state) {
+  world *w = *state;
+  begin(w);
+  tci_str old = create(w), live = create(w);
+  one(w, writes(w, 5, old, "@c state=FINAL opt=a:1"), true);
+  one(w, writes(w, 5, live, "@open; s runner=go"), true);
+  tci_engine_close(w->engine);
+  harm(w, "UPDATE journal SET bytes = zeroblob(20) WHERE plan_key = 1 AND sequence > 1");
+  open_engine(w);
+  assert_int_equal(start_engine(w).code, TCI_OK);
+  for (int i = 0; i < 3; i++) {
+    refused(w, get(old), TCI_DATA_LOSS, "does not match its checksum");
+    assert_null(tci_core_plan(tci_engine_core(w->engine), old));
+  }
+  refused(w, watch(old, 1), TCI_DATA_LOSS, "plan 1");
+  assert_int_equal(tci_engine_count(w->engine).damaged_reads, 4);
+  one(w, writes(w, 6, live, "@more"), true);
+  assert_null(tci_core_check(tci_engine_core(w->engine), &w->arena));
+}
+
+static void a_damaged_open_plan_refuses_the_start_until_it_is_set_aside(void **state) {
+  world *w = *state;
+  fault_install();
+  begin(w);
+  tci_str lost = create(w), live = create(w);
+  one(w, writes(w, 5, lost, "s runner=go"), true);
+  one(w, writes(w, 5, live, "s runner=go"), true);
+  tci_engine_close(w->engine);
+  w->engine = NULL;
+  harm(w, "DELETE FROM journal WHERE plan_key = 1 AND sequence > 1");
+  tci_sink mine = sink;
+  mine.ctx = w;
+  tci_status status = tci_engine_open(&w->options, &mine, w->now, &w->engine, w->message, sizeof w->message);
+  assert_int_equal(status.code, TCI_DATA_LOSS);
+  fx_contains(status.message, tci_fmt(&w->arena, "--quarantine '%.*s'", TCI_STR_ARG(lost)));
+
+  tci_str names[] = {lost};
+  w->options.quarantine = (tci_ids){names, 1};
+  open_engine(w);
+  no_disk(); /* the first commit, which says so, may fail like any other */
+  assert_int_equal(start_engine(w).code, TCI_OK);
+  fault_disarm();
+  tick(w, 1000);
+  refused(w, get(lost), TCI_DATA_LOSS, "was set aside");
+  one(w, writes(w, 6, live, "@more"), true);
+
+  w->options.quarantine = (tci_ids){NULL, 0};
+  reopen(w); /* it stays set aside */
+  refused(w, get(lost), TCI_DATA_LOSS, "was set aside");
+  one(w, command(5, get(live)), false);
+
+  w->options.quarantine = (tci_ids){names, 1}; /* whoever leaves the option in is not refused */
+  reopen(w);
+  tci_engine_close(w->engine);
+  w->engine = NULL;
+  names[0] = live;
+  status = tci_engine_open(&w->options, &mine, w->now, &w->engine, w->message, sizeof w->message);
+  assert_int_equal(status.code, TCI_INVALID_ARGUMENT);
+  fx_contains(status.message, "no damaged plan of that name");
+  w->options.quarantine = (tci_ids){NULL, 0};
 }
 
 static void a_failed_fsync_loses_the_store(void **state) {
@@ -959,7 +1061,7 @@ static void a_swap_while_the_model_sleeps_counts_when_it_wakes(void **state) {
   put_policy(w, "choice", LAST);
   one(w, files_changed, false);
   fault_disarm();
-  tick(w, 1000);
+  tick(w, 2000);
   assert_string_not_equal(on_record(w), first);
   Turboci__V1__ListPoliciesResponse *r = listed(w);
   assert_string_equal(r->policies[0]->version, on_record(w));
@@ -1019,6 +1121,9 @@ int main(void) {
       CLAIM(a_failed_commit_never_happened),
       CLAIM(after_a_failed_commit_reads_are_served_and_then_it_wakes),
       CLAIM(calls_of_the_last_engine_are_dead_even_when_the_first_commit_fails),
+      CLAIM(a_full_disk_does_not_throw_the_model_away_again_and_again),
+      CLAIM(a_damaged_settled_plan_is_refused_alone_and_nothing_of_it_stays),
+      CLAIM(a_damaged_open_plan_refuses_the_start_until_it_is_set_aside),
       CLAIM(a_failed_fsync_loses_the_store),
       CLAIM(a_damaged_journal_is_refused_by_name),
       CLAIM(a_draining_engine_finishes_and_begins_nothing),

@@ -20,6 +20,9 @@ function M.describe(parser)
     .. "info); nothing of it is used."):argname("NAME")
   parser:option("--limit", "Sets a limit; `turboci status --limits` lists them. May be repeated.")
     :argname("NAME=VALUE"):count("*")
+  parser:option("--quarantine", "Sets a plan aside that is not settled and whose journal is damaged, and serves the "
+    .. "rest: the plan is gone, and the admission keys that it may hold stay held. The refused start names it. "
+    .. "May be repeated."):argname("PLAN"):count("*")
   parser:option("--callback-address", "Where async runners report to; default: the listen address, as this "
     .. "machine dials it. Give it when runners are on other machines."):argname("ADDR")
   parser:option("--log", "debug, info, warn, error or off. Default: warn; with --shadow: info."):argname("LEVEL")
@@ -71,6 +74,7 @@ function M.run(args)
     listen = args.listen,
     database = args.db,
     allow = #args.allow > 0 and args.allow or nil,
+    quarantine = #args.quarantine > 0 and args.quarantine or nil,
     limits = common.limits("serve", args.limit),
     callback_address = args.callback_address,
     all_descriptors = true, -- a server has no children
