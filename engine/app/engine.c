@@ -27,7 +27,6 @@ typedef struct {
   int64_t timeout_us;
 } parcel;
 
-enum { WAKE_US_MIN = 1000000, WAKE_US_MAX = 30000000 };    /* between attempts to commit again */
 enum { OWN_POLICIES = 1 << 30, OWN_QUARANTINE = 1 << 29 }; /* apart from the numbers of held answers */
 
 struct tci_engine {
@@ -437,8 +436,8 @@ static void forget_turn(tci_engine *e) {
 
 /* Each time that waking fails it sleeps longer: what is tried again costs a reload of everything. */
 static void sleep_on(tci_engine *e, tci_time now) {
-  int64_t longer = e->wake_failed ? 2 * e->wake_after_us : WAKE_US_MIN;
-  e->wake_after_us = longer < WAKE_US_MAX ? longer : WAKE_US_MAX;
+  int64_t longer = e->wake_failed ? 2 * e->wake_after_us : TCI_ENGINE_WAKE_US_MIN;
+  e->wake_after_us = longer < TCI_ENGINE_WAKE_US_MAX ? longer : TCI_ENGINE_WAKE_US_MAX;
   e->wake_at_us = now.mono_us + e->wake_after_us;
   e->asleep = true;
 }
@@ -500,7 +499,7 @@ static bool may_wake(tci_engine *e, tci_time now) {
   tci_status ready = tci_store_ready(e->store);
   if (ready.code == TCI_OK || tci_store_is_lost(e->store)) return true;
   snprintf(e->asleep_why, sizeof e->asleep_why, "%s", ready.message);
-  e->wake_at_us = now.mono_us + WAKE_US_MIN;
+  e->wake_at_us = now.mono_us + TCI_ENGINE_WAKE_US_MIN;
   return false;
 }
 

@@ -17,6 +17,9 @@
 
 typedef struct tci_engine tci_engine;
 
+/* After a failed commit the model sleeps so long before it tries to commit again, and twice as long each time that fails. */
+enum { TCI_ENGINE_WAKE_US_MIN = 1000000, TCI_ENGINE_WAKE_US_MAX = 30000000 };
+
 typedef struct {
   tci_limits limits;
   tci_store_options store;

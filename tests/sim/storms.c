@@ -1,6 +1,7 @@
 /* storms: what only the engine knows, not the core: turns of several steps, commits that fail and take all of them along, answers
  * held until the model is awake again, and the drain before a stop.
  */
+#include "app/engine.h"
 #include "world.h"
 
 enum { EVENTS = 8, FIRST_TOKEN = 1 };
@@ -147,6 +148,7 @@ static void judge_asleep(const turn *t) {
 void until_awake(sim *s) {
   turn t;
   judge(s);
+  int64_t wait_us = TCI_ENGINE_WAKE_US_MIN;
   for (bool fails = true; fails;) {
     for (int n = pick(s, 3); n > 0; n--) {
       pass_time(s, pick(s, 200000));
@@ -158,7 +160,8 @@ void until_awake(sim *s) {
     fails = chance(s, 25);
     store_fail(fails ? 1 : 0, TCI_UNAVAILABLE);
     if (shell_next_due_us() == INT64_MAX) fx_fail("oracle: it never wakes");
-    pass_time(s, 1000000); /* an engine tries once a second */
+    pass_time(s, wait_us);
+    wait_us = 2 * wait_us < TCI_ENGINE_WAKE_US_MAX ? 2 * wait_us : TCI_ENGINE_WAKE_US_MAX;
     s->f.asleep = false;
     begin_epoch(s);
     t.len = 0;
