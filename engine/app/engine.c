@@ -10,6 +10,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "app/reads.h"
 #include "app/recovery.h"
 #include "app/streams.h"
 #include "base/assert.h"
@@ -55,6 +56,8 @@ struct tci_engine {
   tci_arena
       held_arena; /* answers for the next turn: what could not be committed (the calls are over), or never called */
   TCI_VEC(tci_answer) held;
+  tci_reads reads;
+  tci_read *reading; /* the list of which a part is being stepped */
   /* of the turn */
   tci_arena arena;
   TCI_VEC(parcel) parcels;
@@ -145,6 +148,10 @@ static void fill_counters(const tci_engine *e, tci_counter out[COUNTERS]) {
 }
 
 static void collect_reply(tci_engine *e, const tci_effect *effect) {
+  if (e->reading && effect->token == e->reading->event.token) {
+    tci_read_take(&e->reads, e->reading, &effect->reply);
+    return;
+  }
   parcel *p = parcel_add(e, TCI_EFFECT_REPLY, effect->token);
   if (effect->reply.status.code != TCI_OK) {
     p->status =
@@ -165,12 +172,10 @@ static void collect_reply(tci_engine *e, const tci_effect *effect) {
   tci_buf_clear(&e->scratch);
   tci_codec_reply(&effect->reply, &facts, &e->scratch);
   if (e->scratch.len > (size_t)e->options.limits.reply_bytes_max && effect->reply.command != TCI_COMMAND_WRITE_NODES) {
-    p->status =
-        (tci_status){TCI_RESOURCE_EXHAUSTED,
-                     tci_fmt(&e->arena,
-                             "the reply would be %zu bytes, over the limit reply_bytes_max (%lld); ask for less: "
-                             "filter by ids or states",
-                             e->scratch.len, (long long)e->options.limits.reply_bytes_max)};
+    p->status = (tci_status){
+        TCI_RESOURCE_EXHAUSTED,
+        tci_fmt(&e->arena, "the reply would be %zu bytes, over the limit reply_bytes_max (%lld); ask for less",
+                e->scratch.len, (long long)e->options.limits.reply_bytes_max)};
     return;
   }
   p->bytes = kept(e, tci_buf_str(&e->scratch));
@@ -331,6 +336,7 @@ static tci_status unreadable(tci_engine *e, const tci_event *event, tci_status s
 }
 
 static tci_status step_core(tci_engine *e, const tci_event *event);
+static void step_loaded(tci_engine *e, const tci_event *event);
 
 /* The core hears of the present set; what changed is journaled like everything else. */
 static tci_status tell_policies(tci_engine *e, const tci_event *like) {
@@ -379,6 +385,75 @@ static bool is_command(const tci_event *event, tci_command_kind kind) {
   return event->kind == TCI_EVENT_COMMAND && event->command.kind == kind;
 }
 
+/* ---- long reads ---- */
+
+/* Reads on, as far as this turn may. Another COMMAND event is stepped for each part; the first may be the client's own. */
+static tci_status read_on(tci_engine *e, tci_read *read, tci_time now) {
+  do {
+    read->event.now = now;
+    tci_status loaded = load_missing(e, &read->event);
+    if (loaded.code == TCI_DATA_LOSS) {
+      tci_reads_put(&e->reads, read);
+      return loaded;
+    }
+    if (loaded.code != TCI_OK) { /* it cannot be read now */
+      tci_read_take(&e->reads, read, &(tci_reply){.status = {TCI_UNAVAILABLE, loaded.message}});
+      break;
+    }
+    e->reading = read;
+    step_loaded(e, &read->event);
+    e->reading = NULL;
+  } while (!read->done && e->reads.left > 0);
+  if (read->done) {
+    parcel *p = parcel_add(e, TCI_EFFECT_REPLY, read->event.token);
+    p->status = read->status;
+    if (read->status.code == TCI_OK) p->bytes = tci_buf_str(&read->bytes);
+  }
+  tci_reads_put(&e->reads, read);
+  return TCI_STATUS_OK;
+}
+
+static tci_status start_read(tci_engine *e, const tci_event *event) {
+  if (e->reads.waiting.len >= (size_t)e->options.limits.queue_requests_max) {
+    refuse(e, event->token,
+           (tci_status){TCI_RESOURCE_EXHAUSTED,
+                        "too many requests wait for the engine (limit queue_requests_max); try again"});
+    return TCI_STATUS_OK;
+  }
+  tci_read *read = tci_read_new(&e->reads, event);
+  if (e->reads.left > 0) return read_on(e, read, event->now);
+  tci_reads_put(&e->reads, read);
+  return TCI_STATUS_OK;
+}
+
+/* At the end of a turn: those who did not get all they asked for. */
+static tci_status go_on_reading(tci_engine *e, tci_time now) {
+  for (tci_read *read = tci_reads_next(&e->reads); read; read = tci_reads_next(&e->reads))
+    TCI_TRY(read_on(e, read, now));
+  if (e->reads.waiting.len) e->more = true;
+  return TCI_STATUS_OK;
+}
+
+/* Nobody gets to hear the rest. */
+static void end_reads(tci_engine *e, tci_status why) {
+  for (size_t i = 0; i < e->reads.waiting.len; i++)
+    e->sink.reply(e->sink.ctx, e->reads.waiting.items[i]->event.token, why, (tci_str){0});
+  tci_reads_free(&e->reads);
+}
+
+/* ---- a step ---- */
+
+static void step_loaded(tci_engine *e, const tci_event *event) {
+  tci_core_step(e->core, event, &e->update);
+  collect_records(e, &e->update);
+  collect_notes(e, &e->update);
+  if (event->kind == TCI_EVENT_UNWATCH) tci_streams_close(e->streams, event->token);
+  if (is_command(event, TCI_COMMAND_WATCH_PLAN) && tci_core_watch_state(e->core, event->token) != TCI_WATCH_NONE)
+    tci_streams_open(e->streams, e->core, event->token);
+  collect_effects(e, &e->update);
+  e->more = e->update.more;
+}
+
 static tci_status step(tci_engine *e, const tci_event *event) {
   e->counters.events++;
   if (e->asleep && event->kind == TCI_EVENT_ANSWER) {
@@ -396,16 +471,10 @@ static tci_status step(tci_engine *e, const tci_event *event) {
 }
 
 static tci_status step_core(tci_engine *e, const tci_event *event) {
+  if (tci_is_read(event)) return start_read(e, event);
   tci_status loaded = load_missing(e, event);
   if (loaded.code != TCI_OK) return unreadable(e, event, loaded);
-  tci_core_step(e->core, event, &e->update);
-  collect_records(e, &e->update);
-  collect_notes(e, &e->update);
-  if (event->kind == TCI_EVENT_UNWATCH) tci_streams_close(e->streams, event->token);
-  if (is_command(event, TCI_COMMAND_WATCH_PLAN) && tci_core_watch_state(e->core, event->token) != TCI_WATCH_NONE)
-    tci_streams_open(e->streams, e->core, event->token);
-  collect_effects(e, &e->update);
-  e->more = e->update.more;
+  step_loaded(e, event);
   return TCI_STATUS_OK;
 }
 
@@ -432,6 +501,7 @@ static void forget_turn(tci_engine *e) {
   tci_arena_reset(&e->arena);
   e->changed = (tci_ids){NULL, 0};
   e->parcels.len = e->records.len = 0;
+  tci_reads_forget_turn(&e->reads);
 }
 
 /* Each time that waking fails it sleeps longer: what is tried again costs a reload of everything. */
@@ -451,6 +521,7 @@ static tci_status start_over(tci_engine *e, tci_status why, tci_time now) {
   for (size_t i = 0; i < e->parcels.len; i++)
     if (e->parcels.items[i].kind == TCI_EFFECT_REPLY)
       e->sink.reply(e->sink.ctx, e->parcels.items[i].token, unknown, (tci_str){0});
+  end_reads(e, unknown);
   tci_streams_forget(e->streams);
   tci_streams_close_all(e->streams);
   e->sink.watch_end(e->sink.ctx, 0, unknown); /* token 0: every stream */
@@ -533,11 +604,13 @@ tci_status tci_engine_turn(tci_engine *e, const tci_event *events, size_t len) {
   e->counters.turns++;
   e->looked = false;
   tci_core_begin_turn(e->core);
+  tci_reads_begin_turn(&e->reads);
   if (e->asleep ? may_wake(e, events[0].now) : e->held.len > 0) TCI_TRY(catch_up(e, &events[0]));
   if (events[0].now.mono_us >= tci_policies_due_us(e->policies)) want_look(e, true);
   TCI_TRY(look_at_policies(e, &events[0]));
   for (size_t i = 0; i < len; i++)
     TCI_TRY(events[i].kind == TCI_EVENT_RESTARTED ? step_awake(e, &events[i]) : step(e, &events[i]));
+  TCI_TRY(go_on_reading(e, events[0].now));
   TCI_TRY(finish_turn(e, events, len));
   tci_streams_work(e->streams, e->core); /* model and journal agree now */
   if (!e->behind) tci_policies_forget(e->policies);
@@ -554,6 +627,7 @@ tci_status tci_engine_open(const tci_engine_options *options, const tci_sink *si
   e->options = *options;
   e->sink = *sink;
   e->started_us = now.wall_us;
+  e->reads.limits = &e->options.limits;
   e->options.policies.limits = options->limits;
   tci_status status = tci_policies_open(&e->options.policies, &e->policies, message, size);
   if (status.code == TCI_OK) status = tci_store_open(&options->store, &e->store, message, size);
@@ -580,6 +654,7 @@ tci_status tci_engine_start(tci_engine *e, tci_time now, const uint8_t random[32
 void tci_engine_close(tci_engine *e) {
   if (!e) return;
   tci_damaged_plans_free(&e->aside);
+  end_reads(e, (tci_status){TCI_UNAVAILABLE, "the server is stopping; repeat when it is back"});
   tci_arena_deinit(&e->held_arena);
   tci_vec_free(&e->held);
   tci_streams_free(e->streams);

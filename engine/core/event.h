@@ -127,8 +127,16 @@ typedef struct {
   tci_states check_states, stage_states; /* empty: all */
 } tci_filter;
 
+/* Which part of a list: so many entries from a position on, in order of creation. Entries never go and never change places, so
+ * a position is good for ever. */
+typedef struct {
+  int64_t size;  /* 0: all */
+  uint64_t from; /* what a reply's `next` said; 0: the beginning */
+} tci_page;
+
 typedef struct {
   tci_command_kind kind;
+  tci_page page;   /* QUERY_NODES, LIST_EXECUTIONS */
   tci_str plan_id; /* every command about one plan, executions included: the loop loads that plan first */
   union {
     struct {

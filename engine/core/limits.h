@@ -16,7 +16,10 @@
   X(answer_bytes_max, 33554432, "a runner's answer that is read at all; over message_bytes_max it fails the attempt") \
   X(message_depth_max, 64, "nesting of a message")                                                                    \
   X(message_arena_bytes_max, 67108864, "memory that one request may take once it is unpacked")                        \
-  X(reply_bytes_max, 4194304, "a reply")                                                                              \
+  X(reply_bytes_max, 33554432, "a reply that is not a page; the client has to be ready to receive it")                \
+  X(page_bytes_max, 4194304, "a page, and the reply of a write: what gRPC clients receive without being told")        \
+  X(page_entries_max, 1000, "nodes or executions of one page")                                                        \
+  X(turn_reply_bytes_max, 2097152, "nodes and executions encoded for readers in one turn, about")                     \
   X(node_bytes_max, 4194304, "the options of a check, the args of a stage, one result, the details of an attempt")    \
   X(request_bytes_max, 4194304, "a RunRequest: the args of a stage, and the options of all checks it is assigned to") \
   X(turn_request_bytes_max, 8388608, "RunRequests sent in one turn, about")                                           \

@@ -234,6 +234,10 @@ static inline bool tci_attempt_is_open(const tci_attempt *a) {
 static inline tci_attempt *tci_stage_attempt(const tci_stage *stage) { /* the latest, or NULL */
   return stage->attempts.len ? stage->attempts.items[stage->attempts.len - 1] : NULL;
 }
+/* Its place in the list of all executions of its plan; see tci_page. */
+static inline uint64_t tci_execution_position(const tci_attempt *a) {
+  return (uint64_t)a->stage->node.index << 32 | (a->index - 1);
+}
 static inline bool tci_goal_counts(tci_check_state goal) {
   return goal == TCI_CHECK_UNKNOWN || goal == TCI_CHECK_FINAL;
 }

@@ -1,4 +1,8 @@
-/* query: reads. They pass the engine's queue like writes and see what was committed before them. */
+/* query: reads. They pass the engine's queue like writes and see what was committed before them.
+ *
+ * What may be long is read in pages. A page is found afresh each time, from the plan as it is then: nodes only come, at the
+ * end, so that nothing is shown twice or left out, and a filter by state means the state that the page shows.
+ */
 #include "core/internal.h"
 
 tci_plan *tci_find_plan(tci_core *core, const tci_event *event) {
@@ -51,49 +55,96 @@ static int compare_nodes(const void *a, const void *b) {
   return x->index < y->index ? -1 : x->index > y->index;
 }
 
+/* ---- pages ---- */
+
+/* So many nodes are looked at for one page, whatever it finds: it may be short, and even empty. */
+enum { LOOKS_MAX = 20000 };
+
 typedef TCI_VEC(tci_node *) nodes;
 
-/* The nodes of one kind that are asked for, in order of creation: those with these ids, or all. Clients poll for a few ids
- * in plans with very many nodes: that costs the ids. */
-static void find_nodes(const tci_plan *plan, tci_node_kind kind, const tci_ids *ids, nodes *found) {
-  const tci_map *map = kind == TCI_NODE_CHECK ? &plan->checks : &plan->stages;
-  size_t from = found->len;
-  if (ids->len == 0) {
-    for (size_t i = 0; i < plan->nodes.len; i++)
-      if (plan->nodes.items[i]->kind == kind) tci_vec_push(found, plan->nodes.items[i]);
-    return;
-  }
+static void add_named(const tci_map *map, const tci_ids *ids, uint64_t from, nodes *found) {
   for (size_t i = 0; i < ids->len; i++) {
     tci_node *node = tci_map_get(map, ids->items[i]);
-    if (node) tci_vec_push(found, node);
+    if (node && node->index >= from) tci_vec_push(found, node);
   }
-  if (found->len > from) qsort(found->items + from, found->len - from, sizeof(tci_node *), compare_nodes);
-  size_t kept = from;
-  for (size_t i = from; i < found->len; i++) /* an id may be named twice */
-    if (i == from || found->items[i] != found->items[i - 1]) found->items[kept++] = found->items[i];
-  found->len = kept;
+}
+
+/* Those that the filter names by id, from `from` on, in order of creation and each once. Clients poll for a few ids in plans
+ * with very many nodes: that costs the ids. */
+static nodes named_nodes(const tci_plan *plan, const tci_filter *f, uint64_t from) {
+  nodes found = {0};
+  if (f->include_checks) add_named(&plan->checks, &f->check_ids, from, &found);
+  if (f->include_stages) add_named(&plan->stages, &f->stage_ids, from, &found);
+  if (found.len) qsort(found.items, found.len, sizeof(tci_node *), compare_nodes);
+  size_t kept = 0;
+  for (size_t i = 0; i < found.len; i++)
+    if (i == 0 || found.items[i] != found.items[i - 1]) found.items[kept++] = found.items[i];
+  found.len = kept;
+  return found;
+}
+
+/* Walks the candidates: those named, and all nodes of a kind that is wanted without ids. */
+typedef struct {
+  const tci_plan *plan;
+  bool all[3]; /* by tci_node_kind */
+  nodes named;
+  size_t index, at; /* the next of the plan's nodes, of `named` */
+} walk;
+
+static walk walk_from(const tci_plan *plan, const tci_filter *f, uint64_t from) {
+  walk w = {.plan = plan, .named = named_nodes(plan, f, from), .index = (size_t)from};
+  w.all[TCI_NODE_CHECK] = f->include_checks && !f->check_ids.len;
+  w.all[TCI_NODE_STAGE] = f->include_stages && !f->stage_ids.len;
+  return w;
+}
+
+/* NULL: the end. A node that is passed over and not wanted at all comes too: `wanted` says so. */
+static tci_node *walk_peek(const walk *w, bool *wanted) {
+  tci_node *named = w->at < w->named.len ? w->named.items[w->at] : NULL;
+  if (!w->all[TCI_NODE_CHECK] && !w->all[TCI_NODE_STAGE]) {
+    *wanted = true;
+    return named;
+  }
+  tci_node *node = w->index < w->plan->nodes.len ? w->plan->nodes.items[w->index] : NULL;
+  *wanted = node && (w->all[node->kind] || node == named);
+  return node;
+}
+
+static void walk_past(walk *w, const tci_node *node) {
+  if (w->at < w->named.len && w->named.items[w->at] == node) w->at++;
+  w->index = node->index + 1u;
+}
+
+static bool is_done(const tci_page *page, size_t found, size_t looks) {
+  return page->size && (found >= (size_t)page->size || looks >= LOOKS_MAX);
 }
 
 void tci_on_query_nodes(tci_core *core, const tci_event *event) {
   tci_plan *plan = tci_find_plan(core, event);
   if (!plan) return;
   const tci_filter *filter = &event->command.query_nodes;
+  walk w = walk_from(plan, filter, event->command.page.from);
   nodes found = {0};
-  if (filter->include_checks) find_nodes(plan, TCI_NODE_CHECK, &filter->check_ids, &found);
-  if (filter->include_stages) find_nodes(plan, TCI_NODE_STAGE, &filter->stage_ids, &found);
+  bool wanted;
+  tci_node *node = walk_peek(&w, &wanted);
+  for (size_t looks = 0; node && !is_done(&event->command.page, found.len, looks); looks++) {
+    if (wanted && (node->kind == TCI_NODE_CHECK ? has_state(filter->check_states, (int)tci_node_check(node)->state)
+                                                : has_state(filter->stage_states, (int)tci_node_stage(node)->state)))
+      tci_vec_push(&found, node);
+    walk_past(&w, node);
+    node = walk_peek(&w, &wanted);
+  }
   tci_reply *reply = tci_answer_ok(core, event, TCI_REPLY_NODES);
+  reply->next = node ? node->index : 0;
   reply->checks = tci_arena_array(&core->update->arena, const tci_check *, found.len + 1);
   reply->stages = tci_arena_array(&core->update->arena, const tci_stage *, found.len + 1);
-  for (size_t i = 0; i < found.len; i++) {
-    tci_node *node = found.items[i];
-    if (node->kind == TCI_NODE_CHECK) {
-      if (has_state(filter->check_states, (int)tci_node_check(node)->state))
-        reply->checks[reply->checks_len++] = tci_node_check(node);
-    } else if (has_state(filter->stage_states, (int)tci_node_stage(node)->state)) {
-      reply->stages[reply->stages_len++] = tci_node_stage(node);
-    }
-  }
+  for (size_t i = 0; i < found.len; i++)
+    if (found.items[i]->kind == TCI_NODE_CHECK)
+      reply->checks[reply->checks_len++] = tci_node_check(found.items[i]);
+    else
+      reply->stages[reply->stages_len++] = tci_node_stage(found.items[i]);
   tci_vec_free(&found);
+  tci_vec_free(&w.named);
 }
 
 static void answer_execution(tci_core *core, const tci_event *event, const tci_attempt *a) {
@@ -140,17 +191,25 @@ void tci_on_list_executions(tci_core *core, const tci_event *event) {
   if (!plan) return;
   const tci_command *cmd = &event->command;
   TCI_VEC(const tci_attempt *) found = {0};
-  for (size_t i = 0; i < plan->nodes.len; i++) {
-    if (plan->nodes.items[i]->kind != TCI_NODE_STAGE) continue;
-    tci_stage *stage = tci_node_stage(plan->nodes.items[i]);
-    if (cmd->list_executions.stage_id.len && !tci_str_eq(stage->node.id, cmd->list_executions.stage_id)) continue;
-    for (size_t k = 0; k < stage->attempts.len; k++) {
-      const tci_attempt *a = stage->attempts.items[k];
-      if (a->execution != TCI_EXECUTION_NONE && has_state(cmd->list_executions.states, (int)a->execution))
-        tci_vec_push(&found, a);
+  size_t n = (size_t)(cmd->page.from >> 32), k = (size_t)(cmd->page.from & UINT32_MAX), end = plan->nodes.len;
+  if (cmd->list_executions.stage_id.len) {
+    const tci_stage *stage = tci_plan_stage(plan, cmd->list_executions.stage_id);
+    end = stage ? stage->node.index + 1u : 0;
+    if (stage && n < stage->node.index) n = stage->node.index;
+  }
+  for (size_t looks = 0; n < end && !is_done(&cmd->page, found.len, looks); looks++) {
+    tci_node *node = plan->nodes.items[n];
+    const tci_stage *stage = node->kind == TCI_NODE_STAGE ? tci_node_stage(node) : NULL;
+    if (!stage || k >= stage->attempts.len) {
+      n++, k = 0;
+      continue;
     }
+    const tci_attempt *a = stage->attempts.items[k++];
+    if (a->execution != TCI_EXECUTION_NONE && has_state(cmd->list_executions.states, (int)a->execution))
+      tci_vec_push(&found, a);
   }
   tci_reply *reply = tci_answer_ok(core, event, TCI_REPLY_EXECUTIONS);
+  reply->next = n < end ? (uint64_t)n << 32 | k : 0; /* as tci_execution_position */
   reply->attempts = tci_arena_array(&core->update->arena, const tci_attempt *, found.len + 1);
   reply->attempts_len = found.len;
   for (size_t i = 0; i < found.len; i++) reply->attempts[i] = found.items[i];

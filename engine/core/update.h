@@ -64,6 +64,7 @@ typedef struct {
   tci_reply_kind kind;
   tci_status status;
   const tci_plan *plan;
+  uint64_t next; /* NODES, EXECUTIONS: where the page after this one begins; 0: this is the end */
   const tci_check **checks;
   size_t checks_len;
   const tci_stage **stages;

@@ -110,52 +110,15 @@ static bool prepare(tci_write *w, const tci_command *cmd) {
   return true;
 }
 
-static size_t result_size(tci_str owner_type, tci_str owner_id, tci_str data, tci_str failure) {
-  return 400 + owner_type.len + owner_id.len + data.len + failure.len;
-}
-
-/* An upper bound of what the written nodes take in a reply: names and numbers of a node, edge or entry stay under 400 bytes. */
-static size_t reply_size(const tci_write *w) {
-  size_t size = 0;
-  for (size_t i = 0; i < w->len; i++) {
-    const tci_prepared *item = &w->items[i];
-    size += 400 + item->id.len + item->merged.len;
-    size += item->check ? item->check->kind.len
-                        : item->stage->runner_type.len + item->stage->attempt.process_uid.len +
-                              item->stage->attempt.details.len + item->stage->attempt.progress_message.len +
-                              item->stage->attempt.progress_details.len;
-    size_t edges = (item->edges_changed || !item->node ? item->targets_len : item->node->group.len) + item->checks_len;
-    size += edges * (size_t)(16 + w->core->limits.id_bytes_max);
-    if (item->check)
-      size += result_size(item->check->result.owner_type, item->check->result.owner_id, item->check->result.data,
-                          item->check->result.failure.message);
-    if (!item->node) continue;
-    if (item->kind == TCI_NODE_CHECK) {
-      const tci_check *check = tci_node_check(item->node);
-      size += check->kind.len;
-      for (size_t k = 0; k < check->results.len; k++) {
-        const tci_result *r = &check->results.items[k];
-        size += result_size(r->owner_type, r->owner_id, r->data, r->failure.message);
-      }
-    } else {
-      const tci_stage *stage = tci_node_stage(item->node);
-      size += stage->runner_type.len + stage->assignments_len * (size_t)(16 + w->core->limits.id_bytes_max);
-      for (size_t k = 0; k < stage->attempts.len; k++) {
-        const tci_attempt *a = stage->attempts.items[k];
-        size += 400 + a->details.len + a->failure.message.len + a->process_uid.len + a->runner_id.len;
-        size += a->progress_bytes + 64 * a->progress.len;
-      }
-    }
-  }
-  return size;
-}
-
+/* Nobody is to learn from a reply too large to be received that the write was done. */
 static bool fits(tci_write *w, const tci_command *cmd) {
-  if (cmd->write_nodes.omit_nodes || reply_size(w) <= (size_t)w->core->limits.reply_bytes_max) return true;
-  return tci_write_fault(
-      w, NULL, TCI_RESOURCE_EXHAUSTED,
-      "the reply would be larger than %lld bytes (limit reply_bytes_max); set omit_nodes or write fewer nodes",
-      (long long)w->core->limits.reply_bytes_max);
+  if (cmd->write_nodes.omit_nodes) return true;
+  size_t bytes = tci_write_reply_bytes(w), most = (size_t)w->core->limits.page_bytes_max;
+  if (bytes <= most) return true;
+  return tci_write_fault(w, NULL, TCI_RESOURCE_EXHAUSTED,
+                         "the reply would be about %zu bytes, over the limit page_bytes_max (%zu); set omit_nodes or "
+                         "write fewer nodes",
+                         bytes, most);
 }
 
 static bool expected(tci_write *w, const tci_command *cmd) {

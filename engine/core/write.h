@@ -1,5 +1,6 @@
 /* write: a WriteNodes while it is being checked. Shared by write.c (checks and applies), write_check.c (what it would do
- * to single nodes) and cycle.c (what it would do to the graph). Everything lives in the update's arena. */
+ * to single nodes), write_size.c (how large its reply gets), request.c (and the requests to runners) and cycle.c (what it would
+ * do to the graph). Everything lives in the update's arena. */
 #ifndef TCI_CORE_WRITE_H
 #define TCI_CORE_WRITE_H
 
@@ -45,6 +46,8 @@ bool tci_write_stage_item(tci_write *write, tci_prepared *item);
 bool tci_write_is_acyclic(tci_write *write);
 /* False, with a fault: a RunRequest would be larger than request_bytes_max. */
 bool tci_write_requests_fit(tci_write *write);
+/* What the reply takes that shows all nodes as they will be: never less, and not much more. */
+size_t tci_write_reply_bytes(const tci_write *write);
 void tci_write_apply_attempt(tci_core *core, tci_stage *stage, const tci_attempt_write *write);
 
 #endif

@@ -12,6 +12,7 @@
 #include "base/assert.h"
 #include "base/wire.h"
 #include "core/core.h"
+#include "rpc/codec_page.h"
 #include "rpc/codec_read.h"
 #include "turboci/v1/service.pb-c.h"
 
@@ -142,6 +143,15 @@ static tci_states states_read(size_t n, const void *states) {
   return mask;
 }
 
+static tci_status page_read(tci_codec_reader *r, int32_t size, const char *token, tci_command *out) {
+  TCI_TRY(tci_codec_read_natural(r, NULL, "page_size", size, &out->page.size));
+  if (!token[0]) return TCI_STATUS_OK;
+  if (!size) return tci_codec_refuse(r, NULL, "page_token", "is given without a page_size");
+  if (tci_codec_page_open(tci_str_from(token), out)) return TCI_STATUS_OK;
+  return tci_codec_refuse(r, NULL, "page_token",
+                          "is not a token of this query; give a next_page_token and repeat the query it came from");
+}
+
 static tci_status query_read(tci_codec_reader *r, const Tci__Wire__V1__QueryNodesRequest *m, tci_command *out) {
   tci_filter *filter = &out->query_nodes;
   out->plan_id = tci_str_from(m->work_plan_id);
@@ -151,7 +161,7 @@ static tci_status query_read(tci_codec_reader *r, const Tci__Wire__V1__QueryNode
   TCI_TRY(tci_codec_read_ids(r, m->n_stage_ids, m->stage_ids, &filter->stage_ids));
   filter->check_states = states_read(m->n_check_states, m->check_states);
   filter->stage_states = states_read(m->n_stage_states, m->stage_states);
-  return TCI_STATUS_OK;
+  return page_read(r, m->page_size, m->page_token, out);
 }
 
 static tci_status watch_read(tci_codec_reader *r, const Tci__Wire__V1__WatchWorkPlanRequest *m, tci_command *out) {
@@ -206,11 +216,12 @@ static tci_status get_execution_read(tci_codec_reader *r, const Tci__Wire__V1__G
   return tci_codec_read_natural(r, NULL, "attempt_idx", m->attempt_idx, &out->get_execution.attempt);
 }
 
-static tci_status list_executions_read(const Tci__Wire__V1__ListStageExecutionsRequest *m, tci_command *out) {
+static tci_status list_executions_read(tci_codec_reader *r, const Tci__Wire__V1__ListStageExecutionsRequest *m,
+                                       tci_command *out) {
   out->plan_id = tci_str_from(m->work_plan_id);
   out->list_executions.stage_id = tci_str_from(m->stage_id);
   out->list_executions.states = states_read(m->n_states, m->states);
-  return TCI_STATUS_OK;
+  return page_read(r, m->page_size, m->page_token, out);
 }
 
 static tci_status explain_read(const Tci__Wire__V1__ExplainNodeRequest *m, tci_command *out) {
@@ -238,7 +249,7 @@ static tci_status command_read(tci_codec_reader *r, const ProtobufCMessage *mess
     case TCI_COMMAND_COMPLETE_EXECUTION:
       return complete_execution_read(r, AS(message, CompleteStageExecutionRequest), out);
     case TCI_COMMAND_GET_EXECUTION: return get_execution_read(r, AS(message, GetStageExecutionRequest), out);
-    case TCI_COMMAND_LIST_EXECUTIONS: return list_executions_read(AS(message, ListStageExecutionsRequest), out);
+    case TCI_COMMAND_LIST_EXECUTIONS: return list_executions_read(r, AS(message, ListStageExecutionsRequest), out);
     case TCI_COMMAND_EXPLAIN_NODE: return explain_read(AS(message, ExplainNodeRequest), out);
     case TCI_COMMAND_GET_SERVER_INFO:
     case TCI_COMMAND_LIST_POLICIES:

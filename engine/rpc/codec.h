@@ -62,6 +62,12 @@ typedef struct {
 
 /* Appends the response message of an OK reply. `facts` is used by SERVER_INFO and POLICIES only. */
 void tci_codec_reply(const tci_reply *reply, const tci_server_facts *facts, tci_buf *out);
+/* The same for a part of a list of nodes or executions: appends what fits into bytes_max, no further entry once it is `enough`,
+ * and says in *next where to go on (0: the end). Parts that are appended one after another are one reply. RESOURCE_EXHAUSTED
+ * (static text): not even the first entry fits.
+ * `paged`: this is a page of the client's. Such an entry comes without its large fields, and the page ends with its token. */
+TCI_MUST_USE tci_status tci_codec_reply_part(const tci_reply *reply, const tci_command *command, bool paged,
+                                             size_t bytes_max, size_t enough, tci_buf *out, uint64_t *next);
 /* Appends a WorkPlanEvent but for what differs from watcher to watcher, and that. Together they are the message. */
 void tci_codec_watch_event(const tci_watch_event *event, tci_buf *out);
 void tci_codec_watch_place(uint64_t sequence, bool more, tci_buf *out);

@@ -62,8 +62,14 @@ function M.merge(before, node)
   for _, name in ipairs(plain) do
     if left[name] then node[name] = before[name] end
   end
+  if left["results.data"] then
+    for _, result in ipairs(node.results) do
+      local old = M.find(before.results, "id", result.id)
+      if old and old.id == result.id then result.data = old.data end
+    end
+  end
   if left.results then node.results = merge_list(before.results, node.results, "id") end
-  if left.attempts then
+  if left.attempts or left["attempts.details"] or left["attempts.progress"] then
     node.attempts = merge_list(before.attempts, node.attempts, "idx", function(old, new)
       if old and left["attempts.details"] then new.details = old.details end
       if old and left["attempts.progress"] then new.progress = merge_progress(old.progress, new.progress) end

@@ -10,6 +10,8 @@ local util = require "turboci.util"
 
 local M = {}
 
+local PAGE_SIZE = 1000 -- nodes or executions at a time
+
 ---------------------------------------------------------------------------------------------------
 -- Errors
 
@@ -173,6 +175,29 @@ function Client:call(method, request, options)
     error(("no method '%s'%s"):format(tostring(method), util.suggestion(tostring(method), names)), 2)
   end
   return self.transport:call(method, request or {}, options and options.timeout)
+end
+
+---Reads a list to its end, a page at a time: QueryNodes, ListStageExecutions. However large it is, it comes; a node
+---that is too large for a page comes without what its omitted_fields names.
+---@param method string
+---@param request table
+---@param options {timeout: number?}? of each call
+---@return table? response as one would be that holds everything
+---@return turboci.Error? err
+function Client:pages(method, request, options)
+  local whole
+  local next_request = { page_size = PAGE_SIZE }
+  for key, value in pairs(request) do next_request[key] = value end
+  repeat
+    local page, err = self:call(method, next_request, options)
+    if not page then return nil, err end
+    next_request.page_token, page.next_page_token = page.next_page_token, nil
+    for name, list in pairs(whole and page or {}) do
+      table.move(list, 1, #list, #whole[name] + 1, whole[name])
+    end
+    whole = whole or page
+  until (next_request.page_token or "") == ""
+  return whole
 end
 
 ---Follows a plan. Errors come from stream:next().

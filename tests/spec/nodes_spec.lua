@@ -171,6 +171,59 @@ describe("nodes:", function()
     assert.equal("ATTEMPTING", response.stages[1].state)
   end)
 
+  describe("what can be written can be read:", function()
+    local function write_fat(count, kilobytes)
+      local checks = {}
+      for i = 1, count do
+        checks[1] = { id = "fat" .. i, kind = "build", options = { text = ("x"):rep(kilobytes * 1024) } }
+        assert(env:write(plan, { checks = checks, omit_nodes = true }))
+      end
+    end
+
+    it("more than one message at once", function()
+      write_fat(9, 700)
+      local found = assert(env.client:query_nodes { work_plan_id = plan.id, include_checks = true }).checks
+      for i = 1, 9 do
+        assert.equal("fat" .. i, found[i].id)
+        assert.equal(700 * 1024, #found[i].options.text)
+      end
+    end)
+
+    it("in pages, by count and by bytes", function()
+      write_fat(9, 700)
+      local request, pages, ids = { work_plan_id = plan.id, include_checks = true, page_size = 6 }, 0, {}
+      repeat
+        local page = assert(env.client:query_nodes(request))
+        assert.is_true(#page.checks <= 5, "a page is over its bytes")
+        for _, check in ipairs(page.checks) do ids[#ids + 1] = check.id end
+        request.page_token, pages = page.next_page_token, pages + 1
+      until page.next_page_token == ""
+      assert.equal(2, pages)
+      assert.same({ "fat1", "fat2", "fat3", "fat4", "fat5", "fat6", "fat7", "fat8", "fat9" }, ids)
+      request.page_token = "nonsense"
+      local _, err = env.client:query_nodes(request)
+      assert.equal("INVALID_ARGUMENT", err.code)
+      assert.is_truthy(err.message:find("page_token", 1, true))
+    end)
+
+    it("a node too large for a page comes without what is large, and says so", function()
+      write_fat(1, 4000)
+      for i = 1, 3 do
+        assert(env:write(plan, { omit_nodes = true, checks = { { id = "fat1", result = {
+          owner_type = "me", owner_id = tostring(i), data = { text = ("y"):rep(3000000) },
+        } } } }))
+      end
+      local page = assert(env.client:query_nodes { work_plan_id = plan.id, include_checks = true, page_size = 10 })
+      local check = page.checks[1]
+      assert.same({ "results.data" }, check.omitted_fields)
+      assert.equal(3, #check.results)
+      assert.equal(4000 * 1024, #check.options.text)
+      check = env:check(plan, "fat1")
+      assert.same({}, check.omitted_fields)
+      assert.equal(3000000, #check.results[3].data.text)
+    end)
+  end)
+
   describe("a pulled stage", function()
     local function attempt(fields)
       return env:write(plan, { stages = { { id = "s", current_attempt = fields } } })

@@ -14,6 +14,7 @@
 
 #include "base/wire.h"
 #include "rpc/codec.h"
+#include "rpc/codec_page.h"
 
 static const char create_hex[] = "0a060a01611201310a060a0162120132";
 static const char write_hex[] =
@@ -516,6 +517,56 @@ static void an_answer_over_a_limit_is_too_large_and_not_nonsense(void **state) {
   tci_arena_deinit(&arena);
 }
 
+/* A QueryNodesRequest of plan p1 for the stages a, with a page of 2 from `token`. */
+static tci_buf page_request(const char *plan, const char *token) {
+  tci_buf buf = {0};
+  tci_wire_put_bytes(&buf, 1, tci_str_from(plan));
+  tci_wire_put_bytes(&buf, 3, TCI_STR("a"));
+  tci_wire_put_uint(&buf, 7, 1);
+  tci_wire_put_uint(&buf, 100, 2);
+  tci_wire_put_bytes(&buf, 101, tci_str_from(token));
+  return buf;
+}
+
+static void page_tokens_are_good_for_their_own_query(void **state) {
+  (void)state;
+  decoded d;
+  tci_buf buf = page_request("p1", "");
+  decode_bytes(&d, "QueryNodes", tci_str_dup(tci_buf_str(&buf)));
+  assert_int_equal(d.status.code, TCI_OK);
+  assert_int_equal(d.command.page.size, 2);
+  assert_int_equal(d.command.page.from, 0);
+  char token[TCI_PAGE_TOKEN_BYTES + 1];
+  tci_codec_page_seal(&d.command, 0x1234567890, token);
+  done(&d);
+  tci_buf_deinit(&buf);
+  buf = page_request("p1", token);
+  decode_bytes(&d, "QueryNodes", tci_str_dup(tci_buf_str(&buf)));
+  assert_int_equal(d.status.code, TCI_OK);
+  assert_int_equal(d.command.page.from, 0x1234567890);
+  done(&d);
+  tci_buf_deinit(&buf);
+  buf = page_request("p2", token);
+  refuses("QueryNodes", &buf, TCI_INVALID_ARGUMENT, "page_token: is not a token of this query");
+  for (size_t i = 0; i < TCI_PAGE_TOKEN_BYTES; i++) {
+    token[i] = token[i] == '0' ? '1' : '0';
+    buf = page_request("p1", token);
+    refuses("QueryNodes", &buf, TCI_INVALID_ARGUMENT, "page_token");
+    tci_buf again = page_request("p1", "");
+    decode_bytes(&d, "QueryNodes", tci_str_dup(tci_buf_str(&again)));
+    tci_codec_page_seal(&d.command, 0x1234567890, token);
+    done(&d);
+    tci_buf_deinit(&again);
+  }
+  buf = page_request("p1", "nonsense");
+  refuses("QueryNodes", &buf, TCI_INVALID_ARGUMENT, "page_token");
+  tci_wire_put_bytes(&buf, 1, TCI_STR("p1"));
+  tci_wire_put_bytes(&buf, 101, tci_str_from(token));
+  refuses("QueryNodes", &buf, TCI_INVALID_ARGUMENT, "page_token: is given without a page_size");
+  tci_wire_put_uint(&buf, 100, (uint64_t)-1);
+  refuses("ListStageExecutions", &buf, TCI_INVALID_ARGUMENT, "page_size: -1");
+}
+
 static void the_scan_guards_every_request(void **state) {
   (void)state;
   for (size_t i = 0; i < tci_methods_len; i++) {
@@ -685,6 +736,7 @@ int main(void) {
       cmocka_unit_test(big_values_are_refused_by_name),
       cmocka_unit_test(a_completion_over_a_limit_fails_its_attempt_and_says_so),
       cmocka_unit_test(an_answer_over_a_limit_is_too_large_and_not_nonsense),
+      cmocka_unit_test(page_tokens_are_good_for_their_own_query),
       cmocka_unit_test(the_scan_guards_every_request),
       cmocka_unit_test(a_full_arena_is_resource_exhausted_at_any_moment),
       cmocka_unit_test(a_completion_and_a_run_response_say_the_same),

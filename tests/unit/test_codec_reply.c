@@ -8,8 +8,10 @@
 
 #include <cmocka.h>
 
+#include <stdlib.h>
 #include <string.h>
 
+#include "base/wire.h"
 #include "core/change.h"
 #include "core/internal.h"
 #include "rpc/codec.h"
@@ -753,6 +755,75 @@ static void empty_structs_are_there(void **state) {
   forget(sync);
 }
 
+static Turboci__V1__QueryNodesResponse *page(const tci_reply *from, size_t bytes_max, uint64_t *next) {
+  tci_buf buf = {0};
+  const tci_command command = {.kind = TCI_COMMAND_QUERY_NODES, .plan_id = TCI_STR("p1")};
+  tci_status status = tci_codec_reply_part(from, &command, true, bytes_max, bytes_max, &buf, next);
+  assert_int_equal(status.code, TCI_OK);
+  assert_in_range(buf.len, 1, bytes_max);
+  return parse(&turboci__v1__query_nodes_response__descriptor, &buf);
+}
+
+/* Entries are large by nature here: a Struct {k: "xxx..."} of so many bytes, about. */
+static tci_str large_struct(size_t bytes) {
+  tci_buf value = {0}, s = {0};
+  char *text = memset(malloc(bytes), 'x', bytes);
+  tci_value_put_string(&value, (tci_str){text, bytes});
+  tci_struct_set((tci_str){NULL, 0}, TCI_STR("k"), tci_buf_str(&value), &s);
+  tci_buf_deinit(&value);
+  free(text);
+  return tci_buf_str(&s);
+}
+
+static void a_node_too_large_for_a_page_comes_without_its_large_fields(void **state) {
+  (void)state;
+  world w;
+  world_init(&w);
+  w.stage.node.index = 1;
+  const tci_check *checks[] = {&w.check};
+  const tci_stage *stages[] = {&w.stage};
+  tci_reply nodes = {.command = TCI_COMMAND_QUERY_NODES,
+                     .kind = TCI_REPLY_NODES,
+                     .checks = checks,
+                     .checks_len = 1,
+                     .stages = stages,
+                     .stages_len = 1};
+  uint64_t next;
+  Turboci__V1__QueryNodesResponse *m = page(&nodes, 4000, &next); /* both, whole */
+  assert_int_equal(m->n_checks + m->n_stages, 2);
+  assert_int_equal(m->checks[0]->n_omitted_fields + m->stages[0]->n_omitted_fields, 0);
+  assert_true(next == 0 && !*m->next_page_token);
+  forget(m);
+  w.result.data = large_struct(3000);
+  w.attempt.details = large_struct(2500);
+  w.stage.args = large_struct(2600);
+  m = page(&nodes, 2000, &next);
+  assert_int_equal(m->checks[0]->n_omitted_fields, 1);
+  assert_string_equal(m->checks[0]->omitted_fields[0], "results.data");
+  assert_int_equal(m->checks[0]->n_results, 1); /* who found it, and whether it failed, is there */
+  assert_details(m->checks[0]->options);
+  assert_int_equal(m->n_stages, 1);
+  assert_int_equal(m->stages[0]->n_omitted_fields, 2);
+  assert_string_equal(m->stages[0]->omitted_fields[0], "args"); /* the largest first */
+  assert_string_equal(m->stages[0]->omitted_fields[1], "attempts.details");
+  assert_int_equal(m->stages[0]->n_attempts, 1);
+  forget(m);
+  tci_str_free(&w.stage.args);
+  tci_str_free(&w.attempt.details);
+  w.stage.args = w.attempt.details = (tci_str){NULL, 0};
+  m = page(&nodes, 3300, &next); /* each whole, but not both */
+  assert_int_equal(m->n_checks, 1);
+  assert_int_equal(m->n_stages, 0);
+  assert_int_equal(m->checks[0]->n_omitted_fields, 0);
+  assert_true(next == 1 && *m->next_page_token);
+  forget(m);
+  tci_buf buf = {0};
+  tci_command command = {.kind = TCI_COMMAND_QUERY_NODES};
+  assert_int_equal(tci_codec_reply_part(&nodes, &command, false, 2000, 2000, &buf, &next).code, TCI_RESOURCE_EXHAUSTED);
+  assert_int_equal(buf.len, 0);
+  tci_str_free(&w.result.data);
+}
+
 static void times_before_1970_count_forward(void **state) {
   (void)state;
   Turboci__V1__WorkPlanEvent *m = event(&(tci_watch_event){.at_us = -1});
@@ -779,6 +850,7 @@ int main(void) {
       cmocka_unit_test(watch_events_carry_their_node),
       cmocka_unit_test(run_requests_name_the_checks_that_count),
       cmocka_unit_test(empty_structs_are_there),
+      cmocka_unit_test(a_node_too_large_for_a_page_comes_without_its_large_fields),
       cmocka_unit_test(times_before_1970_count_forward),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);

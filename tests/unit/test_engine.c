@@ -701,6 +701,36 @@ static void a_reply_over_the_limit_is_refused(void **state) {
   assert_true(w->reply_len[6] > 0);
 }
 
+static void a_long_list_is_read_over_turns_and_others_come_in_between(void **state) {
+  world *w = *state;
+  w->options.store.path = ":memory:";
+  w->options.limits.turn_reply_bytes_max = 1; /* one part a turn */
+  w->options.limits.page_entries_max = 3;
+  begin(w);
+  tci_str plan = create(w);
+  one(w, writes(w, 5, plan, "@a; @b; @c; @d; @e; @f; @g"), true);
+  tci_event query = command(6, (tci_command){.kind = TCI_COMMAND_QUERY_NODES, .plan_id = plan});
+  query.command.query_nodes.include_checks = true;
+  tci_event second = query, other = command(8, (tci_command){.kind = TCI_COMMAND_GET_PLAN, .plan_id = plan});
+  second.token = 7;
+  w->reply_len[6] = w->reply_len[7] = w->reply_len[8] = 0;
+  tci_event events[] = {query, second, other};
+  assert_int_equal(turn(w, events, 3, false).code, TCI_OK);
+  assert_true(w->reply_len[8] > 0);
+  assert_int_equal(w->reply_len[6] + w->reply_len[7], 0);
+  assert_int_equal(tci_engine_next_due_us(w->engine), 0);
+  one(w, writes(w, 9, plan, "@h"), true); /* what comes meanwhile is told, too */
+  int ticks = 0;
+  for (; !w->reply_len[7] && ticks < 20; ticks++) {
+    assert_true(w->reply_len[6] || !w->reply_len[7]); /* the oldest first */
+    tick(w, 0);
+  }
+  assert_in_range(ticks, 3, 6);
+  assert_int_equal(w->codes[6], TCI_OK);
+  assert_int_equal(w->reply_len[6], w->reply_len[7]);
+  assert_true(tci_engine_next_due_us(w->engine) > 0);
+}
+
 static void addresses_outside_the_allow_list_are_refused(void **state) {
   world *w = *state;
   w->options.store.path = ":memory:";
@@ -1132,6 +1162,7 @@ int main(void) {
       CLAIM(a_stream_resumes_after_any_sequence_as_if_it_had_never_stopped),
       CLAIM(a_stream_of_a_plan_that_left_memory_resumes),
       CLAIM(a_reply_over_the_limit_is_refused),
+      CLAIM(a_long_list_is_read_over_turns_and_others_come_in_between),
       CLAIM(addresses_outside_the_allow_list_are_refused),
       CLAIM(a_runner_registered_under_another_allow_list_is_not_called),
       CLAIM(work_left_over_is_due_at_once),

@@ -43,6 +43,64 @@ static void nodes_are_found_in_order_of_creation(void **state) {
   assert_true(tci_str_eq(in_order[0], TCI_STR("z")));
 }
 
+/* Reads pages of `size` to the end, with `between` (NULL: nothing) written after each: "c | s, d |, ...". */
+static void pages(fx *f, tci_command cmd, int64_t size, const char *between, const char *text) {
+  char out[300] = "";
+  size_t at = 0;
+  cmd.page = (tci_page){.size = size};
+  do {
+    const tci_reply *reply = fx_command(f, cmd);
+    assert_int_equal(reply->status.code, TCI_OK);
+    cmd.page.from = reply->next;
+    at += (size_t)snprintf(out + at, sizeof out - at, "%s", at ? ", " : "");
+    for (size_t i = 0; i < reply->checks_len; i++)
+      at += (size_t)snprintf(out + at, sizeof out - at, "%.*s ", TCI_STR_ARG(reply->checks[i]->node.id));
+    at += (size_t)snprintf(out + at, sizeof out - at, "|");
+    for (size_t i = 0; i < reply->stages_len; i++)
+      at += (size_t)snprintf(out + at, sizeof out - at, " %.*s", TCI_STR_ARG(reply->stages[i]->node.id));
+    for (size_t i = 0; i < reply->attempts_len; i++)
+      at += (size_t)snprintf(out + at, sizeof out - at, " %.*s:%u", TCI_STR_ARG(reply->attempts[i]->stage->node.id),
+                             reply->attempts[i]->index);
+    if (between) fx_write(f, between);
+    between = NULL;
+  } while (cmd.page.from);
+  assert_string_equal(out, text);
+}
+
+static void pages_go_on_where_the_last_one_ended(void **state) {
+  fx *f = *state;
+  fx_create(f);
+  fx_write(f, "@z; @a state=FINAL; @m; b runner=go; c runner=go");
+  tci_filter all = {.include_checks = true, .include_stages = true};
+  pages(f, query(f, all), 2, NULL, "z a |, m | b, | c");
+  pages(f, query(f, all), 5, NULL, "z a m | b c"); /* exactly to the end: nothing is left to ask for */
+  pages(f, query(f, (tci_filter){.include_stages = true}), 1, NULL, "| b, | c");
+  pages(f, query(f, (tci_filter){.include_checks = true, .check_states = tci_state_bit(TCI_CHECK_FINAL)}), 1, NULL,
+        "a |, |"); /* a page may be empty */
+  pages(f, query(f, (tci_filter){0}), 1, NULL, "|");
+  tci_str ids[] = {TCI_STR("m"), TCI_STR("z"), TCI_STR("m"), TCI_STR("nobody")};
+  pages(f, query(f, (tci_filter){.include_checks = true, .check_ids = {ids, 4}}), 1, NULL, "z |, m |");
+  /* Those of one kind by id, of the other all. */
+  pages(f, query(f, (tci_filter){.include_checks = true, .include_stages = true, .check_ids = {ids, 4}}), 2, NULL,
+        "z m |, | b c");
+  /* The plan grows, nodes change: nothing comes twice, nothing is left out. */
+  pages(f, query(f, all), 3, "@z state=FINAL; @new", "z a m |, new | b c");
+}
+
+static void executions_come_in_pages_too(void **state) {
+  fx *f = *state;
+  fx_register(f, "r", "go", "sync", 0, 0);
+  fx_create(f);
+  fx_write(f, "@c; s runner=go attempts=2 backoff=1; t runner=go");
+  fx_rpc_fails(f, "s", TCI_UNKNOWN, "no");
+  fx_advance(f, 1000);
+  tci_command list = {.kind = TCI_COMMAND_LIST_EXECUTIONS, .plan_id = f->plan_id};
+  pages(f, list, 2, NULL, "| s:1 s:2, | t:1");
+  pages(f, list, 1, NULL, "| s:1, | s:2, | t:1, |"); /* what comes behind was not looked at */
+  list.list_executions.stage_id = TCI_STR("s");
+  pages(f, list, 1, NULL, "| s:1, | s:2, |");
+}
+
 static void what_is_not_there_is_refused(void **state) {
   fx *f = *state;
   fx_create(f);
@@ -264,6 +322,8 @@ static void a_plan_knows_what_it_takes(void **state) {
 int main(void) {
   const struct CMUnitTest tests[] = {
       CLAIM(nodes_are_found_in_order_of_creation),
+      CLAIM(pages_go_on_where_the_last_one_ended),
+      CLAIM(executions_come_in_pages_too),
       CLAIM(what_is_not_there_is_refused),
       CLAIM(a_plan_is_found),
       CLAIM(executions_are_found_by_id_or_by_place),

@@ -130,6 +130,19 @@ function M.call(client, server, what, method, request)
   return response
 end
 
+---The same for a list, which is read to its end.
+---@param client turboci.client.Client
+---@param server string
+---@param what string
+---@param method string
+---@param request table
+---@return table response
+function M.pages(client, server, what, method, request)
+  local response, err = client:pages(method, request, { timeout = CALL_SECONDS })
+  if not response then M.fail_call(what, server, err) end
+  return response
+end
+
 function M.option_policies(parser)
   parser:option("--policies", "Folder of policies (NAME.lua), before those that come with TurboCI. May be repeated.")
     :argname("DIR"):count("*")

@@ -117,7 +117,7 @@ function Follow:wait()
     if util.mono() - started > STEADY then self:settle_down() end
     if plan then
       -- What the watch did not show (it may have been away) is shown now.
-      local nodes = self.client:call("QueryNodes",
+      local nodes = self.client:pages("QueryNodes",
         { work_plan_id = self.plan_id, include_checks = true, include_stages = true }, { timeout = CALL_TIMEOUT })
       if nodes then self.progress:nodes(nodes) end
       return plan

@@ -79,7 +79,7 @@ end
 local function show_plan(client, server, args)
   local what = "show plan " .. args.plan
   local work_plan = common.call(client, server, what, "GetWorkPlan", { id = args.plan }).work_plan
-  local nodes = common.call(client, server, what, "QueryNodes",
+  local nodes = common.pages(client, server, what, "QueryNodes",
     { work_plan_id = args.plan, include_checks = true, include_stages = true })
   if args.json then return out:json { plan = work_plan, stages = nodes.stages, checks = nodes.checks } end
   out:line(("%s  %s%s%s"):format(work_plan.metadata.name or work_plan.id, work_plan.state,

@@ -120,7 +120,7 @@ end
 
 local function query(client, server, plan, request)
   request.work_plan_id, request.include_stages, request.include_checks = plan, true, true
-  return common.call(client, server, "explain plan " .. plan, "QueryNodes", request)
+  return common.pages(client, server, "explain plan " .. plan, "QueryNodes", request)
 end
 
 -- "stage" or "check"; ends the program when the plan has neither.
@@ -170,10 +170,10 @@ function M.main_cause(node, told)
 end
 
 -- Stages of which a policy could not decide something: { kind =, id =, policy =, hook =, fault = }, the last fault of
--- each. Of a plan too large for one answer: none.
+-- each.
 local function faults_of(client, plan)
   local list, by_stage = require("turboci.core").list {}, {}
-  local response = client:call("ListStageExecutions", { work_plan_id = plan }, { timeout = 10 })
+  local response = client:pages("ListStageExecutions", { work_plan_id = plan }, { timeout = 10 })
   for _, execution in ipairs(response and response.executions or {}) do
     for _, decision in ipairs(execution.decisions) do
       local entry = by_stage[execution.stage_id]

@@ -18,6 +18,7 @@ local M = {}
 local LIMITS = {
   runner_ttl_ms_max = 1000000000000,
   reply_bytes_max = 1000000000,
+  turn_reply_bytes_max = 1000000000,
   message_bytes_max = 1000000000,
   message_arena_bytes_max = 1000000000000,
   nodes_per_plan_max = 1000000000,

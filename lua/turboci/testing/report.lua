@@ -61,9 +61,10 @@ end
 ---@param plan_id string
 ---@return string
 function M.plan(client, plan_id)
-  local nodes, err = client:query_nodes { work_plan_id = plan_id, include_checks = true, include_stages = true }
+  local nodes, err = client:pages("QueryNodes",
+    { work_plan_id = plan_id, include_checks = true, include_stages = true })
   if not nodes then return ("plan %s: cannot be read: %s"):format(plan_id, err) end
-  local executions = assert(client:list_stage_executions { work_plan_id = plan_id }).executions
+  local executions = assert(client:pages("ListStageExecutions", { work_plan_id = plan_id })).executions
   local runners = assert(client:list_stage_runners {}).runners
   local state_of, assigned = {}, {}
   for _, check in ipairs(nodes.checks) do state_of[("check '%s'"):format(check.id)] = check.state end

@@ -54,6 +54,16 @@ describe("changes:", function()
     assert.same({ { id = 1, data = "A" }, { id = 2, data = "b" }, { id = 3, data = "c" } }, node.results)
   end)
 
+  it("what was left out for its size stays as it was known", function()
+    local check = changes.merge({ id = "c", results = { { id = 1, data = "a" } } },
+      { id = "c", results = { { id = 1, data = {} }, { id = 2, data = {} } }, omitted_fields = { "results.data" } })
+    assert.same({ { id = 1, data = "a" }, { id = 2, data = {} } }, check.results)
+    local node = changes.merge(stage("s", { attempts = { attempt(1, "RUNNING", { details = { d = 1 } }) } }),
+      stage("s", { attempts = { attempt(1, "COMPLETE", { details = {} }) }, omitted_fields = { "attempts.details" } }))
+    assert.equal("COMPLETE", node.attempts[1].state)
+    assert.same({ d = 1 }, node.attempts[1].details)
+  end)
+
   it("progress is appended, and kept as long as the engine keeps it", function()
     local node = stage("s", { attempts = { attempt(1, "RUNNING", { details = { d = 1 } }) } })
     for i = 1, 450 do

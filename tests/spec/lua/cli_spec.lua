@@ -562,6 +562,25 @@ describe("turboci serve, runner, submit, watch and status", function()
     return process, process:wait_for("^listening on (%S+) db t%.db\n")
   end
 
+  it("show a plan that no single message holds", function()
+    local server, address = serve()
+    local c = client.connect(address)
+    local plan = assert(c:create_work_plan { metadata = {} }).work_plan
+    for i = 1, 6 do
+      assert(c:write_nodes { work_plan_id = plan.id, omit_nodes = true, checks = { {
+        id = "large-" .. i, options = { text = ("x"):rep(6 * 1000 * 1000 // (i + 1)) },
+      } } })
+    end
+    local status = turboci("status", plan.id, "--server", address)
+    assert.equal(0, status.code, status.err)
+    for i = 1, 6 do assert.matches("check  large%-" .. i, status.out) end
+    local why = turboci("why", plan.id, "--server", address)
+    assert.equal(0, why.code, why.err)
+    for i = 1, 6 do assert.matches("check  large%-" .. i, why.out) end
+    uv.kill(server.pid, "sigterm")
+    assert.equal(0, server:ended().code)
+  end)
+
   it("run a plan over processes of their own", function()
     local server, address = serve()
     local runner = spawn({ "runner", "shell", "--id", "r1", "--metadata", "warm=yes", "--metadata", "note=a=b" },

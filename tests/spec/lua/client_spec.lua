@@ -62,6 +62,20 @@ describe("a client", function()
     assert.matches("argz", err.message)
   end)
 
+  it("reads a list to its end, in pages", function()
+    local c = start { page_entries_max = 7 }
+    local plan = assert(c:submit(chain(20, "x")))
+    local request = { work_plan_id = plan.id, include_stages = true }
+    local nodes = assert(c:pages("QueryNodes", request))
+    assert.equal(20, #nodes.stages)
+    assert.is_nil(nodes.next_page_token)
+    assert.same({ work_plan_id = plan.id, include_stages = true }, request)
+    assert.same(assert(c:query_nodes(request)).stages, nodes.stages)
+    assert.equal(1, #assert(c:pages("ListStageExecutions", { work_plan_id = plan.id })).executions)
+    local _, err = c:pages("QueryNodes", { work_plan_id = "nobody" })
+    assert.equal("NOT_FOUND", err.code)
+  end)
+
   it("raises at the caller for an unknown method, with the nearest one", function()
     local c = start()
     local ok, err = pcall(c.call, c, "WriteNode", {})
