@@ -392,13 +392,10 @@ static tci_status read_on(tci_engine *e, tci_read *read, tci_time now) {
   do {
     read->event.now = now;
     tci_status loaded = load_missing(e, &read->event);
-    if (loaded.code == TCI_DATA_LOSS) {
+    if (loaded.code != TCI_OK) { /* it went to make room, and does not come back */
+      read->done = true;
       tci_reads_put(&e->reads, read);
-      return loaded;
-    }
-    if (loaded.code != TCI_OK) { /* it cannot be read now */
-      tci_read_take(&e->reads, read, &(tci_reply){.status = {TCI_UNAVAILABLE, loaded.message}});
-      break;
+      return unreadable(e, &read->event, loaded);
     }
     e->reading = read;
     step_loaded(e, &read->event);
@@ -471,9 +468,9 @@ static tci_status step(tci_engine *e, const tci_event *event) {
 }
 
 static tci_status step_core(tci_engine *e, const tci_event *event) {
-  if (tci_is_read(event)) return start_read(e, event);
   tci_status loaded = load_missing(e, event);
   if (loaded.code != TCI_OK) return unreadable(e, event, loaded);
+  if (tci_is_read(event)) return start_read(e, event);
   step_loaded(e, event);
   return TCI_STATUS_OK;
 }

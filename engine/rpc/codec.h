@@ -60,7 +60,8 @@ typedef struct {
   tci_ids changed; /* ReloadPolicies */
 } tci_server_facts;
 
-/* Appends the response message of an OK reply. `facts` is used by SERVER_INFO and POLICIES only. */
+/* Appends the response message of an OK reply. `facts` (NULL: no limits) is needed by SERVER_INFO and
+ * POLICIES, and tells RUNNERS how much fits. */
 void tci_codec_reply(const tci_reply *reply, const tci_server_facts *facts, tci_buf *out);
 /* The same for a part of a list of nodes or executions: appends what fits into bytes_max, no further entry once it is `enough`,
  * and says in *next where to go on (0: the end). Parts that are appended one after another are one reply. RESOURCE_EXHAUSTED

@@ -41,11 +41,37 @@ static void registered_reply(tci_arena *arena, const tci_reply *reply, tci_buf *
   pack(&m.base, out);
 }
 
-static void runners_reply(tci_arena *arena, const tci_reply *reply, tci_buf *out) {
+static size_t metadata_bytes(const tci_runner *r) {
+  enum { ENTRY_BYTES = 16 };
+  size_t bytes = 0;
+  for (size_t i = 0; i < r->metadata.len; i++)
+    bytes += ENTRY_BYTES + r->metadata.items[i].key.len + r->metadata.items[i].value.len;
+  return bytes;
+}
+
+/* Who is there is always told; what they say of themselves, as far as it fits. */
+static void runners_reply(tci_arena *arena, const tci_reply *reply, const tci_server_facts *facts, tci_buf *out) {
+  enum { RUNNER_BYTES = 160 };
   Tci__Wire__V1__ListStageRunnersResponse m = TCI__WIRE__V1__LIST_STAGE_RUNNERS_RESPONSE__INIT;
   m.n_runners = reply->runners_len;
   m.runners = tci_arena_array(arena, Tci__Wire__V1__StageRunnerInfo *, reply->runners_len);
-  for (size_t i = 0; i < reply->runners_len; i++) m.runners[i] = tci_codec_runner(arena, reply->runners[i]);
+  size_t most = facts ? (size_t)facts->limits->page_bytes_max : SIZE_MAX, bytes = 0;
+  for (size_t i = 0; i < reply->runners_len; i++) {
+    const tci_runner *r = reply->runners[i];
+    bytes += RUNNER_BYTES + r->runner_id.len + r->registration_id.len + r->runner_type.len + r->address.len;
+  }
+  for (size_t i = 0; i < reply->runners_len; i++) {
+    tci_runner r = *reply->runners[i];
+    size_t more = metadata_bytes(&r);
+    bool fits = more <= most && bytes + more <= most;
+    bytes += fits ? more : 0;
+    if (!fits) r.metadata.len = 0;
+    m.runners[i] = tci_codec_runner(arena, &r);
+    if (fits) continue;
+    m.runners[i]->n_omitted_fields = 1;
+    m.runners[i]->omitted_fields = tci_arena_array(arena, char *, 1);
+    m.runners[i]->omitted_fields[0] = (char *)"metadata"; /* packing only reads it */
+  }
   pack(&m.base, out);
 }
 
@@ -125,7 +151,7 @@ void tci_codec_reply(const tci_reply *reply, const tci_server_facts *facts, tci_
     case TCI_REPLY_PLAN: plan_reply(&arena, reply, out); break;
     case TCI_REPLY_NODES: nodes_reply(&arena, reply, out); break;
     case TCI_REPLY_REGISTERED: registered_reply(&arena, reply, out); break;
-    case TCI_REPLY_RUNNERS: runners_reply(&arena, reply, out); break;
+    case TCI_REPLY_RUNNERS: runners_reply(&arena, reply, facts, out); break;
     case TCI_REPLY_ACKNOWLEDGED: acknowledged_reply(out); break;
     case TCI_REPLY_EXECUTION: execution_reply(&arena, reply, out); break;
     case TCI_REPLY_EXECUTIONS: executions_reply(&arena, reply, out); break;

@@ -623,6 +623,32 @@ static void runner_replies_show_the_address_as_registered(void **state) {
   forget(registered);
 }
 
+static void a_list_of_runners_comes_without_the_metadata_that_does_not_fit(void **state) {
+  (void)state;
+  enum { RUNNERS = 20, VALUE = 1000 };
+  static char value[VALUE];
+  memset(value, 'v', sizeof value);
+  world w;
+  world_init(&w);
+  w.metadata[0].value = (tci_str){value, VALUE};
+  const tci_runner *runners[RUNNERS];
+  for (int i = 0; i < RUNNERS; i++) runners[i] = &w.runner;
+  tci_limits limits = tci_limits_default();
+  limits.page_bytes_max = 10000;
+  tci_server_facts facts = {.limits = &limits};
+  tci_reply from = {.kind = TCI_REPLY_RUNNERS, .runners = runners, .runners_len = RUNNERS};
+  tci_buf buf = {0};
+  tci_codec_reply(&from, &facts, &buf);
+  assert_in_range(buf.len, 5000, 10000);
+  Turboci__V1__ListStageRunnersResponse *m = parse(&turboci__v1__list_stage_runners_response__descriptor, &buf);
+  assert_int_equal(m->n_runners, RUNNERS);
+  assert_int_equal(m->runners[0]->n_metadata, 1);
+  assert_int_equal(m->runners[0]->n_omitted_fields, 0);
+  assert_int_equal(m->runners[RUNNERS - 1]->n_metadata, 0);
+  assert_string_equal(m->runners[RUNNERS - 1]->omitted_fields[0], "metadata");
+  forget(m);
+}
+
 static void an_ok_without_words_is_an_empty_message(void **state) {
   (void)state;
   tci_buf buf = {0};
@@ -845,6 +871,7 @@ int main(void) {
       cmocka_unit_test(policy_replies_list_them_and_a_reload_what_changed),
       cmocka_unit_test(what_scripts_say_becomes_utf8),
       cmocka_unit_test(runner_replies_show_the_address_as_registered),
+      cmocka_unit_test(a_list_of_runners_comes_without_the_metadata_that_does_not_fit),
       cmocka_unit_test(an_ok_without_words_is_an_empty_message),
       cmocka_unit_test(server_info_lists_every_limit),
       cmocka_unit_test(watch_events_carry_their_node),
