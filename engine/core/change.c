@@ -7,66 +7,71 @@
 #include <string.h>
 
 #define FIELD(number, shape, member) \
-  { number, TCI_FIELD_##shape, #member, offsetof(tci_change, member) }
+  { number, TCI_FIELD_##shape, #member, offsetof(tci_change, member), UINT64_MAX }
+#define BOUND(number, shape, member, most) \
+  { number, TCI_FIELD_##shape, #member, offsetof(tci_change, member), most }
+/* Durations and counts follow from limits, which are at most 10^12. */
+#define COUNT_MAX 1000000000000u
 const tci_change_field tci_change_fields[] = {
     FIELD(1, NAME, type),
-    FIELD(2, NUMBER, node),
-    FIELD(3, NUMBER, version),
-    FIELD(4, NAME, state),
-    FIELD(5, NAME, outcome),
-    FIELD(6, NAME, reason),
+    BOUND(2, NUMBER, node, UINT32_MAX),
+    BOUND(3, NUMBER, version, INT64_MAX),
+    BOUND(4, NAME, state, TCI_ATTEMPT_INCOMPLETE),
+    BOUND(5, NAME, outcome, TCI_OUTCOME_SKIPPED),
+    BOUND(6, NAME, reason, TCI_REASON_WRITTEN),
     FIELD(7, TEXT, id),
     FIELD(8, TEXT, kind),
     FIELD(9, STRUCT, bytes),
     FIELD(10, EDGES, dependencies),
     FIELD(11, EDGES, assignments),
-    FIELD(12, NAME, mode),
-    FIELD(13, SIGNED, priority),
-    FIELD(14, NUMBER, retry_max),
-    FIELD(15, NUMBER, backoff_ms),
-    FIELD(16, NUMBER, backoff_ms_max),
-    FIELD(17, NUMBER, execution_ms),
-    FIELD(18, NUMBER, stale_ms),
-    FIELD(19, NUMBER, attempt),
-    FIELD(20, NAME, execution),
+    BOUND(12, NAME, mode, (1u << TCI_MODES) - 1),
+    BOUND(13, SIGNED, priority, 2 * COUNT_MAX),
+    BOUND(14, NUMBER, retry_max, COUNT_MAX),
+    BOUND(15, NUMBER, backoff_ms, COUNT_MAX),
+    BOUND(16, NUMBER, backoff_ms_max, COUNT_MAX),
+    BOUND(17, NUMBER, execution_ms, COUNT_MAX),
+    BOUND(18, NUMBER, stale_ms, COUNT_MAX),
+    BOUND(19, NUMBER, attempt, UINT32_MAX),
+    BOUND(20, NAME, execution, TCI_EXECUTION_CANCELLED),
     FIELD(21, TEXT, execution_id),
     FIELD(22, TEXT, process_uid),
     FIELD(23, TEXT, runner_id),
     FIELD(24, TEXT, registration_id),
     FIELD(25, TEXT, runner_execution_id),
-    FIELD(26, NUMBER, not_before_us),
-    FIELD(27, NUMBER, deadline_us),
-    FIELD(28, FLAG, accepted),
-    FIELD(29, FLAG, failed),
-    FIELD(30, NAME, failure_kind),
+    BOUND(26, NUMBER, not_before_us, (uint64_t)TCI_MOMENT_US_MAX),
+    BOUND(27, NUMBER, deadline_us, (uint64_t)TCI_MOMENT_US_MAX),
+    BOUND(28, FLAG, accepted, 1),
+    BOUND(29, FLAG, failed, 1),
+    BOUND(30, NAME, failure_kind, TCI_FAILURE_POLICY),
     FIELD(31, TEXT, failure_message),
     FIELD(32, NUMBER, failure_us),
-    FIELD(33, FLAG, has_digest),
+    BOUND(33, FLAG, has_digest, 1),
     FIELD(34, NUMBER, digest0),
     FIELD(35, NUMBER, digest1),
     FIELD(36, TEXT, message),
-    FIELD(37, NUMBER, result),
+    BOUND(37, NUMBER, result, UINT32_MAX),
     FIELD(38, TEXT, owner_type),
     FIELD(39, TEXT, owner_id),
-    FIELD(40, FLAG, finalized),
+    BOUND(40, FLAG, finalized, 1),
     FIELD(41, TEXT, address),
-    FIELD(42, NUMBER, max_concurrent),
-    FIELD(43, NUMBER, ttl_ms),
+    BOUND(42, NUMBER, max_concurrent, INT32_MAX),
+    BOUND(43, NUMBER, ttl_ms, COUNT_MAX),
     FIELD(44, PAIRS, metadata),
     FIELD(45, NUMBER, at_us),
-    FIELD(46, FLAG, edges_follow),
-    FIELD(47, FLAG, created),
-    FIELD(48, FLAG, move_follows),
+    BOUND(46, FLAG, edges_follow, 1),
+    BOUND(47, FLAG, created, 1),
+    BOUND(48, FLAG, move_follows, 1),
     FIELD(49, TEXT, policy),
     FIELD(50, TEXT, policy_version),
     FIELD(51, DECISION, decision),
     FIELD(52, IDS, exclude),
     FIELD(53, IDS, keys),
-    FIELD(54, NUMBER, until_us),
-    FIELD(55, NUMBER, entry),
+    BOUND(54, NUMBER, until_us, (uint64_t)TCI_MOMENT_US_MAX),
+    BOUND(55, NUMBER, entry, INT64_MAX),
     FIELD(56, NUMBER, plan_key),
 };
 #undef FIELD
+#undef BOUND
 enum { FIELDS = sizeof tci_change_fields / sizeof tci_change_fields[0] };
 const size_t tci_change_fields_len = FIELDS;
 
@@ -102,6 +107,18 @@ bool tci_change_decode(tci_str bytes, tci_change *out) {
       memcpy(member, &wire.bytes, sizeof wire.bytes);
   }
   return reader.at == reader.end && out->type != 0;
+}
+
+const char *tci_change_fault(const tci_change *change) {
+  for (size_t i = 0; i < FIELDS; i++) {
+    const tci_change_field *f = &tci_change_fields[i];
+    uint64_t value;
+    if (!is_number(f)) continue;
+    memcpy(&value, (const char *)change + f->offset, sizeof value);
+    if (value > f->most) return "a number in a change is beyond what it can be";
+  }
+  bool bits = change->type == TCI_CHANGE_RUNNER;
+  return change->mode > TCI_MODE_ASYNC && !bits ? "a mode that there is not" : NULL;
 }
 
 /* ---- edges: { 1: predicate } { 2: edge { 1: node, 2: number } }* ---- */

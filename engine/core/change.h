@@ -30,6 +30,9 @@ typedef enum { /* written to disk: numbers are for ever */
                TCI_CHANGE_PLAN_ASIDE = 16, /* plan 0: a damaged plan, its reason, and the keys that stay held */
 } tci_change_type;
 
+/* Moments are microseconds since 1970, some 36,000 years of them. */
+#define TCI_MOMENT_US_MAX ((int64_t)1 << 60)
+
 /* One flat struct for all types; a zero is 'not given' and is not written. */
 typedef struct {
   uint64_t type;
@@ -92,6 +95,7 @@ typedef struct {
   tci_field_shape shape;
   const char *name;
   size_t offset; /* in tci_change: a uint64_t for the first four, else a tci_str */
+  uint64_t most; /* of the first four: no engine writes more */
 } tci_change_field;
 
 extern const tci_change_field tci_change_fields[];
@@ -100,6 +104,8 @@ extern const size_t tci_change_fields_len;
 void tci_change_encode(const tci_change *change, tci_buf *out);
 /* False when the bytes are malformed. Strings point into `bytes`. */
 bool tci_change_decode(tci_str bytes, tci_change *out);
+/* Of a change that was read: static text when a number in it is one that no engine writes; NULL: all are in range. */
+const char *tci_change_fault(const tci_change *change);
 
 static inline uint64_t tci_zigzag(int64_t v) { return ((uint64_t)v << 1) ^ (uint64_t)(v >> 63); }
 static inline int64_t tci_unzigzag(uint64_t v) { return (int64_t)(v >> 1) ^ -(int64_t)(v & 1); }

@@ -345,6 +345,8 @@ static tci_plan *record_plan(tci_core *core, const tci_record *record, const tci
 
 tci_status tci_record_begin(tci_core *core, const tci_record *record, tci_record_reader *reader, tci_plan **out_plan) {
   if (!tci_record_open(record->bytes, reader)) return broken_record;
+  bool in_time = reader->wall_us > -TCI_MOMENT_US_MAX && reader->wall_us < TCI_MOMENT_US_MAX;
+  if (!in_time || reader->version > INT64_MAX) return broken_record;
   tci_plan *plan = *out_plan = record->plan_key ? record_plan(core, record, reader) : NULL;
   if (record->plan_key && !plan) return (tci_status){TCI_DATA_LOSS, "a journal record belongs to no plan"};
   if ((plan ? plan->sequence : core->sequence) + reader->changes != record->sequence)
@@ -364,7 +366,8 @@ tci_status tci_record_apply(tci_core *core, tci_plan *plan, tci_record_reader *r
   int old_state =
       plan && change.node && change.node <= plan->nodes.len ? node_state(plan->nodes.items[change.node - 1]) : -1;
   uint64_t sequence = ++*(plan ? &plan->sequence : &core->sequence);
-  const char *fault = tci_evolve(core, plan, &change, reader->wall_us);
+  const char *fault = tci_change_fault(&change);
+  if (!fault) fault = tci_evolve(core, plan, &change, reader->wall_us);
   if (fault) return (tci_status){TCI_DATA_LOSS, fault};
   if (core->update && plan && sequence > after) tci_watch_notify(core, plan, &change, old_state);
   return TCI_STATUS_OK;

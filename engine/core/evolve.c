@@ -134,6 +134,7 @@ bool tci_plan_free(tci_core *core, tci_plan *plan, size_t *most) {
 }
 
 static const char *plan_state(tci_plan *plan, const tci_change *c) {
+  if (c->state != TCI_PLAN_ACTIVE && c->state != TCI_PLAN_SETTLED) return "a plan in a state that there is not";
   plan->state = (tci_plan_state)c->state;
   if (plan->state == TCI_PLAN_SETTLED) plan->settled_sequence = plan->sequence;
   plan->outcome = (tci_outcome)c->outcome;
@@ -223,12 +224,14 @@ static const char *set_dependencies(tci_core *core, tci_plan *plan, tci_node *no
   uint64_t predicate;
   size_t len;
   if (!tci_edges_open(bytes, &reader, &predicate, &len)) return "dependencies are malformed";
+  if (predicate > TCI_PREDICATE_OR) return "dependencies with a predicate that there is not";
   unlink_edges(core, node);
   node->group.predicate = (tci_predicate)predicate;
   node->group.edges = tci_calloc(len ? len : 1, sizeof(tci_edge));
   weigh(core, len * (sizeof(tci_edge) + sizeof(tci_edge *)), 0);
   while (tci_edges_next(&reader)) {
     if (reader.node == 0 || reader.node > plan->nodes.len) return "a dependency leads nowhere";
+    if (reader.number > TCI_ON_FAILURE) return "a dependency with a condition that there is not";
     tci_edge *edge = &node->group.edges[node->group.len++];
     *edge = (tci_edge){
         .owner = node, .target = plan->nodes.items[reader.node - 1], .condition = (tci_condition)reader.number};
@@ -286,6 +289,7 @@ static const char *set_assignments(tci_core *core, tci_plan *plan, tci_stage *st
     if (reader.node == 0 || reader.node > plan->nodes.len) return "an assignment leads nowhere";
     tci_node *target = plan->nodes.items[reader.node - 1];
     if (target->kind != TCI_NODE_CHECK) return "an assignment leads to a stage";
+    if (reader.number > TCI_CHECK_FINAL) return "an assignment with a goal that there is not";
     tci_assignment *a = &stage->assignments[stage->assignments_len++];
     *a = (tci_assignment){.check = tci_node_check(target), .stage = stage, .goal = (tci_check_state)reader.number};
     join_check(a, target->mark > base ? &before[target->mark - base - 1] : NULL);

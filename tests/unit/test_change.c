@@ -230,6 +230,61 @@ static void runners_and_policies_without_a_name_are_refused(void **state) {
   runner_refused(f, (tci_change){.type = TCI_CHANGE_PLAN_STATE}, "no plan");
 }
 
+static void numbers_that_no_engine_writes_are_refused(void **state) {
+  fx *f = *state;
+  fx_create(f);
+  fx_write(f, "@c; s runner=go");
+  const tci_change stage = {.type = TCI_CHANGE_STAGE_UPDATED, .node = 2};
+  const tci_change attempt = {.type = TCI_CHANGE_ATTEMPT, .node = 2, .attempt = 1};
+  const tci_str x = TCI_STR("x");
+  const tci_change runner = {.type = TCI_CHANGE_RUNNER, .id = x, .registration_id = x, .kind = x};
+#define ROW(of, member, value) \
+  { #member, of, offsetof(tci_change, member), value }
+  const struct {
+    const char *name;
+    tci_change of;
+    size_t offset;
+    uint64_t value;
+  } rows[] = {
+      ROW(stage, mode, 77),
+      ROW(stage, mode, 3),
+      ROW(stage, priority, UINT64_MAX),
+      ROW(stage, retry_max, INT64_MAX),
+      ROW(stage, backoff_ms, (uint64_t)1 << 62),
+      ROW(stage, backoff_ms_max, UINT64_MAX),
+      ROW(stage, execution_ms, INT64_MAX),
+      ROW(stage, stale_ms, INT64_MAX),
+      ROW(stage, version, UINT64_MAX),
+      ROW(attempt, deadline_us, INT64_MAX),
+      ROW(attempt, not_before_us, UINT64_MAX),
+      ROW(attempt, failure_kind, 11),
+      ROW(attempt, execution, 4294967296u + 20),
+      ROW(attempt, state, 4294967296u + 20),
+      ROW(runner, ttl_ms, INT64_MAX),
+      ROW(runner, max_concurrent, UINT64_MAX),
+      ROW(runner, mode, 8),
+  };
+#undef ROW
+  for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+    tci_change c = rows[i].of;
+    assert_null(tci_change_fault(&c));
+    memcpy((char *)&c + rows[i].offset, &rows[i].value, sizeof rows[i].value);
+    if (!tci_change_fault(&c)) fail_msg("row %zu: %s may be %llu", i, rows[i].name, (unsigned long long)rows[i].value);
+    if (c.type == TCI_CHANGE_RUNNER)
+      runner_refused(f, c, "beyond what it can be");
+    else
+      change_refused(f, c, rows[i].value == 3 ? "a mode that there is not" : "beyond what it can be");
+  }
+  change_refused(f, (tci_change){.type = TCI_CHANGE_PLAN_STATE, .state = 30}, "a plan in a state");
+  change_refused(f, (tci_change){.type = TCI_CHANGE_EDGES, .node = 2, .dependencies = TCI_STR("\x08\x03")},
+                 "predicate");
+  change_refused(f,
+                 (tci_change){.type = TCI_CHANGE_EDGES, .node = 2, .dependencies = TCI_STR("\x12\x04\x08\x01\x10\x03")},
+                 "condition");
+  change_refused(
+      f, (tci_change){.type = TCI_CHANGE_EDGES, .node = 2, .assignments = TCI_STR("\x12\x04\x08\x01\x10\x63")}, "goal");
+}
+
 static void a_journal_that_does_not_fit_the_model_is_refused(void **state) {
   fx *f = *state;
   fx_create(f);
@@ -322,6 +377,7 @@ int main(void) {
       CLAIM(pairs_survive_with_empty_values),
       CLAIM(records_hold_their_changes_in_order),
       CLAIM(records_cut_anywhere_or_of_another_format_are_refused),
+      CLAIM(numbers_that_no_engine_writes_are_refused),
       CLAIM(a_journal_that_does_not_fit_the_model_is_refused),
       CLAIM(runners_and_policies_without_a_name_are_refused),
       CLAIM(what_is_final_never_changes_but_is_loaded_as_it_was),
