@@ -22,6 +22,8 @@ typedef struct {
   tci_str execution_id;
   tci_mode mode;
   uint64_t handle;
+  tci_link unanswered; /* RunAsync, in loop->unanswered until it is given up */
+  int64_t give_up_us;  /* on the engine's clock */
 } runner_call;
 
 enum {
@@ -88,6 +90,12 @@ static void stream_accepted(tci_loop *loop, uint64_t token) {
   if (stream) tci_rpc_call_set_stream(stream->call);
 }
 
+static tci_time engine_now(const tci_loop *loop) {
+  tci_time now = tci_clock_now();
+  now.mono_us -= loop->stood_us;
+  return now;
+}
+
 /* ---- sink ---- */
 
 static void sink_reply(void *ctx, uint64_t token, tci_status status, tci_str message) {
@@ -120,15 +128,29 @@ static void sink_dispatch(void *ctx, tci_str execution_id, tci_mode mode, tci_st
                           tci_str request, int64_t timeout_us) {
   tci_loop *loop = ctx;
   runner_call *call = tci_calloc(1, sizeof *call);
-  *call = (runner_call){loop, tci_str_dup(execution_id), mode, 0};
+  *call = (runner_call){.loop = loop, .execution_id = tci_str_dup(execution_id), .mode = mode};
   tci_map_put(&loop->calls, call->execution_id, call);
   tci_arena scratch = {0};
   const tci_rpc_sink sink = {.ctx = call, .on_done = on_runner_done};
   call->handle = tci_rpc_start_told(loop->client, tci_str_z(&scratch, address), method, request, timeout_us, &sink);
   tci_arena_deinit(&scratch);
+  if (mode != TCI_MODE_ASYNC) return;
+  call->give_up_us = engine_now(loop).mono_us + loop->limits.accept_timeout_ms * 1000;
+  tci_list_push(&loop->unanswered, &call->unanswered);
+}
+
+/* Who calls back and never answers RunAsync has the work, or had it: nobody waits for that answer any more. */
+static void give_up_unanswered(tci_loop *loop) {
+  while (!tci_list_empty(&loop->unanswered)) {
+    runner_call *call = tci_container(loop->unanswered.next, runner_call, unanswered);
+    if (call->give_up_us > loop->heard_us) return;
+    tci_link_remove(&call->unanswered);
+    tci_rpc_cancel(loop->client, call->handle);
+  }
 }
 
 static void call_free(runner_call *call) {
+  if (tci_link_in(&call->unanswered)) tci_link_remove(&call->unanswered);
   tci_str_free(&call->execution_id);
   free(call);
 }
@@ -167,12 +189,6 @@ const tci_sink tci_loop_sink = {NULL, sink_reply, sink_dispatch, sink_cancel, si
 /* ---- time ---- */
 
 static int64_t min64(int64_t a, int64_t b) { return a < b ? a : b; }
-
-static tci_time engine_now(const tci_loop *loop) {
-  tci_time now = tci_clock_now();
-  now.mono_us -= loop->stood_us;
-  return now;
-}
 
 static void on_read_out(void *ctx) {
   tci_loop *loop = ctx;
@@ -306,6 +322,7 @@ static void turn(tci_loop *loop, tci_queue_item *taken) {
   int64_t took_us = tci_clock_mono_us() - start_us;
   tci_engine_note_turn(loop->engine, took_us, tci_clock_thread_cpu_us() - cpu_us);
   after_turn(loop);
+  give_up_unanswered(loop);
   if (took_us > TURN_US) stood_still(loop, took_us - TURN_US);
 }
 

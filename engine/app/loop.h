@@ -13,6 +13,7 @@
 #include <stdatomic.h>
 
 #include "app/engine.h"
+#include "base/list.h"
 #include "base/vec.h"
 #include "rpc/rpc.h"
 
@@ -54,8 +55,9 @@ typedef struct {
   /* engine thread only */
   tci_engine *engine;
   tci_rng rng;
-  tci_map streams; /* 8 bytes of token -> stream */
-  tci_map calls;   /* execution id -> runner call in flight */
+  tci_map streams;     /* 8 bytes of token -> stream */
+  tci_map calls;       /* execution id -> runner call in flight */
+  tci_link unanswered; /* RunAsync in flight, in the order in which they left */
   TCI_VEC(tci_stream *) stream_list;
   TCI_VEC(tci_event) events; /* of the turn */
   TCI_VEC(tci_item *) items;

@@ -185,6 +185,7 @@ tci_status tci_server_start(const tci_server_options *options, tci_server **out,
   tci_assert(server->over_fd >= 0); /* as out of memory */
   server->loop.limits = options->limits;
   tci_queue_init(&server->loop.queue);
+  tci_list_init(&server->loop.unanswered);
   server->rpc = tci_rpc_open();
   server->loop.rpc = server->rpc;
   const tci_rpc_client_options client = {.message_bytes_max = options->limits.answer_bytes_max};
