@@ -246,6 +246,17 @@ static void owe(tci_watcher *w, const tci_node *node) {
   tci_map_put(&w->owed_by_node, INDEX_KEY(owed), owed);
 }
 
+/* Progress that is not on record yet was told to those who watched then, and goes on record without a word: who begins to
+ * hear now is shown those nodes as they are. */
+static void owe_reports(tci_watcher *w) {
+  const tci_plan *plan = w->plan;
+  for (size_t i = 0; w->wish.include_progress && plan->live_attempts && i < plan->nodes.len; i++) {
+    tci_node *node = plan->nodes.items[i];
+    const tci_attempt *a = node->kind == TCI_NODE_STAGE ? tci_stage_attempt(tci_node_stage(node)) : NULL;
+    if (a && a->progress_pending && wants(w, node)) owe(w, node);
+  }
+}
+
 static void node_event(tci_core *core, tci_watcher *w, tci_node *node, int old_state, copies *made) {
   if (is_news(w, node->index) || !wants(w, node)) return;
   if (!w->wish.changes_only) {
@@ -358,6 +369,7 @@ void tci_core_watch_join(tci_core *core, uint64_t token) {
   tci_watcher *w = tci_map_get(&core->watchers, TCI_U64_KEY(&token));
   tci_assert(w && w->away);
   w->away = w->behind = false;
+  owe_reports(w);
 }
 
 void tci_core_unwatch(tci_core *core, uint64_t token) {
@@ -392,6 +404,7 @@ void tci_on_watch_plan(tci_core *core, const tci_event *event) {
   w->away = after && after < plan->sequence;
   w->after = after;
   w->current = !after && cmd->watch_plan.include_current;
+  if (after && !w->away) owe_reports(w);
 }
 
 void tci_on_unwatch(tci_core *core, const tci_event *event) { tci_core_unwatch(core, event->token); }

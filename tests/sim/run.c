@@ -144,8 +144,9 @@ static void roll_swarm(sim *s) {
   s->f.limits.watch_total_bytes_max = 3000 + pick(s, 60000);
   s->f.limits.node_bytes_max = 300 + pick(s, 6000);
   s->f.limits.progress_bytes_max = 100 + pick(s, 2000);
-  if (chance(s, 20)) { /* much goes through, and readers fall behind */
-    s->weights[PAYLOAD] = 60;
+  if (chance(s, 12)) { /* much goes through, and readers fall behind */
+    s->weights[PAYLOAD] = 40;
+    s->f.limits.node_bytes_max = 10000 + pick(s, 40000);
     s->f.limits.watch_buffer_bytes_max = s->f.limits.watch_total_bytes_max = 2000000;
   }
   s->f.limits.watch_turn_bytes_max = 100 + pick(s, 5000);
@@ -199,6 +200,7 @@ uint64_t run_seed(uint64_t seed, int steps) {
   for (int i = 0; i < STREAMS; i++) {
     tci_vec_free(&s->streams[i].marks);
     tci_vec_free(&s->streams[i].sequences);
+    mirrors_forget(&s->streams[i]);
   }
   if (s->shell) shell_close(s);
   tci_map_deinit(&s->asked);

@@ -215,6 +215,7 @@ bool stream_hears(sim *s, uint64_t token, uint64_t sequence, tci_str message) {
   sim_change heard;
   read_event(p, e, &heard);
   w->more = e->more_current;
+  if (w->mirrors_all && heard.node >= 0) mirror_hears(w, heard.node, e);
   turboci__v1__work_plan_event__free_unpacked(e, NULL);
   mix(s, message);
   if (w->blocked) wrong(w, p, &heard, "its reader takes no more");
@@ -253,6 +254,7 @@ void judge_streams(sim *s) {
     if (!w->open || w->loose || w->blocked) continue;
     for (size_t k = 0; k < p->log.len; k++)
       if (expects(w, p, k) && !(w->current && is_past(p, k))) wrong(w, p, &p->log.items[k], "it has not heard");
+    if (w->mirrors_all) judge_mirrors(s, w);
     for (int node = 0; node < p->log_nodes && w->current; node++)
       if (!w->shown[node] && passes(w, p, node, p->logged[node].state)) fx_fail("oracle: a snapshot has a hole");
   }
@@ -312,6 +314,7 @@ static void resume(sim *s, sim_stream *w) {
   }
   w->from = w->last = w->after;
   w->sequences.len = 0;
+  mirrors_forget(w); /* what it is told again must not be added twice */
   w->current = w->loose = w->more = false;
   if (w->after) open_stream(s, w);
 }
@@ -319,12 +322,14 @@ static void resume(sim *s, sim_stream *w) {
 static void begin_stream(sim *s, sim_stream *w, const sim_plan *p) {
   tci_vec_free(&w->marks);
   tci_vec_free(&w->sequences);
+  mirrors_forget(w);
   *w = (sim_stream){.plan = (int)(p - s->plans)};
   roll_filter(s, w);
   w->current = chance(s, 40);
   if (!w->current && chance(s, 40)) w->after = 1 + roll(s, p->sequence + 1);
   w->from = w->current ? 0 : w->after ? w->after : p->sequence;
   w->loose = w->current && (w->check_states || w->stage_states);
+  w->mirrors_all = w->progress && !w->check_states && !w->stage_states;
   for (size_t i = 0; w->current && i < p->log.len; i++)
     if (is_past(p, i)) *mark_of(w, i) = MAYBE;
   open_stream(s, w);

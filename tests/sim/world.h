@@ -2,13 +2,13 @@
  *
  *     sim.c       seeds, over several processes          run.c        one seed: its steps, and the settling after them
  *     plans.c     plans, new nodes, other edges          writes.c     words to nodes that exist, one or several at once
- *     runners.c   registrations, answers, callbacks      accidents.c  the clock, policies, restarts
- *     payloads.c  texts as long as a limit allows        questions.c  what is asked and changes nothing
- *     policies.h  made-up policies
+ *     runners.c   registrations, answers, callbacks      payloads.c   texts as long as a limit allows
+ *     accidents.c the clock, pauses, policies, restarts  storms.c     turns of several steps, failed commits, the drain
+ *     questions.c what is asked and changes nothing      streams.c    watchers, and what they must hear
+ *     policies.h  made-up policies                       mirrors.c    nodes as watchers know them
  *     oracle.c    what nodes and plans must be           asked.c      what policies were asked, who waits and why
- *     seen.c      what leaves the core, and when
- *     shell.c     the real engine in place of a core     store.c      its journal, in memory, that fails on demand
- *     streams.c   watchers, and what they must hear      storms.c     turns of several steps, failed commits, the drain
+ *     seen.c      what leaves the core, and when         shell.c      the real engine in place of a core
+ *     store.c     its journal, in memory, that fails on demand
  */
 #ifndef TCI_SIM_WORLD_H
 #define TCI_SIM_WORLD_H
@@ -78,6 +78,12 @@ typedef struct {
   bool log_settled;
 } sim_plan;
 
+typedef struct { /* a node as a watcher knows it */
+  void *node;    /* Turboci__V1__Check or …Stage; NULL: it does not */
+  bool is_check;
+  bool fresh; /* it heard of it since it was looked at */
+} sim_mirror;
+
 typedef struct {
   uint64_t token;
   int plan;
@@ -94,6 +100,8 @@ typedef struct {
   TCI_VEC(uint32_t) marks;             /* of the plan's log: which event told of it */
   TCI_VEC(uint64_t) sequences;         /* of its events */
   bool shown[NODES];                   /* as they are */
+  bool mirrors_all;                    /* it is told of every change of the nodes that it is told of */
+  sim_mirror mirrors[NODES];
 } sim_stream;
 
 typedef struct {
@@ -320,6 +328,11 @@ void stream_refused(sim *s, uint64_t token, tci_code code);
 void stream_is_read(sim *s, sim_stream *w); /* its reader takes more */
 void judge_streams(sim *s);
 void somebody_watches(sim *s, const sim_plan *p); /* opens one, or ends one */
+
+/* ---- mirrors.c ---- */
+void mirror_hears(sim_stream *w, int node, void *event); /* takes the node out of a Turboci__V1__WorkPlanEvent */
+void mirrors_forget(sim_stream *w);
+void judge_mirrors(sim *s, sim_stream *w); /* it is level */
 
 /* ---- storms.c ---- */
 void until_awake(sim *s); /* a commit has just failed */

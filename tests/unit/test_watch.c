@@ -397,6 +397,33 @@ static void who_is_behind_is_told_of_a_node_that_does_not_move_once(void **state
   fx_stream(f, 1, "10:@a PLANNING>PLANNING ");
 }
 
+/* Progress that is not on record yet goes there without a word: who resumes meanwhile could never hear of it. */
+static void who_resumes_is_shown_what_is_not_on_record_yet(void **state) {
+  fx *f = *state;
+  f->limits.progress_bytes_max = 200; /* less than two entries take in the journal */
+  fx_renew(f);
+  with_runner(f);
+  fx_write(f, "s runner=go mode=async");
+  fx_reports(f, "s", "one");
+  uint64_t recorded = fx_plan(f)->sequence;
+  fx_reports(f, "s", "two");
+  assert_int_equal(fx_plan(f)->sequence, recorded);
+  tci_command watch = {.kind = TCI_COMMAND_WATCH_PLAN, .plan_id = f->plan_id};
+  watch.watch_plan.filter.include_stages = watch.watch_plan.include_progress = true;
+  for (uint64_t after = recorded - 1; after <= recorded; after++) {
+    tci_buf missed = {0};
+    return_after(f, watch, after);
+    if (after < recorded) catch_up(f, &missed);
+    assert_int_equal(tci_core_watch_state(f->core, 9), TCI_WATCH_OWED);
+    fx_watch_more(f, 9, 10);
+    const tci_stage *told = f->update.effects.items[0].watch.stage;
+    assert_int_equal(told->attempts.items[0]->progress.len, 2);
+    assert_int_equal(tci_core_watch_state(f->core, 9), TCI_WATCH_LIVE);
+    tci_buf_deinit(&missed);
+    fx_step(f, &(tci_event){.kind = TCI_EVENT_UNWATCH, .token = 9});
+  }
+}
+
 /* ---- changes only ---- */
 
 static const tci_watch_event *last_event(const fx *f, uint64_t token) {
@@ -498,6 +525,7 @@ int main(void) {
       CLAIM(a_plan_that_settles_during_a_snapshot_is_complete_at_its_end),
       CLAIM(a_cut_snapshot_resumes_after_any_of_its_events),
       CLAIM(who_is_behind_is_told_of_a_node_that_does_not_move_once),
+      CLAIM(who_resumes_is_shown_what_is_not_on_record_yet),
       CLAIM(who_wants_changes_only_gets_the_result_that_is_new),
       CLAIM(who_wants_changes_only_gets_the_attempt_that_moved),
       CLAIM(an_event_that_is_too_large_keeps_its_head),
