@@ -31,11 +31,12 @@ static int truth(sim *s, const sim_plan *p, const sim_node *n) {
 /* What follows from this step goes on in the next. */
 static bool goes_on_later(const sim *s) { return s->f.update.more || s->f.asleep; }
 
-static const tci_result *result_of(const tci_check *c, const char *stage) {
-  for (size_t i = 0; i < c->results.len; i++)
-    if (tci_str_eq(c->results.items[i].owner_type, TCI_STR("stage")) &&
-        tci_str_eq(c->results.items[i].owner_id, tci_str_from(stage)))
-      return &c->results.items[i];
+/* What stage n has said of its k-th check, or somebody in its name since it was assigned to it. */
+static const tci_result *result_of(const tci_check *c, const sim_node *n, int k) {
+  for (size_t i = c->results.len; i > 0 && c->results.items[i - 1].id > n->joined[k]; i--)
+    if (tci_str_eq(c->results.items[i - 1].owner_type, TCI_STR("stage")) &&
+        tci_str_eq(c->results.items[i - 1].owner_id, tci_str_from(n->id)))
+      return &c->results.items[i - 1];
   return NULL;
 }
 
@@ -64,7 +65,7 @@ static void judge_check(sim *s, const sim_plan *p, int at, const tci_check *c) {
   for (int i = 0; i < p->len; i++)
     for (int k = 0; !p->nodes[i].is_check && k < p->nodes[i].checks_len; k++) {
       if (p->nodes[i].checks[k] != at || !p->nodes[i].counts[k]) continue;
-      const tci_result *r = result_of(c, p->nodes[i].id);
+      const tci_result *r = result_of(c, &p->nodes[i], k);
       stages++;
       open += !(r && r->finalized_us) && !tci_node_is_final(core_node(s, p, i));
     }
@@ -147,7 +148,7 @@ static void judge_end(const sim *s, const sim_node *n, const tci_attempt *a) {
 
 static bool failed_a_check(sim *s, const sim_plan *p, const sim_node *n) {
   for (int i = 0; i < n->checks_len; i++) {
-    const tci_result *r = result_of((tci_check *)core_node(s, p, n->checks[i]), n->id);
+    const tci_result *r = result_of((tci_check *)core_node(s, p, n->checks[i]), n, i);
     bool missing =
         r && r->failure.message.len > 6 && memcmp(r->failure.message.ptr, "stage ", 6) == 0; /* added by the engine */
     if (r && r->finalized_us && r->failure.present && !missing) return true;

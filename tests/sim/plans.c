@@ -47,7 +47,16 @@ void roll_deps(sim *s, sim_node *n, int below) {
   }
 }
 
+/* The last result that a check has now, for a stage that is going to be assigned to it. */
+static int64_t joined_at(const sim *s, const sim_plan *p, const sim_node *before, int check) {
+  for (int i = 0; i < before->checks_len; i++)
+    if (before->checks[i] == check) return before->joined[i];
+  const tci_check *there = tci_plan_check(plan_of(s, p), tci_str_from(p->nodes[check].id));
+  return there ? (int64_t)there->results.len : 0;
+}
+
 void roll_checks(sim *s, const sim_plan *p, sim_node *n, int from) {
+  sim_node before = *n;
   n->checks_len = 0;
   for (int k = pick(s, CHECKS); k > 0; k--) {
     int check = from + pick(s, p->len - from);
@@ -55,6 +64,7 @@ void roll_checks(sim *s, const sim_plan *p, sim_node *n, int from) {
     for (int i = 0; i < n->checks_len; i++) taken |= n->checks[i] == check;
     if (taken) continue;
     n->counts[n->checks_len] = chance(s, 85);
+    n->joined[n->checks_len] = joined_at(s, p, &before, check);
     n->checks[n->checks_len++] = check;
   }
 }

@@ -32,6 +32,7 @@ typedef struct {
   int deps[DEPS], conditions[DEPS], deps_len;
   int checks[CHECKS], checks_len;
   bool counts[CHECKS];
+  int64_t joined[CHECKS]; /* results up to this one were there when it was assigned: none of them is its own */
   struct {
     char owner[8]; /* "me:" and this */
     bool final, failed;
