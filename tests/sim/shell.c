@@ -105,7 +105,7 @@ static void end(sim *s, tci_status status) {
   if (status.code != TCI_OK) fx_fail("oracle: the engine gave up: %s", status.message);
   s->f.core = (tci_core *)tci_engine_core(here.engine);
   s->f.update.more = tci_engine_next_due_us(here.engine) <= s->f.now.mono_us;
-  s->f.asleep |= store_failed() > 0;
+  s->f.asleep |= store_failed() > 0 || store_was_full();
 }
 
 static void drive(fx *f, const tci_event *event) {

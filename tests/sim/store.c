@@ -12,6 +12,7 @@ struct tci_store {
   bool held;    /* by an engine */
   int fails;    /* appends that are to fail from now on */
   int failed;   /* since store_fail */
+  int asked;    /* whether it is ready, in vain, since then */
   tci_code how; /* they fail so */
 };
 
@@ -28,11 +29,13 @@ void store_reset(void) {
 
 void store_fail(int appends, tci_code how) {
   store.fails = appends;
-  store.failed = 0;
+  store.failed = store.asked = 0;
   store.how = how;
 }
 
 int store_failed(void) { return store.failed; }
+
+bool store_was_full(void) { return store.asked > 0; }
 
 tci_status tci_store_open(const tci_store_options *options, tci_store **out, char *message, size_t size) {
   (void)options, (void)message, (void)size;
@@ -119,9 +122,11 @@ void tci_store_name(tci_store *s, uint64_t plan_key, char *out, size_t size) {
   snprintf(out, size, "#%llu", (unsigned long long)plan_key);
 }
 
+/* A full disk is noticed before it is written to; whatever else may go wrong is not. */
 tci_status tci_store_ready(tci_store *s) {
-  (void)s;
-  return TCI_STATUS_OK;
+  if (!s->fails || s->how != TCI_RESOURCE_EXHAUSTED) return TCI_STATUS_OK;
+  s->asked++;
+  return (tci_status){TCI_RESOURCE_EXHAUSTED, "the simulator's disk is full"};
 }
 
 tci_status tci_store_open_plans(tci_store *s, uint64_t **out_keys, size_t *out_len) {

@@ -148,7 +148,7 @@ static void judge_asleep(const turn *t) {
 void until_awake(sim *s) {
   turn t;
   judge(s);
-  int64_t wait_us = TCI_ENGINE_WAKE_US_MIN;
+  int64_t after_us = TCI_ENGINE_WAKE_US_MIN, wait_us = after_us; /* it waits longer each time */
   for (bool fails = true; fails;) {
     for (int n = pick(s, 3); n > 0; n--) {
       pass_time(s, pick(s, 200000));
@@ -158,17 +158,19 @@ void until_awake(sim *s) {
       judge(s);
     }
     fails = chance(s, 25);
-    store_fail(fails ? 1 : 0, TCI_UNAVAILABLE);
+    store_fail(fails ? 1 : 0, chance(s, 50) ? TCI_UNAVAILABLE : TCI_RESOURCE_EXHAUSTED);
     if (shell_next_due_us() == INT64_MAX) fx_fail("oracle: it never wakes");
     pass_time(s, wait_us);
-    wait_us = 2 * wait_us < TCI_ENGINE_WAKE_US_MAX ? 2 * wait_us : TCI_ENGINE_WAKE_US_MAX;
     s->f.asleep = false;
     begin_epoch(s);
     t.len = 0;
     add(&t)->kind = TCI_EVENT_TICK;
     t.answered[0] = NULL;
     take_turn(s, &t);
-    fails = store_failed() > 0; /* it may have had nothing to say */
+    if (store_failed() > 0)
+      after_us = 2 * after_us < TCI_ENGINE_WAKE_US_MAX ? 2 * after_us : TCI_ENGINE_WAKE_US_MAX;
+    wait_us = store_was_full() ? TCI_ENGINE_WAKE_US_MIN : after_us; /* and asks a full disk every second */
+    fails = store_failed() > 0 || store_was_full();  /* it may have had nothing to say */
     store_fail(0, TCI_OK);
     s->f.asleep = fails;
     judge(s);

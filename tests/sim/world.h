@@ -319,7 +319,8 @@ void shell_committed(sim *s, const tci_store_record *record);
 /* ---- store.c ---- */
 void store_reset(void);
 void store_fail(int appends, tci_code how);
-int store_failed(void); /* appends that did since then */
+int store_failed(void);    /* appends that did since then */
+bool store_was_full(void); /* it was asked since then, and said so */
 
 /* ---- streams.c ---- */
 void streams_log(sim *s, const tci_store_record *record);
