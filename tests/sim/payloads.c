@@ -6,7 +6,7 @@
 
 enum { AROUND = 3, KEY = 3 /* of "fat" */ };
 
-static int64_t varint(int64_t n) { return n < 128 ? 1 : n < 16384 ? 2 : 3; }
+static int64_t varint(int64_t n) { return n < 1 << 7 ? 1 : n < 1 << 14 ? 2 : n < 1 << 21 ? 3 : 4; }
 static int64_t field(int64_t len) { return 1 + varint(len) + len; } /* tag, length, bytes */
 
 /* One entry of a Struct: its key, and a Value that is a string of `len` bytes. */
@@ -14,7 +14,7 @@ static int64_t entry(int64_t len) { return field(field(KEY) + field(field(len)))
 
 /* The length of the text with which `rest` more bytes come to the limit, or near it. */
 static int64_t roll_len(sim *s, int64_t rest, int64_t limit) {
-  int64_t len = 1, wanted = limit - AROUND + pick(s, 2 * AROUND + 1);
+  int64_t wanted = limit - AROUND + pick(s, 2 * AROUND + 1), len = wanted > rest + 100 ? wanted - rest - 100 : 1;
   while (rest + entry(len + 1) <= wanted) len++;
   return len;
 }

@@ -16,7 +16,7 @@ static void act(sim *s) {
   if (!p) action = CREATE;
   if (p && !p->len && about_nodes) action = ADD;
   for (int i = 0; i < STREAMS; i++)
-    if (chance(s, 10)) stream_is_read(s, &s->streams[i]);
+    if (chance(s, s->heavy ? 2 : 10)) stream_is_read(s, &s->streams[i]);
   switch (action) {
     case CREATE: create_plan(s); break;
     case ADD: add_nodes(s, p); break;
@@ -144,10 +144,11 @@ static void roll_swarm(sim *s) {
   s->f.limits.watch_total_bytes_max = 3000 + pick(s, 60000);
   s->f.limits.node_bytes_max = 300 + pick(s, 6000);
   s->f.limits.progress_bytes_max = 100 + pick(s, 2000);
-  if (chance(s, 12)) { /* much goes through, and readers fall behind */
+  s->heavy = chance(s, 8);
+  if (s->heavy) { /* much goes through, and readers fall behind */
     s->weights[PAYLOAD] = 40;
-    s->f.limits.node_bytes_max = 10000 + pick(s, 40000);
-    s->f.limits.watch_buffer_bytes_max = s->f.limits.watch_total_bytes_max = 2000000;
+    s->f.limits.node_bytes_max = 50000 + pick(s, 100000);
+    s->f.limits.watch_buffer_bytes_max = s->f.limits.watch_total_bytes_max = 8000000;
   }
   s->f.limits.watch_turn_bytes_max = 100 + pick(s, 5000);
   s->f.limits.watch_turn_changes_max = 3 + pick(s, 60);

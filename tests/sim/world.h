@@ -204,6 +204,7 @@ typedef struct {
   bool unregistering;
   bool was_quiet;       /* the last step: nothing happened in it but its event */
   bool scripted;        /* this seed has policies */
+  bool heavy;           /* long texts, and readers that take long */
   int types;            /* of runners: the fewer, the longer the queues */
   bool steady;          /* runners stay */
   unsigned turn_shared; /* steps that still belong to this turn */
