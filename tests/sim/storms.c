@@ -167,10 +167,9 @@ void until_awake(sim *s) {
     add(&t)->kind = TCI_EVENT_TICK;
     t.answered[0] = NULL;
     take_turn(s, &t);
-    if (store_failed() > 0)
-      after_us = 2 * after_us < TCI_ENGINE_WAKE_US_MAX ? 2 * after_us : TCI_ENGINE_WAKE_US_MAX;
+    if (store_failed() > 0) after_us = 2 * after_us < TCI_ENGINE_WAKE_US_MAX ? 2 * after_us : TCI_ENGINE_WAKE_US_MAX;
     wait_us = store_was_full() ? TCI_ENGINE_WAKE_US_MIN : after_us; /* and asks a full disk every second */
-    fails = store_failed() > 0 || store_was_full();  /* it may have had nothing to say */
+    fails = store_failed() > 0 || store_was_full();                 /* it may have had nothing to say */
     store_fail(0, TCI_OK);
     s->f.asleep = fails;
     judge(s);
