@@ -731,6 +731,29 @@ static void a_long_list_is_read_over_turns_and_others_come_in_between(void **sta
   assert_true(tci_engine_next_due_us(w->engine) > 0);
 }
 
+static void nobody_waits_for_a_list_that_will_not_be_read(void **state) {
+  world *w = *state;
+  fault_install();
+  w->options.limits.turn_reply_bytes_max = w->options.limits.page_entries_max = 1;
+  begin(w);
+  tci_str plan = create(w);
+  one(w, writes(w, 5, plan, "@a; @b; @c; @d; @e"), true);
+  tci_event query = command(6, (tci_command){.kind = TCI_COMMAND_QUERY_NODES, .plan_id = plan});
+  query.command.query_nodes.include_checks = true;
+  w->codes[6] = w->codes[7] = TCI_OK;
+  assert_int_equal(turn(w, &query, 1, false).code, TCI_OK);
+  tci_event write = writes(w, 8, plan, "@lost");
+  no_disk();
+  assert_int_equal(turn(w, &write, 1, false).code, TCI_OK);
+  assert_int_equal(w->codes[6], TCI_UNAVAILABLE); /* what it was shown so far may not have happened */
+  fault_disarm();
+  query.token = 7;
+  assert_int_equal(turn(w, &query, 1, false).code, TCI_OK);
+  assert_int_equal(w->codes[7], TCI_OK);
+  reopen(w);
+  assert_int_equal(w->codes[7], TCI_UNAVAILABLE);
+}
+
 static void addresses_outside_the_allow_list_are_refused(void **state) {
   world *w = *state;
   w->options.store.path = ":memory:";
@@ -1163,6 +1186,7 @@ int main(void) {
       CLAIM(a_stream_of_a_plan_that_left_memory_resumes),
       CLAIM(a_reply_over_the_limit_is_refused),
       CLAIM(a_long_list_is_read_over_turns_and_others_come_in_between),
+      CLAIM(nobody_waits_for_a_list_that_will_not_be_read),
       CLAIM(addresses_outside_the_allow_list_are_refused),
       CLAIM(a_runner_registered_under_another_allow_list_is_not_called),
       CLAIM(work_left_over_is_due_at_once),
