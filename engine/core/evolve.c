@@ -454,6 +454,8 @@ static const char *attempt(tci_core *core, tci_plan *plan, tci_stage *stage, con
   tci_attempt *a = stage->attempts.items[c->attempt - 1];
   tci_attempt_state to = (tci_attempt_state)c->state;
   tci_execution_state execution = (tci_execution_state)c->execution;
+  if (c->keys.len && a->execution >= TCI_EXECUTION_DISPATCHED)
+    return "an attempt that holds admission keys gets others";
   if (to && to != a->state) {
     if (!tci_attempt_may_move(a->state, to)) return "an attempt makes an illegal move";
     attempt_state(a, to, wall_us);

@@ -275,6 +275,10 @@ static void numbers_that_no_engine_writes_are_refused(void **state) {
     else
       change_refused(f, c, rows[i].value == 3 ? "a mode that there is not" : "beyond what it can be");
   }
+  fx_register(f, "a", "go", "sync", 0, 0);
+  tci_change keys = attempt; /* it is live now, and holds what it holds */
+  keys.keys = TCI_STR("\x0a\x01k");
+  change_refused(f, keys, "holds admission keys");
   change_refused(f, (tci_change){.type = TCI_CHANGE_PLAN_STATE, .state = 30}, "a plan in a state");
   change_refused(f, (tci_change){.type = TCI_CHANGE_EDGES, .node = 2, .dependencies = TCI_STR("\x08\x03")},
                  "predicate");
