@@ -10,6 +10,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "app/loads.h"
 #include "app/reads.h"
 #include "app/recovery.h"
 #include "app/streams.h"
@@ -37,6 +38,7 @@ struct tci_engine {
   tci_policies *policies;
   tci_core *core;
   tci_streams *streams;
+  tci_loads loads;
   tci_update update;
   int64_t started_us; /* wall */
   bool draining;
@@ -62,8 +64,11 @@ struct tci_engine {
   tci_arena arena;
   TCI_VEC(parcel) parcels;
   TCI_VEC(tci_store_record) records;
-  tci_ids changed; /* policies, by the look that ended in it */
-  bool looked;     /* at the policy folders: once in a turn */
+  tci_ids changed;           /* policies, by the look that ended in it */
+  bool looked;               /* at the policy folders: once in a turn */
+  bool may_put_off, put_off; /* events can be offered again; this one is to be */
+  bool behind_time;          /* the next turn has events of this one to step, or a plan to load on */
+  int64_t began_cpu_us;
   tci_buf scratch;
   tci_engine_counters counters;
 };
@@ -121,7 +126,7 @@ static parcel *parcel_add(tci_engine *e, tci_effect_kind kind, uint64_t token) {
   return &e->parcels.items[e->parcels.len - 1];
 }
 
-enum { COUNTERS = 17 };
+enum { COUNTERS = 18 };
 
 static void fill_counters(const tci_engine *e, tci_counter out[COUNTERS]) {
   tci_engine_counters c = tci_engine_count(e);
@@ -143,6 +148,7 @@ static void fill_counters(const tci_engine *e, tci_counter out[COUNTERS]) {
       {TCI_STR("shadow_differs"), c.shadow_differs},
       {TCI_STR("standstill_us"), c.standstill_us},
       {TCI_STR("turns"), c.turns},
+      {TCI_STR("turns_over_budget"), c.turns_over_budget},
   };
   memcpy(out, all, sizeof all);
 }
@@ -298,14 +304,21 @@ static bool may_pass(tci_engine *e, const tci_event *event) {
   return false;
 }
 
-/* Plans with nothing under way leave memory; a command that names one brings it back. */
+/* Plans with nothing under way leave memory; a command that names one brings it back, at once or, when it is large and the command
+ * can wait (put_off), over turns. */
 static tci_status load_missing(tci_engine *e, const tci_event *event) {
   if (event->kind != TCI_EVENT_COMMAND || !event->command.plan_id.len) return TCI_STATUS_OK;
-  if (tci_core_has_plan(e->core, event->command.plan_id)) return TCI_STATUS_OK;
+  tci_str id = event->command.plan_id;
+  if (!e->may_put_off) tci_loads_abandon(&e->loads, e->core, id);
+  bool gave_up = tci_loads_gave_up(&e->loads, id); /* loaded at once it says why */
+  e->put_off = tci_loads_has(&e->loads, id);
+  if (e->put_off || tci_core_has_plan(e->core, id)) return TCI_STATUS_OK;
   uint64_t key;
-  TCI_TRY(tci_store_find(e->store, event->command.plan_id, &key));
+  TCI_TRY(tci_store_find(e->store, id, &key));
   if (!key || tci_core_is_set_aside(e->core, key)) return TCI_STATUS_OK;
-  return tci_recovery_load_plan(e->store, e->core, key, &e->arena);
+  if (!e->may_put_off || gave_up) return tci_recovery_load_plan(e->store, e->core, key, &e->arena);
+  e->put_off = tci_loads_begin(&e->loads, e->store, e->core, id, key);
+  return TCI_STATUS_OK;
 }
 
 /* An event of our own, with randomness of its own. */
@@ -391,7 +404,10 @@ static bool is_command(const tci_event *event, tci_command_kind kind) {
 static tci_status read_on(tci_engine *e, tci_read *read, tci_time now) {
   do {
     read->event.now = now;
+    bool may_put_off = e->may_put_off;
+    e->may_put_off = false; /* a plan that left memory while it was read is loaded at once */
     tci_status loaded = load_missing(e, &read->event);
+    e->may_put_off = may_put_off;
     if (loaded.code != TCI_OK) { /* it went to make room, and does not come back */
       read->done = true;
       tci_reads_put(&e->reads, read);
@@ -470,6 +486,7 @@ static tci_status step(tci_engine *e, const tci_event *event) {
 static tci_status step_core(tci_engine *e, const tci_event *event) {
   tci_status loaded = load_missing(e, event);
   if (loaded.code != TCI_OK) return unreadable(e, event, loaded);
+  if (e->put_off) return TCI_STATUS_OK;
   if (tci_is_read(event)) return start_read(e, event);
   step_loaded(e, event);
   return TCI_STATUS_OK;
@@ -523,6 +540,7 @@ static tci_status start_over(tci_engine *e, tci_status why, tci_time now) {
   tci_streams_close_all(e->streams);
   e->sink.watch_end(e->sink.ctx, 0, unknown); /* token 0: every stream */
   snprintf(e->asleep_why, sizeof e->asleep_why, "%s", why.message);
+  tci_loads_forget(&e->loads);
   tci_core_free(e->core);
   e->core = NULL;
   TCI_TRY(load_all(e));
@@ -571,6 +589,15 @@ static bool may_wake(tci_engine *e, tci_time now) {
   return false;
 }
 
+static int64_t turn_cpu_us(const tci_engine *e) {
+  return e->options.cpu_us ? e->options.cpu_us() - e->began_cpu_us : 0;
+}
+
+/* Half of the time is for stepping events; the other half for the last one of them, the commit, and what goes out. */
+static bool is_spent(const tci_engine *e) {
+  return e->may_put_off && turn_cpu_us(e) >= e->options.limits.turn_cpu_ms_max * 1000 / 2;
+}
+
 /* What was held is stepped in a turn of its own, and forgotten only when that is committed. After a failed commit the fresh
  * model sleeps until its waking can be committed; reads are served meanwhile. */
 static tci_status catch_up(tci_engine *e, const tci_event *like) {
@@ -581,10 +608,10 @@ static tci_status catch_up(tci_engine *e, const tci_event *like) {
     TCI_TRY(step_awake(e, &awake));
     if (e->behind) TCI_TRY(tell_policies(e, like));
   }
-  size_t held = e->held.len;
-  for (size_t i = 0; i < held; i++) {
-    tci_event event = own_event(TCI_EVENT_ANSWER, like, i + 1);
-    event.answer = e->held.items[i];
+  size_t held = 0;
+  for (; held < e->held.len && (held == 0 || !is_spent(e)); held++) {
+    tci_event event = own_event(TCI_EVENT_ANSWER, like, held + 1);
+    event.answer = e->held.items[held];
     TCI_TRY(step(e, &event));
   }
   TCI_TRY(finish_turn(e, like, 0));
@@ -596,8 +623,42 @@ static tci_status catch_up(tci_engine *e, const tci_event *like) {
   return TCI_STATUS_OK;
 }
 
+/* The end of a watch whose beginning waits still. */
+static bool is_behind_its_watch(const tci_event *events, size_t i, const bool *later) {
+  if (events[i].kind != TCI_EVENT_UNWATCH) return false;
+  for (size_t j = 0; j < i; j++)
+    if (later[j] && events[j].token == events[i].token) return true;
+  return false;
+}
+
+static tci_status step_some(tci_engine *e, const tci_event *events, size_t len, bool *later, size_t *looked_at) {
+  bool waits = false;
+  size_t i = 0;
+  for (; i < len && (i == 0 || !is_spent(e)); i++) {
+    later[i] = waits && is_behind_its_watch(events, i, later);
+    if (later[i]) continue;
+    e->put_off = false;
+    TCI_TRY(step(e, &events[i]));
+    later[i] = e->put_off;
+    waits |= e->put_off;
+    e->put_off = false;
+  }
+  *looked_at = i;
+  for (; i < len; i++) later[i] = true;
+  e->behind_time |= waits || *looked_at < len;
+  return TCI_STATUS_OK;
+}
+
 tci_status tci_engine_turn(tci_engine *e, const tci_event *events, size_t len) {
+  size_t looked_at;
+  return tci_engine_turn_some(e, events, len, NULL, &looked_at);
+}
+
+tci_status tci_engine_turn_some(tci_engine *e, const tci_event *events, size_t len, bool *later, size_t *looked_at) {
+  *looked_at = len;
   if (len == 0) return TCI_STATUS_OK;
+  e->may_put_off = later != NULL;
+  e->began_cpu_us = e->options.cpu_us ? e->options.cpu_us() : 0;
   e->counters.turns++;
   e->looked = false;
   tci_core_begin_turn(e->core);
@@ -605,10 +666,14 @@ tci_status tci_engine_turn(tci_engine *e, const tci_event *events, size_t len) {
   if (e->asleep ? may_wake(e, events[0].now) : e->held.len > 0) TCI_TRY(catch_up(e, &events[0]));
   if (events[0].now.mono_us >= tci_policies_due_us(e->policies)) want_look(e, true);
   TCI_TRY(look_at_policies(e, &events[0]));
-  for (size_t i = 0; i < len; i++)
-    TCI_TRY(events[i].kind == TCI_EVENT_RESTARTED ? step_awake(e, &events[i]) : step(e, &events[i]));
+  e->behind_time = tci_loads_work(&e->loads, e->store, e->core);
+  if (later)
+    TCI_TRY(step_some(e, events, len, later, looked_at));
+  else
+    for (size_t i = 0; i < len; i++)
+      TCI_TRY(events[i].kind == TCI_EVENT_RESTARTED ? step_awake(e, &events[i]) : step(e, &events[i]));
   TCI_TRY(go_on_reading(e, events[0].now));
-  TCI_TRY(finish_turn(e, events, len));
+  TCI_TRY(finish_turn(e, events, *looked_at));
   tci_streams_work(e->streams, e->core); /* model and journal agree now */
   if (!e->behind) tci_policies_forget(e->policies);
   e->evicting = tci_core_evict(e->core);
@@ -654,6 +719,7 @@ void tci_engine_close(tci_engine *e) {
   end_reads(e, (tci_status){TCI_UNAVAILABLE, "the server is stopping; repeat when it is back"});
   tci_arena_deinit(&e->held_arena);
   tci_vec_free(&e->held);
+  tci_loads_forget(&e->loads);
   tci_streams_free(e->streams);
   tci_core_free(e->core);
   tci_policies_close(e->policies);
@@ -671,7 +737,7 @@ void tci_engine_set_callback_address(tci_engine *e, const char *address) { e->op
 
 int64_t tci_engine_next_due_us(const tci_engine *e) {
   bool looks = e->looking || e->look_wanted;
-  if (!e->asleep && (e->more || e->evicting || e->held.len)) return 0;
+  if (e->behind_time || (!e->asleep && (e->more || e->evicting || e->held.len))) return 0;
   if (looks || tci_streams_is_due(e->streams)) return 0;
   int64_t due = tci_core_next_due_us(e->core), look_due = tci_policies_due_us(e->policies);
   if (look_due < due) due = look_due;
@@ -700,5 +766,10 @@ void tci_engine_note_standstill(tci_engine *e, int64_t us) { e->counters.standst
 
 void tci_engine_note_turn(tci_engine *e, int64_t turn_us, int64_t cpu_us) {
   if (turn_us > e->counters.longest_turn_us) e->counters.longest_turn_us = turn_us;
-  if (cpu_us > e->counters.longest_turn_cpu_us) e->counters.longest_turn_cpu_us = cpu_us;
+  bool over = cpu_us > e->options.limits.turn_cpu_ms_max * 1000, longest = cpu_us > e->counters.longest_turn_cpu_us;
+  if (over) e->counters.turns_over_budget++;
+  if (over && longest) /* the worst one so far */
+    tci_log(TCI_LOG_WARN, "turn_over_budget", "cpu_ms=%lld ms=%lld limit=turn_cpu_ms_max", (long long)(cpu_us / 1000),
+            (long long)(turn_us / 1000));
+  if (longest) e->counters.longest_turn_cpu_us = cpu_us;
 }

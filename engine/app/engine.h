@@ -27,6 +27,7 @@ typedef struct {
   tci_ids allowed_addresses;    /* see tci_address_resolve */
   tci_ids quarantine;           /* damaged plans to set aside: ids, or "#KEY"; see app/recovery.h */
   const char *version;
+  int64_t (*cpu_us)(void); /* of the thread so far; NULL: a turn is not measured, and takes all events it is given */
   tci_policies_options policies; /* its limits are those above */
 } tci_engine_options;
 
@@ -44,6 +45,11 @@ void tci_engine_set_callback_address(tci_engine *engine, const char *address);
  * the call. A POLICIES event without policies, and ReloadPolicies, look at the policy folders first.
  * Returns DATA_LOSS (static text) when the store is lost: log and exit. Every other failure was answered to the clients. */
 TCI_MUST_USE tci_status tci_engine_turn(tci_engine *engine, const tci_event *events, size_t len);
+/* The same for who can offer events again, first and in order, in the next turn: later[i] is set where that is to be done. They
+ * are those that name a plan which is coming into memory piece by piece, and all behind *looked_at, where the turn has had its
+ * CPU time (turn_cpu_ms_max). */
+TCI_MUST_USE tci_status tci_engine_turn_some(tci_engine *engine, const tci_event *events, size_t len, bool *later,
+                                             size_t *looked_at);
 /* Monotonic time at which a TICK is due (0: at once, work was left over; INT64_MAX: never). */
 int64_t tci_engine_next_due_us(const tci_engine *engine);
 /* The sink takes more on this stream: what waits goes out at once, what is owed with the next turns. */
@@ -54,7 +60,8 @@ size_t tci_engine_open_calls(const tci_engine *engine); /* Run and RunAsync that
 const tci_core *tci_engine_core(const tci_engine *engine);
 
 typedef struct {
-  int64_t turns, events, commits, records, journal_bytes, longest_turn_us, longest_turn_cpu_us, standstill_us;
+  int64_t turns, events, commits, records, journal_bytes, longest_turn_us, longest_turn_cpu_us, turns_over_budget,
+      standstill_us;
   int64_t damaged_reads; /* commands that named a plan whose journal is damaged */
   /* Asked, could not answer, instructions in Lua, circuits opened; other sets taken over; the shadow: asked, disagrees */
   int64_t policy_asks, policy_faults, policy_instructions, policy_circuits_opened, policy_reloads, shadow_asks,

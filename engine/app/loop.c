@@ -227,7 +227,11 @@ static tci_queue_item *next_items(tci_loop *loop) {
   for (;;) {
     int64_t now_us = tci_clock_mono_us(), due_us = due_at(loop);
     int64_t until_us = due_us <= now_us ? 0 : nap_until(now_us, due_us);
-    tci_queue_item *items = tci_queue_take(&loop->queue, (size_t)loop->limits.turn_events_max, until_us);
+    tci_queue_item *items = tci_queue_take(&loop->queue, (size_t)loop->limits.turn_events_max, 0);
+    if (!items && until_us) {
+      tci_memory_give_back(&loop->memory, now_us); /* there is nothing else to do */
+      items = tci_queue_take(&loop->queue, (size_t)loop->limits.turn_events_max, until_us);
+    }
     int64_t woke_us = tci_clock_mono_us();
     if (until_us && until_us != INT64_MAX && woke_us - until_us > LATE_US) stood_still(loop, woke_us - until_us);
     if (items || due_at(loop) <= woke_us) return items;
@@ -286,26 +290,34 @@ static void take(tci_loop *loop, tci_item *item, tci_time now) {
 }
 
 static void after_turn(tci_loop *loop) {
+  size_t event = 0, kept = 0;
   for (size_t i = 0; i < loop->items.len; i++) {
     tci_item *item = loop->items.items[i];
+    if (item->kind == TCI_ITEM_EVENT && loop->later.items[event++]) {
+      loop->items.items[kept++] = item;
+      continue;
+    }
     if (item->kind == TCI_ITEM_EVENT && item->event.kind == TCI_EVENT_UNWATCH)
       stream_end(loop, item->event.token, (tci_status){TCI_CANCELLED, "the watcher went away"});
     if (item->kind == TCI_ITEM_EVENT && item->event.kind == TCI_EVENT_COMMAND) stream_accepted(loop, item->event.token);
     tci_item_free(item);
   }
-  loop->items.len = loop->events.len = 0;
+  loop->items.len = kept;
+  loop->events.len = 0;
 }
 
 /* Calls end before their answers are committed, and the other way round: a runner may have called back before. */
 static bool drained(const tci_loop *loop) {
-  return loop->draining && ((tci_engine_open_calls(loop->engine) == 0 && loop->calls.len == 0) ||
-                            tci_clock_mono_us() >= loop->drain_by_us);
+  return loop->draining &&
+         ((tci_engine_open_calls(loop->engine) == 0 && loop->calls.len == 0 && loop->items.len == 0) ||
+          tci_clock_mono_us() >= loop->drain_by_us);
 }
 
 static void turn(tci_loop *loop, tci_queue_item *taken) {
   int64_t start_us = tci_clock_mono_us(), cpu_us = tci_clock_thread_cpu_us();
   tci_time now = engine_now(loop);
-  hear(loop, taken, now);
+  for (size_t i = 0; i < loop->items.len; i++) add_event(loop, &loop->items.items[i]->event, now);
+  if (!loop->behind) hear(loop, taken, now);
   while (taken) {
     tci_item *item = (tci_item *)(void *)taken;
     taken = taken->next;
@@ -313,7 +325,10 @@ static void turn(tci_loop *loop, tci_queue_item *taken) {
   }
   if (loop->events.len == 0 || tci_engine_next_due_us(loop->engine) <= loop->heard_us)
     add_event(loop, &(tci_event){.kind = TCI_EVENT_TICK, .heard_us = loop->heard_us}, now);
-  tci_status status = tci_engine_turn(loop->engine, loop->events.items, loop->events.len);
+  tci_vec_reserve(&loop->later, loop->events.len);
+  size_t looked_at, len = loop->events.len;
+  tci_status status = tci_engine_turn_some(loop->engine, loop->events.items, len, loop->later.items, &looked_at);
+  loop->behind = looked_at < len;
   if (status.code != TCI_OK) {
     tci_log(TCI_LOG_ERROR, "store_lost", "code=%s error=\"%s\" action=\"exit; a restart recovers\"",
             tci_code_name(status.code), status.message);
@@ -346,18 +361,30 @@ static void turn_away(tci_loop *loop, tci_queue_item *at, tci_status why) {
   }
 }
 
-/* Requests that came while the loop was ending still get an answer; nobody reads out for it any more. */
+/* Requests that came while the loop was ending still get an answer; nobody reads out for it any more. Of those that a turn had
+ * put off, the streams were ended with the others. */
 static void turn_away_the_rest(tci_loop *loop) {
   const tci_status stopped = {TCI_UNAVAILABLE, "the server has stopped"};
+  for (size_t i = 0; i < loop->items.len; i++) {
+    tci_item *item = loop->items.items[i];
+    if (item->event.kind == TCI_EVENT_COMMAND && !tci_token_is_stream(item->event.token))
+      tci_rpc_reply(item->call, stopped, (tci_str){0});
+    tci_item_free(item);
+  }
+  loop->items.len = 0;
   for (tci_queue_item *at; (at = tci_queue_take(&loop->queue, SIZE_MAX, loop->reading_out ? INT64_MAX : 0));)
     turn_away(loop, at, stopped);
 }
+
 void tci_loop_run(tci_loop *loop) {
   pthread_setname_np(pthread_self(), "tci-engine"); /* for people, and for the spec that counts its wake-ups */
-  while (!drained(loop)) turn(loop, next_items(loop));
+  while (!drained(loop)) turn(loop, loop->behind ? NULL : next_items(loop));
   end_all_streams(loop,
                   (tci_status){TCI_UNAVAILABLE, "the server is stopping; resume with after_sequence when it is back"});
   turn_away_the_rest(loop);
+  tci_engine_counters c = tci_engine_count(loop->engine);
+  tci_log(TCI_LOG_INFO, "stopped", "turns=%lld longest_turn_cpu_us=%lld turns_over_budget=%lld", (long long)c.turns,
+          (long long)c.longest_turn_cpu_us, (long long)c.turns_over_budget);
 }
 
 void tci_loop_deinit(tci_loop *loop) {
@@ -368,5 +395,6 @@ void tci_loop_deinit(tci_loop *loop) {
   tci_map_deinit(&loop->calls);
   tci_vec_free(&loop->stream_list);
   tci_vec_free(&loop->events);
+  tci_vec_free(&loop->later);
   tci_vec_free(&loop->items);
 }

@@ -13,6 +13,7 @@
 #include <stdatomic.h>
 
 #include "app/engine.h"
+#include "app/memory.h"
 #include "base/list.h"
 #include "base/vec.h"
 #include "rpc/rpc.h"
@@ -60,7 +61,10 @@ typedef struct {
   tci_link unanswered; /* RunAsync in flight, in the order in which they left */
   TCI_VEC(tci_stream *) stream_list;
   TCI_VEC(tci_event) events; /* of the turn */
-  TCI_VEC(tci_item *) items;
+  TCI_VEC(tci_item *) items; /* of the turn, then those that the next one begins with */
+  TCI_VEC(bool) later;       /* of events: the engine wants them again */
+  bool behind;               /* the last turn had no time for all of them: no others are taken before they are done */
+  tci_memory memory;
   int64_t stood_us; /* all standstills so far: the engine's clock is behind the monotonic one by it */
   bool reading_out; /* a HEARD item is due */
   int64_t heard_us; /* on the engine's clock: what arrived by then is in this turn or was in earlier ones */

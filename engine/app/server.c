@@ -137,6 +137,7 @@ static tci_status start_engine(tci_server *server, const tci_server_options *opt
                                .allowed_addresses = allowed_addresses(server, options),
                                .quarantine = options->quarantine,
                                .version = tci_version,
+                               .cpu_us = tci_clock_thread_cpu_us,
                                .policies = options->policies};
   engine.policies.fuse = true;
   tci_sink sink = tci_loop_sink;

@@ -46,6 +46,7 @@
   X(watch_resumes_max, 4, "watchers that read the journal at once; more wait for their turn")                         \
   X(queue_requests_max, 10000, "requests that wait for the engine")                                                   \
   X(turn_events_max, 256, "events taken in one turn")                                                                 \
+  X(turn_cpu_ms_max, 50, "CPU time of one turn; beyond half of it, no more events are taken into it")                 \
   X(turn_timers_max, 256, "timers fired in one step")                                                                 \
   X(step_changes_max, 10000, "changes of one step; what follows from more goes on in the next ones")                  \
   X(policy_asks_per_turn, 256, "questions to policies about queued executions in one turn")                           \

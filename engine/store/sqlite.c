@@ -73,7 +73,7 @@ static int write_plan(tci_store *store, const tci_store_record *record);
 static tci_status undo(tci_store *store, int rc);
 static void raise_mark(tci_store *store);
 static tci_status checkpoint(tci_store *store);
-static tci_status load_plan(tci_store *store, uint64_t plan_key, tci_store_visitor visit, void *ctx);
+static tci_status load_plan(tci_store *store, uint64_t plan_key, uint64_t after, tci_store_visitor visit, void *ctx);
 static tci_status load_records(tci_store *store, tci_store_record *record, size_t *damaged, tci_store_visitor visit,
                                void *ctx);
 static const char *plan_fault(const tci_sqlite_plan *plan, const tci_store_record *last);
@@ -146,20 +146,15 @@ tci_status tci_store_ready(tci_store *store) {
 }
 
 tci_status tci_store_load(tci_store *store, uint64_t plan_key, tci_store_visitor visit, void *ctx) {
-  if (store->lost) return still_lost(store);
-  tci_status status = load_plan(store, plan_key, visit, ctx);
-  sqlite3_reset(store->statements[TCI_SQL_RECORDS]);
-  sqlite3_reset(store->statements[TCI_SQL_PLAN]);
-  return status;
+  return tci_store_load_after(store, plan_key, 0, visit, ctx);
 }
 
 tci_status tci_store_load_after(tci_store *store, uint64_t plan_key, uint64_t after, tci_store_visitor visit,
                                 void *ctx) {
-  if (after == 0) return tci_store_load(store, plan_key, visit, ctx);
   if (store->lost) return still_lost(store);
-  tci_store_record record = {.plan_key = plan_key, .sequence = after};
-  tci_status status = load_records(store, &record, NULL, visit, ctx);
+  tci_status status = load_plan(store, plan_key, after, visit, ctx);
   sqlite3_reset(store->statements[TCI_SQL_RECORDS]);
+  sqlite3_reset(store->statements[TCI_SQL_PLAN]);
   return status;
 }
 
@@ -384,8 +379,8 @@ static tci_status checkpoint(tci_store *store) {
   return status.code == TCI_DATA_LOSS ? status : TCI_STATUS_OK;
 }
 
-static tci_status load_plan(tci_store *store, uint64_t plan_key, tci_store_visitor visit, void *ctx) {
-  tci_store_record record = {.plan_key = plan_key};
+static tci_status load_plan(tci_store *store, uint64_t plan_key, uint64_t after, tci_store_visitor visit, void *ctx) {
+  tci_store_record record = {.plan_key = plan_key, .sequence = after};
   tci_sqlite_plan plan = {.sequence = plan_key ? 0 : (uint64_t)store->runners_sequence};
   int rc;
   if (plan_key != 0) {
@@ -393,13 +388,14 @@ static tci_status load_plan(tci_store *store, uint64_t plan_key, tci_store_visit
     if ((rc = sqlite3_bind_int64(row, 1, (sqlite3_int64)plan_key)) == SQLITE_OK) rc = sqlite3_step(row);
     if (rc == SQLITE_ROW) {
       TCI_TRY(tci_sqlite_read_plan(store, row, &plan));
-      record.plan_id = tci_sqlite_column(row, 2); /* lives until the statement is reset */
+      if (!after) record.plan_id = tci_sqlite_column(row, 2); /* lives until the statement is reset */
     } else if (rc != SQLITE_DONE) {
       return tci_sqlite_status(store, rc, "loading a plan");
     }
   }
   TCI_TRY(load_records(store, &record, NULL, visit, ctx));
   if (sqlite3_stmt_busy(store->statements[TCI_SQL_RECORDS])) return TCI_STATUS_OK; /* the visitor stopped */
+  if (!record.bytes.ptr) record.settled = plan.settled;                            /* there was none behind `after` */
   const char *fault = plan_fault(&plan, &record);
   if (!fault) return TCI_STATUS_OK;
   return tci_sqlite_fail(store, TCI_DATA_LOSS, "plan %llu is damaged: %s: restore the journal from a backup",

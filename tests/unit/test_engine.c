@@ -622,6 +622,99 @@ static void idle_plans_are_evicted_and_come_back_whole(void **state) {
   assert_null(tci_core_check(tci_engine_core(w->engine), &w->arena));
 }
 
+/* ---- turns that are short ---- */
+
+static int64_t cpu_us;
+static int64_t ten_ms_each(void) { return cpu_us += 10000; }
+
+static tci_status turn_some(world *w, tci_event *events, size_t len, bool *later, size_t *looked_at) {
+  for (size_t i = 0; i < len; i++) {
+    events[i].now = w->now;
+    fill_random(w, events[i].random);
+  }
+  w->changes = false;
+  return tci_engine_turn_some(w->engine, events, len, later, looked_at);
+}
+
+static void a_turn_that_has_had_its_time_leaves_the_rest_to_the_next(void **state) {
+  world *w = *state;
+  w->options.cpu_us = ten_ms_each;
+  w->options.limits.turn_cpu_ms_max = 50;
+  begin(w);
+  tci_str plan = create(w);
+  forget(w);
+  tci_event events[] = {command(4, get(plan)), command(5, get(plan)), command(6, get(plan)), command(7, get(plan))};
+  bool later[4];
+  size_t looked_at;
+  assert_int_equal(turn_some(w, events, 4, later, &looked_at).code, TCI_OK);
+  assert_int_equal(looked_at, 3); /* it began at 10, and after these is at 40 */
+  for (int i = 0; i < 4; i++) {
+    assert_int_equal(later[i], i == 3);
+    assert_int_equal(w->replies[4 + i], i < 3);
+  }
+  assert_int_equal(tci_engine_next_due_us(w->engine), 0);
+  cpu_us += 1000000; /* one is stepped, come what may */
+  assert_int_equal(turn_some(w, &events[3], 1, later, &looked_at).code, TCI_OK);
+  assert_int_equal(w->replies[7], 1);
+  tci_engine_note_turn(w->engine, 90000, 49999);
+  assert_int_equal(tci_engine_count(w->engine).turns_over_budget, 0);
+  tci_log_set_level(TCI_LOG_OFF);
+  tci_engine_note_turn(w->engine, 90000, 50001);
+  tci_log_set_level(TCI_LOG_INFO);
+  assert_int_equal(tci_engine_count(w->engine).turns_over_budget, 1);
+}
+
+/* A plan of this id with a journal of several megabytes, out of memory. */
+static tci_str large_plan_on_disk(world *w) {
+  w->options.limits.plans_in_memory_max = 1;
+  begin(w);
+  tci_str plan = create(w);
+  char *text = tci_arena_alloc(&w->arena, 600000);
+  memset(text, 'x', 600000);
+  tci_buf value = {0}, fat = {0};
+  tci_value_put_string(&value, (tci_str){text, 600000});
+  tci_struct_set((tci_str){0}, TCI_STR("k"), tci_buf_str(&value), &fat);
+  for (int i = 0; i < 4; i++) {
+    tci_event event = writes(w, 5, plan, tci_fmt(&w->arena, "@c%d", i));
+    event.command.write_nodes.checks[0].options = tci_buf_str(&fat);
+    event.command.write_nodes.omit_nodes = true;
+    one(w, event, true);
+  }
+  tci_buf_deinit(&value);
+  tci_buf_deinit(&fat);
+  create(w);
+  one(w, command(5, (tci_command){.kind = TCI_COMMAND_LIST_RUNNERS}), false);
+  assert_false(tci_core_has_plan(tci_engine_core(w->engine), plan));
+  return plan;
+}
+
+static void a_large_plan_comes_back_in_pieces_and_others_go_on(void **state) {
+  world *w = *state;
+  tci_str plan = large_plan_on_disk(w);
+  forget(w);
+  tci_event events[] = {command(4, get(plan)),
+                        command(5, (tci_command){.kind = TCI_COMMAND_LIST_RUNNERS}),
+                        command(6, get(plan)),
+                        {.kind = TCI_EVENT_UNWATCH, .token = 6}};
+  bool later[4];
+  size_t looked_at, turns = 0;
+  assert_int_equal(turn_some(w, events, 4, later, &looked_at).code, TCI_OK);
+  assert_int_equal(looked_at, 4);
+  assert_true(later[0] && !later[1] && later[2] && later[3]); /* what follows one that waits, waits behind it */
+  assert_int_equal(w->replies[5], 1);
+  tci_event again[] = {events[0], events[2], events[3]};
+  do {
+    assert_int_equal(tci_engine_next_due_us(w->engine), 0);
+    assert_int_equal(turn_some(w, again, 3, later, &looked_at).code, TCI_OK);
+    assert_true(turns++ < 10);
+  } while (later[0]);
+  assert_true(turns > 1);
+  assert_int_equal(w->codes[4], TCI_OK);
+  assert_int_equal(w->replies[4] + w->replies[6], 2);
+  assert_int_equal(tci_core_plan(tci_engine_core(w->engine), plan)->nodes.len, 4);
+  assert_null(tci_core_check(tci_engine_core(w->engine), &w->arena));
+}
+
 /* ---- streams ---- */
 
 /* The text of a stream from the first event after this sequence. */
@@ -1182,6 +1275,8 @@ int main(void) {
       CLAIM(a_draining_engine_finishes_and_begins_nothing),
       CLAIM(settled_plans_are_loaded_when_they_are_named),
       CLAIM(idle_plans_are_evicted_and_come_back_whole),
+      CLAIM(a_turn_that_has_had_its_time_leaves_the_rest_to_the_next),
+      CLAIM(a_large_plan_comes_back_in_pieces_and_others_go_on),
       CLAIM(a_stream_resumes_after_any_sequence_as_if_it_had_never_stopped),
       CLAIM(a_stream_of_a_plan_that_left_memory_resumes),
       CLAIM(a_reply_over_the_limit_is_refused),
