@@ -46,7 +46,8 @@ fi
 [ $# -gt 0 ] || { echo "run-specs: no spec runs in the world '$world' ${alone}" >&2; exit 1; }
 
 mkdir -p "$build/junit"
-rm -f "$build/junit/$name.xml"
+rm -f "$build/junit/$name.xml" "$build/junit/$name.turns"
+export TURBOCI_TURNS="$build/junit/$name.turns"
 export TURBOCI_WORLD="$world" TURBOCI_BIN="${TURBOCI_BIN:-$build/turboci}" TURBOCI_SOURCE="$root"
 export LUA_PATH="$root/lua/?.lua;$root/lua/?/init.lua;$root/tests/spec/?.lua;;"
 export LUA_CPATH="$build/lua/?.so;;"
@@ -61,4 +62,13 @@ result=0
 ${SPEC_WRAPPER:-} $runner $options --output tests/spec_output.lua -Xoutput "$build/junit/$name.xml" "$@" || result=$?
 # A runner that ends well without having run anything has not passed.
 [ -s "$build/junit/$name.xml" ] || { echo "run-specs: no report was written" >&2; exit 1; }
+# What a turn of the engine may take (limit turn_cpu_ms_max), unless something slows it down.
+if [ -s "$TURBOCI_TURNS" ]; then
+  longest=$(sort -n "$TURBOCI_TURNS" | tail -1)
+  echo "longest turn of $(wc -l < "$TURBOCI_TURNS") servers: $longest us of CPU time"
+  if [ "$longest" -ge 50000 ] && [ -z "${TURBOCI_SANITIZED:-}${SPEC_WRAPPER:-}" ]; then
+    echo "run-specs: a turn took 50 ms of CPU time or more" >&2
+    result=1
+  fi
+fi
 exit $result

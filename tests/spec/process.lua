@@ -8,6 +8,7 @@
 
 local client = require "turboci.client"
 local loop = require "turboci.loop"
+local turns = require "turns"
 local uv = require "luv"
 
 local LIMIT = 60 -- seconds
@@ -78,7 +79,10 @@ function M.start(args, program)
   local pipes, open, exit = { uv.new_pipe(false), uv.new_pipe(false) }, 3, nil
   local function less()
     open = open - 1
-    if open == 0 then self.exit = exit end
+    if open == 0 then
+      self.exit = exit
+      turns.read(self.err)
+    end
     M.wake()
   end
   local pid
