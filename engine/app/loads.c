@@ -2,7 +2,7 @@
  * PIECE_BYTES long. The plan cannot change meanwhile: nothing is under way in it, and whoever names it waits. */
 #include "app/loads.h"
 
-enum { PIECE_BYTES = 1 << 20 }; /* some ten milliseconds */
+enum { PIECE_BYTES = 512 << 10 }; /* some ten milliseconds */
 
 typedef struct {
   tci_core *core;

@@ -34,9 +34,7 @@ static int compare_added(const void *a, const void *b) {
   return x->stage < y->stage ? -1 : x->stage > y->stage;
 }
 
-static tci_prepared *prepared(const search *s, uint64_t index) {
-  return tci_map_get(&s->write->by_index, TCI_U64_KEY(&index));
-}
+static const tci_prepared *prepared(const search *s, uint64_t index) { return tci_write_item(s->write, index); }
 
 static tci_node *existing(const search *s, uint64_t index) {
   const tci_plan *plan = s->write->plan;

@@ -29,7 +29,7 @@
   X(assignments_per_stage_max, 1000, "checks that one stage is assigned to")                                          \
   X(attempts_per_stage_max, 1000, "attempts of one stage, whatever its own retry or a policy says")                   \
   X(results_per_check_max, 10000, "results that clients write into one check")                                        \
-  X(write_nodes_max, 20000, "nodes of one write")                                                                     \
+  X(write_nodes_max, 10000, "nodes of one write")                                                                     \
   X(write_edges_max, 100000, "dependencies and assignments of one write, together")                                   \
   X(priority_max, 100, "priorities go from minus this to this")                                                       \
   X(duration_ms_max, 2592000000, "any timeout or backoff: 30 days")                                                   \
@@ -48,7 +48,7 @@
   X(turn_events_max, 256, "events taken in one turn")                                                                 \
   X(turn_cpu_ms_max, 50, "CPU time of one turn; beyond half of it, no more events are taken into it")                 \
   X(turn_timers_max, 256, "timers fired in one step")                                                                 \
-  X(step_changes_max, 10000, "changes of one step; what follows from more goes on in the next ones")                  \
+  X(step_changes_max, 5000, "changes of one step; what follows from more goes on in the next ones")                   \
   X(policy_asks_per_turn, 256, "questions to policies about queued executions in one turn")                           \
   X(policy_instructions_max, 20000, "Lua instructions of one policy call, and 100 more for each candidate")           \
   X(policy_instructions_per_turn, 1000000, "Lua instructions of all policy calls in one turn, about")                 \

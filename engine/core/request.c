@@ -29,7 +29,7 @@ static tci_str kind_after(const tci_prepared *item) {
 
 /* What a check adds once the write is done; it may be one that the write makes. */
 static size_t check_bytes_after(const tci_write *w, uint64_t index) {
-  const tci_prepared *item = tci_map_get(&w->by_index, TCI_U64_KEY(&index));
+  const tci_prepared *item = tci_write_item(w, index);
   if (item) return check_bytes(item->id, kind_after(item), item->merged);
   const tci_check *check = tci_node_check(w->plan->nodes.items[index]);
   return check_bytes(check->node.id, check->kind, check->options);

@@ -52,6 +52,11 @@ void tci_on_create_plan(tci_core *core, const tci_event *event) {
 
 /* ---- check ---- */
 
+const tci_prepared *tci_write_item(const tci_write *w, uint64_t index) {
+  if (index >= w->existing) return index - w->existing < w->created ? w->fresh[index - w->existing] : NULL;
+  return w->by_index.len ? tci_map_get(&w->by_index, TCI_U64_KEY(&index)) : NULL;
+}
+
 /* Takes in one id: empty, written twice, or too many nodes are faults. */
 static bool take(tci_write *w, tci_prepared *item) {
   tci_map *map = item->kind == TCI_NODE_CHECK ? &w->by_check_id : &w->by_stage_id;
@@ -61,7 +66,10 @@ static bool take(tci_write *w, tci_prepared *item) {
   item->node = tci_map_get(item->kind == TCI_NODE_CHECK ? &w->plan->checks : &w->plan->stages, item->id);
   item->index = item->node ? item->node->index : w->plan->nodes.len + w->created++;
   tci_map_put(map, item->id, item);
-  tci_map_put(&w->by_index, TCI_U64_KEY(&item->index), item);
+  if (item->node)
+    tci_map_put(&w->by_index, TCI_U64_KEY(&item->index), item);
+  else
+    w->fresh[w->created - 1] = item;
   if (w->plan->nodes.len + w->created <= (size_t)w->core->limits.nodes_per_plan_max) return true;
   return tci_write_fault(w, item, TCI_RESOURCE_EXHAUSTED,
                          "the plan would have more than %lld nodes (limit nodes_per_plan_max)",
@@ -91,6 +99,8 @@ static bool prepare(tci_write *w, const tci_command *cmd) {
   size_t checks = cmd->write_nodes.checks_len;
   w->len = checks + cmd->write_nodes.stages_len;
   w->items = tci_arena_array(w->arena, tci_prepared, w->len + 1);
+  w->existing = w->plan->nodes.len;
+  w->fresh = tci_arena_array(w->arena, tci_prepared *, w->len + 1);
   for (size_t i = 0; i < w->len; i++) {
     tci_prepared *item = &w->items[i];
     bool is_check = i < checks;

@@ -32,14 +32,18 @@ typedef struct {
   tci_arena *arena;
   tci_prepared *items; /* checks first, then stages, in request order */
   size_t len, created;
+  tci_prepared **fresh;             /* those that create nodes: the k-th has index existing + k */
+  uint64_t existing;                /* nodes of the plan before the write */
   tci_map by_check_id, by_stage_id; /* -> tci_prepared */
-  tci_map by_index;                 /* key: the 8 bytes of tci_prepared.index */
+  tci_map by_index;                 /* of those that exist; key: the 8 bytes of tci_prepared.index */
   tci_status status;                /* the first fault */
 } tci_write;
 
 /* Records the first fault; false, for `return tci_write_fault(...)`. */
 bool tci_write_fault(tci_write *write, const tci_prepared *item, tci_code code, const char *format, ...)
     __attribute__((format(printf, 4, 5)));
+/* What the write says of the node with this index; NULL: nothing. */
+const tci_prepared *tci_write_item(const tci_write *write, uint64_t index);
 bool tci_write_check_item(tci_write *write, tci_prepared *item);
 bool tci_write_stage_item(tci_write *write, tci_prepared *item);
 /* False, with a fault that prints the path, when the write would close a cycle. */

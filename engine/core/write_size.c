@@ -40,8 +40,7 @@ static size_t group_bytes(const tci_group *group) {
 static size_t edges_bytes(const tci_write *w, const uint64_t *indexes, size_t len) {
   size_t bytes = 0;
   for (size_t i = 0; i < len; i++) {
-    const tci_prepared *item =
-        indexes[i] < w->plan->nodes.len ? NULL : tci_map_get(&w->by_index, TCI_U64_KEY(&indexes[i]));
+    const tci_prepared *item = indexes[i] < w->existing ? NULL : tci_write_item(w, indexes[i]);
     bytes += EDGE_BYTES + (item ? item->id.len : w->plan->nodes.items[indexes[i]]->id.len);
   }
   return bytes;

@@ -202,6 +202,8 @@ static void a_chain_of_9000_checks_settles_without_a_search_for_each(void **stat
   fx *f = *state;
   enum { LEN = 9000, WORDS = 120 };
   f->compare_every = 0;
+  f->limits.write_nodes_max = 2 * LEN;
+  fx_renew(f);
   fx_create(f);
   fx_write(f, "@gate; @never");
   size_t size = LEN * WORDS, at = 0;
@@ -340,6 +342,8 @@ static void a_fan_in_of_20000_resolves_with_the_last(void **state) {
   fx *f = *state;
   enum { WIDTH = 20000 };
   f->compare_every = 0;
+  f->limits.write_nodes_max = WIDTH;
+  fx_renew(f);
   fx_create(f);
   char *text = tci_arena_alloc(&f->arena, WIDTH * 12), *list = tci_arena_alloc(&f->arena, WIDTH * 12);
   char *final = tci_arena_alloc(&f->arena, WIDTH * 24);

@@ -285,6 +285,7 @@ static void a_large_plan_leaves_memory_in_pieces(void **state) {
   enum { NODES = 12000 };
   f->compare_every = 0;
   f->limits.plans_in_memory_max = 1;
+  f->limits.write_nodes_max = NODES;
   fx_renew(f);
   tci_str large = fx_create(f);
   tci_buf text = {0};
