@@ -1,7 +1,7 @@
 /* admission: "at most N executions that hold this key are live at once", over all plans.
  *
  * Invariants: a key's count is the number of live executions that hold it, rebuilt from the journal like a runner's load; an
- * execution that is parked for a key waits in that key's queue of its (runner type, mode), first ready first; when a holder
+ * execution that is parked for a key waits in that key's queue of its (runner type, mode), by priority, then by age; when a holder
  * ends, the first of every such queue gets a chance: it may be asked about again. Whatever comes of that, or of the execution
  * before it is asked, the chance goes on to the next one: while somebody is parked for a key that has room for him,
  * somebody of the same queue has a chance. Keys that nobody holds or waits for are forgotten.
@@ -49,13 +49,13 @@ void tci_key_park(tci_core *core, tci_pool *pool, tci_attempt *a, const tci_admi
     queue->key = key;
     queue->pool = pool;
     queue->mode = a->mode;
-    tci_list_init(&queue->list);
     tci_vec_push(&key->queues, queue);
     queue->position = pool->parked.len;
     tci_vec_push(&pool->parked, queue);
   }
   tci_link_remove(&a->queued);
-  tci_ready_insert(&queue->list, a);
+  tci_ready_insert(tci_bucket_list(&queue->buckets, a->priority), a);
+  queue->len++;
   a->parked = queue;
   a->key_limit = admission->limit;
 }
@@ -63,7 +63,7 @@ void tci_key_park(tci_core *core, tci_pool *pool, tci_attempt *a, const tci_admi
 void tci_key_unpark(tci_core *core, tci_attempt *a) {
   tci_key_queue *queue = a->parked;
   a->parked = NULL;
-  if (!tci_list_empty(&queue->list)) return;
+  if (--queue->len) return;
   tci_key *key = queue->key;
   for (size_t i = 0; i < key->queues.len; i++) {
     if (key->queues.items[i] != queue) continue;
@@ -73,15 +73,19 @@ void tci_key_unpark(tci_core *core, tci_attempt *a) {
   tci_pool *pool = queue->pool;
   pool->parked.items[pool->parked.len - 1]->position = queue->position;
   tci_vec_swap_remove(&pool->parked, queue->position);
+  tci_buckets_free(&queue->buckets);
   free(queue);
   key_trim(core, key);
 }
 
 tci_attempt *tci_key_first_that_fits(const tci_key_queue *queue) {
   size_t n = 0;
-  for (tci_link *l = queue->list.next; l != &queue->list && n < PARKED_LOOKED_AT; l = l->next, n++) {
-    tci_attempt *a = tci_container(l, tci_attempt, queued);
-    if (queue->key->live < a->key_limit) return a;
+  for (size_t i = 0; i < queue->buckets.len; i++) {
+    const tci_link *list = &queue->buckets.items[i]->list;
+    for (tci_link *l = list->next; l != list && n < PARKED_LOOKED_AT; l = l->next, n++) {
+      tci_attempt *a = tci_container(l, tci_attempt, queued);
+      if (queue->key->live < a->key_limit) return a;
+    }
   }
   return NULL;
 }
@@ -105,8 +109,11 @@ tci_attempt *tci_key_pass_on(tci_core *core, tci_key *key, const tci_pool *pool,
 
 void tci_keys_return(tci_core *core, tci_pool *pool) {
   while (pool->parked.len) {
-    tci_key_queue *queue = pool->parked.items[pool->parked.len - 1];
-    tci_ready_return(core, tci_container(queue->list.next, tci_attempt, queued)); /* the last one frees the queue */
+    const tci_buckets *buckets = &pool->parked.items[pool->parked.len - 1]->buckets;
+    size_t i = 0;
+    while (tci_list_empty(&buckets->items[i]->list)) i++;
+    tci_ready_return(core,
+                     tci_container(buckets->items[i]->list.next, tci_attempt, queued)); /* the last frees the queue */
   }
 }
 

@@ -9,7 +9,7 @@
  * queue is looked at only when something changed (a head arrived, a slot freed, a runner changed, a wait elapsed, other
  * policies); what is dispatched in one turn is bounded in bytes, too. A look that begins at the head goes on to the end, over as many turns as it takes: what changes meanwhile means
  * another look, so that nobody starves behind those who are told to wait. One turn asks at most policy_asks_per_turn, shared
- * among the queues; the rest is left to the next (update->more).
+ * among the runner types; the rest is left to the next (update->more).
  */
 #include <string.h>
 
@@ -54,10 +54,7 @@ void tci_pool_trim(tci_core *core, tci_pool *pool) {
   if (pool->runners.len || pool->listed) return;
   for (int mode = 0; mode < TCI_MODES; mode++)
     if (pool->ready[mode].len) return;
-  for (int mode = 0; mode < TCI_MODES; mode++) {
-    for (size_t i = 0; i < pool->ready[mode].buckets.len; i++) free(pool->ready[mode].buckets.items[i]);
-    tci_vec_free(&pool->ready[mode].buckets);
-  }
+  for (int mode = 0; mode < TCI_MODES; mode++) tci_buckets_free(&pool->ready[mode].buckets);
   tci_map_remove(&core->pools, pool->type);
   for (size_t i = 0; i < core->pool_list.len; i++) {
     if (core->pool_list.items[i] != pool) continue;
@@ -72,17 +69,22 @@ void tci_pool_trim(tci_core *core, tci_pool *pool) {
 
 /* ---- queues ---- */
 
-static tci_bucket *bucket_for(tci_ready *ready, int64_t priority) {
+tci_link *tci_bucket_list(tci_buckets *buckets, int64_t priority) {
   size_t i = 0;
-  while (i < ready->buckets.len && ready->buckets.items[i]->priority > priority) i++;
-  if (i < ready->buckets.len && ready->buckets.items[i]->priority == priority) return ready->buckets.items[i];
+  while (i < buckets->len && buckets->items[i]->priority > priority) i++;
+  if (i < buckets->len && buckets->items[i]->priority == priority) return &buckets->items[i]->list;
   tci_bucket *bucket = tci_calloc(1, sizeof *bucket);
   bucket->priority = priority;
   tci_list_init(&bucket->list);
-  tci_vec_push(&ready->buckets, bucket);
-  memmove(&ready->buckets.items[i + 1], &ready->buckets.items[i], (ready->buckets.len - 1 - i) * sizeof bucket);
-  ready->buckets.items[i] = bucket;
-  return bucket;
+  tci_vec_push(buckets, bucket);
+  memmove(&buckets->items[i + 1], &buckets->items[i], (buckets->len - 1 - i) * sizeof bucket);
+  buckets->items[i] = bucket;
+  return &bucket->list;
+}
+
+void tci_buckets_free(tci_buckets *buckets) {
+  for (size_t i = 0; i < buckets->len; i++) free(buckets->items[i]);
+  tci_vec_free(buckets);
 }
 
 static tci_attempt *queued(tci_link *link) { return tci_container(link, tci_attempt, queued); }
@@ -171,7 +173,7 @@ static void return_to_bucket(tci_core *core, tci_attempt *a) {
   if (a->parked) tci_key_unpark(core, a);
   a->hold_until_us = 0;
   hold(a, TCI_HOLD_NONE, (tci_str){0}); /* what was said is over */
-  tci_ready_insert(&bucket_for(ready, a->priority)->list, a);
+  tci_ready_insert(tci_bucket_list(&ready->buckets, a->priority), a);
 }
 
 void tci_ready_return(tci_core *core, tci_attempt *a) {
@@ -371,9 +373,21 @@ static bool may_ask(const tci_core *core) {
   return core->asks_left > 0 && core->request_bytes_left > 0 && tci_has_time_to_ask(core);
 }
 
+/* The queue of the pool whose first arrival is the oldest; NULL: nobody has arrived. */
+static tci_ready *first_arrived(tci_pool *pool) {
+  tci_ready *first = NULL;
+  for (int mode = 1; mode < TCI_MODES; mode++) {
+    tci_ready *ready = &pool->ready[mode];
+    if (tci_list_empty(&ready->arrived)) continue;
+    if (!first || queued(ready->arrived.next)->order < queued(first->arrived.next)->order) first = ready;
+  }
+  return first;
+}
+
 /* Priority and timeouts of those that have just become ready. Only scripts are counted. */
-static void take_in(tci_core *core, tci_pool *pool, tci_ready *ready) {
-  while (!tci_list_empty(&ready->arrived)) {
+static void take_in(tci_core *core, tci_pool *pool) {
+  tci_ready *ready;
+  while ((ready = first_arrived(pool))) {
     tci_attempt *a = queued(ready->arrived.next);
     const tci_attachment *at = tci_attached(core, pool, a->stage);
     bool scripted = tci_asks_script(at, TCI_HOOK_PRIORITY) || tci_asks_script(at, TCI_HOOK_TIMEOUT);
@@ -382,7 +396,7 @@ static void take_in(tci_core *core, tci_pool *pool, tci_ready *ready) {
     ask_priority(core, at, a);
     ask_timeouts(core, at, a);
     tci_link_remove(&a->queued);
-    tci_ready_insert(&bucket_for(ready, a->priority)->list, a);
+    tci_ready_insert(tci_bucket_list(&ready->buckets, a->priority), a);
     if (ready->cursor && queued(ready->cursor)->priority < a->priority) ready->again = true; /* the look is past it */
     if (a->queue_mono_us) tci_attempt_arm_queued(core, a);
   }
@@ -390,51 +404,92 @@ static void take_in(tci_core *core, tci_pool *pool, tci_ready *ready) {
 
 /* ---- the look ---- */
 
-/* Looks at one queue, asking at most `share` times. */
-static void serve(tci_core *core, tci_pool *pool, tci_mode mode, int64_t share) {
-  tci_ready *ready = &pool->ready[mode];
-  take_in(core, pool, ready);
-  tci_runner **options = tci_arena_array(&core->update->arena, tci_runner *, pool->runners.len + 1);
-  tci_attempt *a = ready->cursor ? queued(ready->cursor) : next_ready(ready, NULL), *instead = NULL;
-  bool room = true, asked_all = true;
-  ready->looking = true;
-  while (a || instead) {
-    size_t n = candidates(core, pool, mode, options);
-    room = n > 0;
-    if (!room) break; /* the next event that matters wakes the pool */
-    asked_all = share-- > 0 && may_ask(core);
-    if (!asked_all) break;
-    core->asks_left--;
-    if (instead) {
-      instead = consider(core, pool, instead, options, n);
-      continue;
-    }
-    tci_attempt *next = after(ready, a);
-    ready->cursor = next ? &next->queued : NULL; /* kept right by whoever moves that one */
-    instead = consider(core, pool, a, options, n);
-    a = ready->cursor ? queued(ready->cursor) : NULL;
-  }
-  if (instead && a && !asked_all) ready->again = true; /* it is in its bucket, perhaps before the cursor */
-  ready->cursor = a && !asked_all ? &a->queued : NULL;
-  ready->looking = false;
-  ready->awake = !asked_all || (ready->again && room && next_ready(ready, NULL)) || !tci_list_empty(&ready->arrived);
-  if (asked_all) ready->again = false;
+/* At one queue of a pool, beside the other. Who is next is where the cursor is: kept right by whoever moves that one. */
+typedef struct {
+  tci_ready *ready; /* NULL: it sleeps */
+  tci_attempt *instead;
+  bool room;
+} tci_look;
+
+static tci_attempt *next_of(const tci_look *l) {
+  if (!l->ready || !l->room) return NULL;
+  return l->instead ? l->instead : l->ready->cursor ? queued(l->ready->cursor) : NULL;
 }
 
-static size_t queues_awake(const tci_core *core) {
+static void begin_look(tci_look *l, tci_ready *ready) {
+  *l = (tci_look){.ready = ready, .room = true};
+  tci_attempt *first = ready->cursor ? queued(ready->cursor) : next_ready(ready, NULL);
+  ready->cursor = first ? &first->queued : NULL;
+  ready->looking = true;
+}
+
+static void end_look(tci_look *l) {
+  tci_ready *ready = l->ready;
+  bool cut = next_of(l) != NULL;
+  if (cut && l->instead && ready->cursor) ready->again = true; /* it is in its bucket, perhaps before the cursor */
+  if (!cut) ready->cursor = NULL;
+  ready->looking = false;
+  ready->awake = cut || (ready->again && l->room && next_ready(ready, NULL)) || !tci_list_empty(&ready->arrived);
+  if (!cut) ready->again = false;
+}
+
+/* The mode whose next is to be asked about: by priority, then by age. 0: nobody is left. */
+static int first_mode(const tci_look looks[TCI_MODES]) {
+  int first = 0;
+  for (int mode = 1; mode < TCI_MODES; mode++) {
+    const tci_attempt *a = next_of(&looks[mode]), *b = first ? next_of(&looks[first]) : NULL;
+    if (a && (!b || a->priority > b->priority || (a->priority == b->priority && a->order < b->order))) first = mode;
+  }
+  return first;
+}
+
+static void ask_next(tci_core *core, tci_pool *pool, tci_look *l, tci_runner **options, size_t len) {
+  tci_attempt *a = next_of(l);
+  if (!l->instead) {
+    tci_attempt *next = after(l->ready, a);
+    l->ready->cursor = next ? &next->queued : NULL;
+  }
+  core->asks_left--;
+  l->instead = consider(core, pool, a, options, len);
+}
+
+/* Looks at the queues of a pool that are awake, as if they were one, asking at most `share` times. */
+static void serve(tci_core *core, tci_pool *pool, int64_t share) {
+  take_in(core, pool);
+  tci_runner **options = tci_arena_array(&core->update->arena, tci_runner *, pool->runners.len + 1);
+  tci_look looks[TCI_MODES] = {0};
+  for (int mode = 1; mode < TCI_MODES; mode++)
+    if (pool->ready[mode].awake) begin_look(&looks[mode], &pool->ready[mode]);
+  int mode;
+  while ((mode = first_mode(looks))) {
+    size_t n = candidates(core, pool, (tci_mode)mode, options);
+    looks[mode].room = n > 0; /* if not, the next event that matters wakes the pool; the other mode goes on */
+    if (!n) continue;
+    if (share-- <= 0 || !may_ask(core)) break;
+    ask_next(core, pool, &looks[mode], options, n);
+  }
+  for (mode = 1; mode < TCI_MODES; mode++)
+    if (looks[mode].ready) end_look(&looks[mode]);
+}
+
+static bool is_awake(const tci_pool *pool) {
+  bool awake = false;
+  for (int mode = 1; mode < TCI_MODES; mode++) awake |= pool->ready[mode].awake;
+  return awake;
+}
+
+static size_t pools_awake(const tci_core *core) {
   size_t n = 0;
-  for (size_t i = 0; i < core->awake.len; i++)
-    for (int mode = 1; mode < TCI_MODES; mode++) n += core->awake.items[i]->ready[mode].awake;
+  for (size_t i = 0; i < core->awake.len; i++) n += is_awake(core->awake.items[i]);
   return n;
 }
 
-/* Every queue that is awake gets an equal share of what may still be asked in this turn. */
-static void look(tci_core *core, size_t queues) {
-  int64_t share = core->asks_left / (int64_t)queues;
+/* Every pool that is awake gets an equal share of what may still be asked in this turn. */
+static void look(tci_core *core, size_t pools) {
+  int64_t share = core->asks_left / (int64_t)pools;
   for (size_t i = 0; i < core->awake.len; i++) {
     tci_pool *pool = core->awake.items[(i + core->look_from) % core->awake.len];
-    for (int mode = 1; mode < TCI_MODES; mode++)
-      if (pool->ready[mode].awake) serve(core, pool, (tci_mode)mode, share > 0 ? share : 1);
+    if (is_awake(pool)) serve(core, pool, share > 0 ? share : 1);
   }
 }
 
@@ -459,14 +514,13 @@ static void wake_everybody(tci_core *core) {
 void tci_dispatch(tci_core *core) {
   if (core->held) return;
   if (core->wake_all) wake_everybody(core);
-  size_t queues;
-  while (may_ask(core) && (queues = queues_awake(core)) > 0) look(core, queues);
+  size_t pools;
+  while (may_ask(core) && (pools = pools_awake(core)) > 0) look(core, pools);
   core->look_from++;
   size_t kept = 0;
   for (size_t i = 0; i < core->awake.len; i++) {
     tci_pool *pool = core->awake.items[i];
-    pool->listed = false;
-    for (int mode = 1; mode < TCI_MODES; mode++) pool->listed |= pool->ready[mode].awake;
+    pool->listed = is_awake(pool);
     if (pool->listed)
       core->awake.items[kept++] = pool;
     else

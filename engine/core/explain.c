@@ -172,7 +172,8 @@ static void held(explaining *e, const tci_attempt *a, const tci_attachment *at) 
   const tci_pool *pool = tci_attempt_pool(e->core, a);
   if (runners(e, a, pool)) return;
   say(e, TCI_EXPLAINS_QUEUED, a->stage->runner_type, a->index,
-      "it is queued with %zu others and is about to be looked at", pool ? pool->ready[a->mode].len - 1 : 0);
+      "it is queued with %zu others and is about to be looked at",
+      pool ? pool->ready[TCI_MODE_SYNC].len + pool->ready[TCI_MODE_ASYNC].len - 1 : 0);
 }
 
 static void pending(explaining *e, const tci_attempt *a) {

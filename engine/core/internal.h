@@ -20,17 +20,18 @@ typedef struct {
   int64_t priority;
   tci_link list;
 } tci_bucket;
+typedef TCI_VEC(tci_bucket *) tci_buckets; /* highest priority first; kept when empty */
 
 /* The executions of one (runner type, mode) that wait for a runner; see the drawing in dispatch.c. */
 typedef struct {
-  TCI_VEC(tci_bucket *) buckets; /* highest priority first; kept when empty */
-  tci_link arrived;              /* not asked for priority and timeouts yet */
-  tci_link waiting;              /* told not to ask before hold_until_us */
-  size_t len;                    /* of all lists, those parked for a key included */
-  tci_link *cursor;              /* the next to be asked in a look that goes on in the next turn; NULL: from the head */
-  bool awake;                    /* something changed since the last look, or it is not over */
-  bool looking;                  /* it is being looked at */
-  bool again;                    /* something changed while it was being looked at */
+  tci_buckets buckets;
+  tci_link arrived; /* not asked for priority and timeouts yet */
+  tci_link waiting; /* told not to ask before hold_until_us */
+  size_t len;       /* of all lists, those parked for a key included */
+  tci_link *cursor; /* the next to be asked in a look that goes on in the next turn; NULL: from the head */
+  bool awake;       /* something changed since the last look, or it is not over */
+  bool looking;     /* it is being looked at */
+  bool again;       /* something changed while it was being looked at */
 } tci_ready;
 
 /* An admission key, and those who wait for it in one queue. */
@@ -38,7 +39,8 @@ typedef struct tci_key_queue {
   struct tci_key *key;
   struct tci_pool *pool;
   tci_mode mode;
-  tci_link list;
+  tci_buckets buckets;
+  size_t len;
   size_t position; /* in pool->parked */
 } tci_key_queue;
 
@@ -323,6 +325,8 @@ void tci_ready_add(tci_core *core, tci_attempt *attempt);
 void tci_ready_remove(tci_core *core, tci_attempt *attempt);
 void tci_ready_return(tci_core *core, tci_attempt *attempt); /* from waiting or parked: it may be asked about again */
 void tci_ready_insert(tci_link *list, tci_attempt *attempt); /* by order of arrival */
+tci_link *tci_bucket_list(tci_buckets *buckets, int64_t priority); /* made when there is none */
+void tci_buckets_free(tci_buckets *buckets);
 void tci_dispatch(tci_core *core);
 
 /* ---- runner.c ---- */

@@ -192,10 +192,15 @@ static const char *check_parked(const tci_pool *pool, size_t at, size_t *len, tc
     known += other == queue;
     same += other->pool == pool && other->mode == queue->mode;
   }
-  if (known != 1 || same != 1 || queue->pool != pool || queue->position != at || tci_list_empty(&queue->list))
+  if (known != 1 || same != 1 || queue->pool != pool || queue->position != at || !queue->len)
     BROKEN("11: those who wait for key '%.*s' are lost", TCI_STR_ARG(name));
-  const char *fault = check_list(&queue->list, pool, queue->mode, PARKED, queue, len, arena);
-  if (fault) return fault;
+  size_t parked = 0;
+  for (size_t i = 0; i < queue->buckets.len; i++) {
+    const char *fault = check_list(&queue->buckets.items[i]->list, pool, queue->mode, PARKED, queue, &parked, arena);
+    if (fault) return fault;
+  }
+  if (parked != queue->len) BROKEN("11: those who wait for key '%.*s' are miscounted", TCI_STR_ARG(name));
+  *len += parked;
   if (tci_key_first_that_fits(queue) && !has_chance(pool, queue->mode, queue->key))
     BROKEN("11: key '%.*s' has room and nobody tries", TCI_STR_ARG(name));
   return NULL;

@@ -53,6 +53,22 @@ describe("the dispatcher:", function()
     }
   end
 
+  it("serves both modes of a runner type by priority, then by age", function()
+    local runner = held_runner { id = "r", type = "build", max_concurrent = 1 }
+    local plan = env:create_plan()
+    local function stage(id, mode, priority)
+      return { id = id, runner_type = "build", execution_mode = mode, priority = priority }
+    end
+    assert(env:write(plan, { stages = { stage("first", "SYNC") } }))
+    wait_for_stages(runner, 1)
+    assert(env:write(plan, { stages = {
+      stage("async", "ASYNC"), stage("sync", "SYNC"), stage("urgent", "ASYNC", 5), stage("urgent too", "SYNC", 5),
+    } }))
+    runner:release()
+    env:wait(plan)
+    assert.same({ "first", "urgent", "urgent too", "async", "sync" }, runner:received_stages())
+  end)
+
   it("picks a runner that is available #TestDispatcherSelectsRunner", function()
     local busy = held_runner { id = "busy", type = "build", max_concurrent = 1 }
     workflow:check("warm")

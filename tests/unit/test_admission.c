@@ -65,6 +65,27 @@ static void a_key_counts_over_all_plans(void **state) {
   fx_told(f, "deploy-1->r ");
 }
 
+static void a_free_key_goes_by_priority_then_by_age_over_both_modes(void **state) {
+  fx *f = *state;
+  with_keys(f, 1);
+  fx_register(f, "r", "go", "both", 0, 0);
+  fx_write(f, "deploy-0 runner=go");
+  fx_write(f,
+           "deploy-1 runner=go; deploy-2 runner=go mode=async priority=3; deploy-3 runner=go priority=3;"
+           "deploy-4 runner=go priority=7; deploy-5 runner=go mode=async; deploy-6 runner=go priority=3");
+  static const char *const order[] = {"deploy-0", "deploy-4", "deploy-2", "deploy-3",
+                                      "deploy-6", "deploy-1", "deploy-5"};
+  for (int i = 0; i < 7; i++) {
+    fx_told(f, tci_fmt(&f->arena, "%s->r ", order[i]));
+    if (fx_stage(f, order[i])->mode == TCI_MODE_ASYNC) {
+      fx_accepts(f, order[i], true);
+      fx_completes(f, order[i], "FINAL");
+    } else {
+      fx_answers(f, order[i], "FINAL");
+    }
+  }
+}
+
 static void different_keys_do_not_meet(void **state) {
   fx *f = *state;
   with_keys(f, 1);
@@ -254,6 +275,7 @@ int main(void) {
   const struct CMUnitTest tests[] = {
       CLAIM(only_so_many_hold_a_key_at_once),
       CLAIM(a_key_counts_over_all_plans),
+      CLAIM(a_free_key_goes_by_priority_then_by_age_over_both_modes),
       CLAIM(different_keys_do_not_meet),
       CLAIM(the_first_of_every_queue_may_try_when_a_key_is_free),
       CLAIM(who_does_not_take_the_key_passes_it_on),

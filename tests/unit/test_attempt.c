@@ -531,7 +531,7 @@ static void a_wall_clock_set_back_over_a_restart_lengthens_nothing(void **state)
   fx_write(f, "a runner=go mode=async timeout=10000 attempts=1; b runner=go attempts=2 backoff=2000");
   fx_accepts(f, "a", true);
   fx_answers(f, "b", "FINAL failure=flaky");
-  fx_told(f, "b->r a->r ");
+  fx_told(f, "a->r b->r ");
   f->now.wall_us -= 86400000000LL;
   fx_restart(f, TCI_EVENT_RESTARTED);
   fx_advance(f, 2000);

@@ -71,6 +71,73 @@ static void one_slot_is_shared_by_both_modes(void **state) {
   fx_told(f, "async->r ");
 }
 
+/* Sync work that never ends in coming does not keep async work waiting, nor the other way round. */
+static void both_modes_compete_by_age(void **state) {
+  fx *f = *state;
+  fx_create(f);
+  fx_register(f, "r", "go", "both", 1, 0);
+  fx_write(f, "s0 runner=go; a1 runner=go mode=async; s2 runner=go; a3 runner=go mode=async; a4 runner=go mode=async");
+  fx_told(f, "s0->r ");
+  static const char *const order[] = {"s0", "a1", "s2", "a3", "a4"};
+  for (int i = 0; i < 5; i++) {
+    if (order[i][0] == 'a') fx_accepts(f, order[i], true);
+    fx_write(f, tci_fmt(&f->arena, "new%d runner=go; late%d runner=go mode=async", i, i)); /* younger */
+    fx_told(f, "");
+    if (order[i][0] == 'a')
+      fx_completes(f, order[i], "FINAL");
+    else
+      fx_answers(f, order[i], "FINAL");
+    fx_told(f, tci_fmt(&f->arena, "%s->r ", i < 4 ? order[i + 1] : "new0"));
+  }
+}
+
+static void both_modes_compete_by_priority_before_age(void **state) {
+  fx *f = *state;
+  fx_create(f);
+  fx_write(f,
+           "s runner=go; a runner=go mode=async priority=5; t runner=go priority=5; b runner=go mode=async priority=9");
+  fx_register(f, "r", "go", "both", 3, 0);
+  fx_told(f, "b->r a->r t->r ");
+}
+
+static void a_mode_that_nobody_has_room_for_does_not_hold_up_the_other(void **state) {
+  fx *f = *state;
+  fx_create(f);
+  fx_register(f, "s", "go", "sync", 1, 0);
+  fx_write(f, "busy runner=go");
+  fx_write(f, "s1 runner=go priority=9; s2 runner=go priority=9; a1 runner=go mode=async; a2 runner=go mode=async");
+  fx_told(f, "busy->s ");
+  fx_register(f, "a", "go", "async", 1, 0);
+  fx_told(f, "a1->a ");
+  fx_accepts(f, "a1", true);
+  fx_completes(f, "a1", "FINAL");
+  fx_told(f, "a2->a ");
+  fx_answers(f, "busy", "FINAL");
+  fx_told(f, "s1->s ");
+}
+
+/* Asks in the order in which they became ready, whatever the mode; two a turn. */
+static char who[200];
+static void notes_who_is_asked(void *self, tci_hook hook, const tci_question *q, tci_decision *out) {
+  (void)self;
+  size_t at = strlen(who);
+  if (hook == TCI_HOOK_PRIORITY)
+    snprintf(who + at, sizeof who - at, "%.*s ", TCI_STR_ARG(q->stage->node.id));
+  else
+    out->runner = q->candidates[0];
+}
+
+static void who_arrives_is_asked_by_age_over_both_modes(void **state) {
+  fx *f = *state;
+  f->limits.policy_asks_per_turn = 2;
+  who[0] = '\0';
+  fx_policy(f, 1u << TCI_HOOK_PRIORITY, notes_who_is_asked);
+  fx_create(f);
+  fx_write(f, "a runner=go mode=async; s runner=go; b runner=go mode=async; t runner=go; c runner=go mode=async");
+  fx_drain(f);
+  assert_string_equal(who, "a s b t c ");
+}
+
 static void higher_priority_first_then_first_ready_first(void **state) {
   fx *f = *state;
   fx_create(f);
@@ -302,6 +369,10 @@ int main(void) {
       CLAIM(capacity_is_never_passed),
       CLAIM(modes_are_respected),
       CLAIM(one_slot_is_shared_by_both_modes),
+      CLAIM(both_modes_compete_by_age),
+      CLAIM(both_modes_compete_by_priority_before_age),
+      CLAIM(a_mode_that_nobody_has_room_for_does_not_hold_up_the_other),
+      CLAIM(who_arrives_is_asked_by_age_over_both_modes),
       CLAIM(higher_priority_first_then_first_ready_first),
       CLAIM(the_order_survives_a_restart),
       CLAIM(priority_is_asked_once),
