@@ -1,6 +1,6 @@
 -- retry_elsewhere: never again on a runner that has failed this stage, as long as another one takes it. Whether and
--- when is the built-in default's say, or the stage's own `retry`. When nobody else has taken it after a while, that
--- attempt ends, and the next may go anywhere.
+-- when is the built-in default's say, or the stage's own `retry`. When there is nobody else, it may go anywhere; when
+-- nobody else has taken it after a while, that attempt ends, and the next may go anywhere.
 --
 -- Knob, metadata of the plan: `elsewhere_wait` (default 300): seconds to wait for another runner.
 --
@@ -36,13 +36,16 @@ return {
     local answer = default.retry(ctx)
     if not answer then return nil end
     if found_nobody(ctx) then return answer, "nobody else took it: anywhere" end
+    if not ctx.attempt.elsewhere then return answer, "there is nobody else: anywhere" end
     answer.exclude = failed_runners(ctx)
     return answer, "not where it failed"
   end,
 
   timeout = function(ctx)
     local answer = default.timeout(ctx)
-    if #ctx.attempts > 0 and not found_nobody(ctx) then
+    if ctx.attempt.excluded > 0 and not ctx.attempt.elsewhere then
+      answer.queue = 0.1 -- the others have left meanwhile: the next one may go anywhere
+    elseif ctx.attempt.excluded > 0 then
       local wait = tonumber(ctx.plan.metadata.elsewhere_wait or 300) or 300
       answer.queue = math.max(0.1, math.min(wait, 2592000))
     end

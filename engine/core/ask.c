@@ -170,16 +170,34 @@ static void ask_shadow(tci_core *core, tci_hook hook, tci_question q, tci_rng rn
   note(core, TCI_NOTE_SHADOW, shadow, hook, tci_str_from(text), q.stage);
 }
 
+static bool has_failed(const tci_stage *stage, tci_str runner_id) {
+  for (size_t i = 0; i < stage->attempts.len; i++)
+    if (tci_str_eq(stage->attempts.items[i]->runner_id, runner_id)) return true;
+  return false;
+}
+
+/* Ends at the first who has not failed: it looks at no more runners than there are attempts, and one. */
+static bool is_elsewhere(const tci_core *core, const tci_attempt *a) {
+  const tci_pool *pool = tci_attempt_pool(core, a);
+  for (size_t i = 0; pool && i < pool->runners.len; i++) {
+    const tci_runner *r = pool->runners.items[i];
+    if (r->modes[a->mode] && !has_failed(a->stage, r->runner_id)) return true;
+  }
+  return false;
+}
+
 void tci_ask(tci_core *core, const tci_attachment *at, tci_hook hook, const tci_attempt *attempt,
              tci_runner *const *candidates, size_t len, tci_decision *out, tci_decision_record *record) {
-  tci_question q = {&core->limits,  core->now, &core->rng, &core->update->arena,
-                    attempt->stage, attempt,   candidates, len};
+  tci_question q = {&core->limits, core->now, &core->rng, &core->update->arena, attempt->stage, attempt,
+                    candidates,    len,       false};
   *record = (tci_decision_record){.hook = hook, .at_us = core->now.wall_us};
   bool shadowed = tci_asks_shadow(core, hook);
   tci_rng before;
   if (shadowed) before = core->rng;
   record->fault = excuse(core, at, hook);
   bool asks = has_hook(at->policy, hook) && !record->fault.len;
+  if ((asks || shadowed) && (hook == TCI_HOOK_RETRY || hook == TCI_HOOK_TIMEOUT))
+    q.elsewhere = is_elsewhere(core, attempt);
   if (asks && hook == TCI_HOOK_RETRY && !tci_has_time_to_ask(core)) {
     /* A retry cannot wait for the next turn, and this is nobody's fault. Of the others none begins without time
      * (dispatch.c), and who is asked is asked all. */

@@ -39,6 +39,8 @@ typedef struct {
   /* SELECT: never empty; type, mode, room, expiry and exclusions are checked already. In order of registration. */
   tci_runner *const *candidates;
   size_t candidates_len;
+  /* RETRY and TIMEOUT: somebody is registered, busy or not, who does its type and mode and has not failed the stage. */
+  bool elsewhere;
 } tci_question;
 
 /* "At most `limit` executions that hold `key` are live at once", over all plans. */

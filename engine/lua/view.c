@@ -8,6 +8,7 @@
  */
 #include "lua/view.h"
 
+#include "core/change.h"
 #include "google/protobuf/struct.pb-c.h"
 
 #include <math.h>
@@ -379,15 +380,29 @@ static void read_runners(const table *view_table, tci_view *view, uint64_t *seri
 
 /* ---- the whole ---- */
 
+enum { EXCLUDED_MAX = 256 };
+
+/* Which ones a policy is not shown. */
+static void exclude_so_many(tci_view *view, int64_t n) {
+  tci_ids ids = {tci_arena_array(view->arena, tci_str, (size_t)n + 1), 0};
+  while (ids.len < (size_t)n) ids.items[ids.len++] = TCI_STR("excluded");
+  tci_buf bytes = {0};
+  tci_ids_encode(ids, &bytes);
+  tci_attempt *a = view->stage.attempts.items[view->stage.attempts.len - 1];
+  a->exclude = tci_str_copy(view->arena, tci_buf_str(&bytes));
+  tci_buf_deinit(&bytes);
+}
+
 tci_view *tci_lua_check_view(lua_State *L, int arg, tci_hook hook, const tci_limits *limits, uint64_t *serial) {
   static const char *const names[] = {"now", "seed", "plan", "stage", "attempt", "attempts", "runners", NULL};
-  static const char *const attempt_names[] = {"waited", NULL};
+  static const char *const attempt_names[] = {"waited", "excluded", "elsewhere", NULL};
   tci_arena *arena = tci_lua_push_arena(L); /* stays on the stack: keeps the view */
   tci_view *view = tci_arena_new(arena, tci_view);
   view->arena = arena;
   lua_pushvalue(L, arg);
   table t = enter(L, arena, "view", names), inner;
-  int64_t now_us = (int64_t)(NOW_DEFAULT * 1e6), seed = 1, waited_us = 0;
+  int64_t now_us = (int64_t)(NOW_DEFAULT * 1e6), seed = 1, waited_us = 0, excluded = 0;
+  bool elsewhere = true;
   get_seconds(&t, "now", &now_us);
   get_integer(&t, "seed", INT64_MIN, INT64_MAX, &seed);
   uint8_t key[32] = {0};
@@ -395,6 +410,8 @@ tci_view *tci_lua_check_view(lua_State *L, int arg, tci_hook hook, const tci_lim
   tci_rng_init(&view->rng, key);
   if (enter_field(&t, "attempt", attempt_names, &inner)) {
     get_seconds(&inner, "waited", &waited_us);
+    get_integer(&inner, "excluded", 0, EXCLUDED_MAX, &excluded);
+    get_flag(&inner, "elsewhere", &elsewhere);
     lua_pop(L, 1);
   }
   view->question = (tci_question){.limits = limits, .rng = &view->rng, .arena = arena, .stage = &view->stage};
@@ -405,6 +422,8 @@ tci_view *tci_lua_check_view(lua_State *L, int arg, tci_hook hook, const tci_lim
   view->stage.node.plan = &view->plan;
   read_stage(&t, &view->stage, now_us);
   read_attempts(&t, view, hook, waited_us);
+  exclude_so_many(view, excluded);
+  view->question.elsewhere = elsewhere;
   read_runners(&t, view, serial);
   if (hook == TCI_HOOK_SELECT && view->question.candidates_len == 0)
     luaL_error(L, "view.runners: select is asked when somebody has room: runners = { \"a\", \"b\" }");

@@ -235,6 +235,7 @@ static bool try_hook(tci_script *s, tci_hook hook, const sample *about, uint64_t
     q.attempt = tci_stage_attempt(q.stage);
     q.candidates = runners;
     q.candidates_len = hook == TCI_HOOK_SELECT ? runners_of(&arena, about, serial, runners) : 0;
+    q.elsewhere = about->runners[1].id != NULL;
     good = ask_twice(s, hook, &q, message, size);
   }
   tci_arena_deinit(&arena);

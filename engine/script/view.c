@@ -11,6 +11,7 @@
  */
 #include "script/internal.h"
 
+#include "core/change.h"
 #include <string.h>
 
 enum { FIXED = 10 /* the fixed places of the stack are found here in the registry, too */ };
@@ -215,6 +216,14 @@ static void push_attempt(tci_script *s, lua_State *L) {
   tci_push_fixed(L, TCI_AT_ATTEMPT_DATA);
   set_integer(L, "index", a->index);
   set_seconds(L, "waited", not_negative(waited_us));
+  tci_ids excluded = {NULL, 0};
+  (void)tci_ids_decode(a->exclude, q->arena, &excluded);
+  set_integer(L, "excluded", (int64_t)excluded.len);
+  if (s->hook == TCI_HOOK_RETRY || s->hook == TCI_HOOK_TIMEOUT)
+    lua_pushboolean(L, q->elsewhere);
+  else
+    lua_pushnil(L);
+  lua_setfield(L, -2, "elsewhere");
   lua_pop(L, 1);
 }
 

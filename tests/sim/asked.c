@@ -302,7 +302,7 @@ void judge_decision(sim *s, sim_execution *e, const tci_attempt *a) {
 static bool ask_again(sim *s, const sim_policy *p, tci_hook hook, const tci_attempt *a, tci_runner **runners,
                       size_t len, tci_decision *out) {
   tci_rng rng = {0};
-  tci_question q = {&s->f.limits, s->f.now, &rng, &s->f.arena, a->stage, a, runners, len};
+  tci_question q = {&s->f.limits, s->f.now, &rng, &s->f.arena, a->stage, a, runners, len, false};
   *out = (tci_decision){0};
   if (p && p->policy.hooks >> hook & 1 && !is_open(s, p)) sim_answer(p, hook, &q, out);
   return !out->fault;

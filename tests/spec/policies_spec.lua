@@ -191,14 +191,33 @@ describe("shipped policies:", function()
 
   it("retry_elsewhere goes back when nobody else takes it in time", function()
     start("retry_elsewhere", FAST)
-    local only = runner("only", { on_run = fails(1) })
+    local busy = runner("busy", { max_concurrent = 1, hold = true })
+    local blocker = submit(1)
+    env:wait(function() return #busy.received == 1 end)
+    local broken = runner("broken", { on_run = fails(1) })
     local plan = submit(1, { metadata = { elsewhere_wait = "0.2" } })
     env:wait(plan)
-    assert.stage(plan, "s1").is_final { outcome = "SUCCEEDED", attempts = 3, runner = "only" }
-    assert.equal(2, #only.received)
+    assert.stage(plan, "s1").is_final { outcome = "SUCCEEDED", attempts = 3, runner = "broken" }
+    assert.equal(2, #broken.received)
     assert.execution(plan, "s1", 2).is_recorded { state = "FAILED", failure_kind = "TIMEOUT" }
     assert.equal("nobody else took it: anywhere", env:decisions(plan, "s1", "retry")[2].reason)
+    busy:release()
+    env:wait(blocker)
   end)
+
+  for _, name in ipairs { "retry_elsewhere", "warm_first" } do
+    it(name .. " waits for nobody when there is only one runner", function()
+      start(name, FAST)
+      local only = runner("only", { on_run = fails(2) })
+      runner("stranger", { modes = { "ASYNC" } }) -- takes no part in this
+      local plan = submit(1, { metadata = { elsewhere_wait = "3600" } })
+      env:wait(plan)
+      assert.stage(plan, "s1").is_final { outcome = "SUCCEEDED", attempts = 3, runner = "only" }
+      assert.equal(3, #only.received)
+      assert.equal("there is nobody else: anywhere", env:decisions(plan, "s1", "retry")[1].reason)
+      assert.same({}, env:execution(plan, "s1", 2).excluded_runners or {})
+    end)
+  end
 
   it("business_hours holds what is outside, says until when, and lets the rest go on", function()
     start "business_hours"

@@ -59,7 +59,7 @@ static void shows_the_plan_and_the_stage(void **state) {
 
 static void shows_the_attempts(void **state) {
   sx *x = *state;
-  shows(x, "show(ctx.attempt) .. #ctx.attempts .. show(ctx.attempts)", "{index=1 waited=1.0}0{}");
+  shows(x, "show(ctx.attempt) .. #ctx.attempts .. show(ctx.attempts)", "{excluded=0 index=1 waited=1.0}0{}");
   sx_attempts(x, 3, true);
   x->attempts[1].runner_id = TCI_STR("");
   x->attempts[1].dispatched_us = 0;
@@ -72,7 +72,7 @@ static void shows_the_attempts(void **state) {
   open_shows(x, "retry",
              "#ctx.attempts .. ctx.failure.kind .. show(ctx.attempt) .. show(ctx.runners) .. ctx.attempts[2].index");
   tci_decision d = sx_ask(x, TCI_HOOK_RETRY);
-  is(reason(x, d), "2TIMEOUT{index=2 waited=2.0}nil2");
+  is(reason(x, d), "2TIMEOUT{elsewhere=false excluded=0 index=2 waited=2.0}nil2");
   assert_false(d.again);
 }
 

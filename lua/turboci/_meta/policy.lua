@@ -81,6 +81,8 @@
 ---@class turboci.policy.Attempt
 ---@field index integer from 1
 ---@field waited number seconds since it became ready; retry: those it waited before it was dispatched
+---@field excluded integer how many runners it must not go to
+---@field elsewhere boolean? retry, timeout: somebody else, busy or not, could take it: who has not failed the stage
 
 ---@class turboci.policy.Ended
 ---@field index integer from 1

@@ -106,15 +106,27 @@ describe("retry_elsewhere", function()
   end)
 
   it("waits for another runner no longer than it is told, then goes anywhere", function()
+    local attempt = { excluded = 1 }
     assert.is_nil(policy:timeout({}).queue)
-    assert.equal(300, policy:timeout({ attempts = failures("TIMEOUT") }).queue)
+    assert.equal(300, policy:timeout({ attempts = failures("TIMEOUT"), attempt = attempt }).queue)
     local plan = { metadata = { elsewhere_wait = "20" } }
-    assert.equal(20, policy:timeout({ plan = plan, attempts = failures("TIMEOUT") }).queue)
+    assert.equal(20, policy:timeout({ plan = plan, attempts = failures("TIMEOUT"), attempt = attempt }).queue)
     local attempts = { { runner = "a", failure = "TIMEOUT" }, { failure = "TIMEOUT" } } -- the second found nobody
     local answer, reason = policy:retry { attempts = attempts }
     assert.equal(0, #(answer.exclude or {}))
     assert.equal("nobody else took it: anywhere", reason)
     assert.is_nil(policy:timeout({ attempts = attempts }).queue)
+  end)
+
+  it("does not hold out for somebody who does not exist", function()
+    local alone = { elsewhere = false }
+    local answer, reason = policy:retry { attempts = { { runner = "a", failure = "TIMEOUT" } }, attempt = alone }
+    assert.equal(0, #(answer.exclude or {}))
+    assert.equal("there is nobody else: anywhere", reason)
+    assert.is_nil(policy:timeout({ attempts = failures("TIMEOUT"), attempt = alone }).queue)
+    -- The others have left since it was decided to wait for them.
+    local left = { elsewhere = false, excluded = 1 }
+    assert.equal(0.1, policy:timeout({ attempts = failures("TIMEOUT"), attempt = left }).queue)
   end)
 
   it("keeps the stage's own timeouts", function()

@@ -39,7 +39,7 @@ M.shapes = {
     retry = "retry", timeouts = "timeouts", created = true },
   retry = { max_attempts = true, backoff = true, backoff_max = true },
   timeouts = { execution = true, stale = true },
-  attempt = { index = true, waited = true },
+  attempt = { index = true, waited = true, excluded = true, elsewhere = true },
   ended = { index = true, runner = true, failure = "failure", queued = true, ran = true, ended = true },
   failure = { kind = true, message = true },
   runner = { id = true, type = true, load = true, capacity = true, free = true, metadata = true, registered = true,
