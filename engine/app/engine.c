@@ -538,7 +538,7 @@ static tci_status start_over(tci_engine *e, tci_status why, tci_time now) {
   end_reads(e, unknown);
   tci_streams_forget(e->streams);
   tci_streams_close_all(e->streams);
-  e->sink.watch_end(e->sink.ctx, 0, unknown); /* token 0: every stream */
+  e->sink.watch_end(e->sink.ctx, 0, unknown, false); /* token 0: every stream */
   snprintf(e->asleep_why, sizeof e->asleep_why, "%s", why.message);
   tci_loads_forget(&e->loads);
   tci_core_free(e->core);

@@ -66,15 +66,20 @@ static void stream_open(tci_loop *loop, tci_stream *stream) {
   tci_map_put(&loop->streams, KEY(&stream->token), stream);
 }
 
-static void stream_end(tci_loop *loop, uint64_t token, tci_status status) {
+static void stream_end_as(tci_loop *loop, uint64_t token, tci_status status, bool at_once) {
   tci_stream *stream = tci_map_remove(&loop->streams, KEY(&token));
   if (!stream) return; /* ended before */
   tci_stream *last = loop->stream_list.items[loop->stream_list.len - 1];
   last->position = stream->position;
   tci_vec_swap_remove(&loop->stream_list, stream->position);
-  tci_rpc_reply(stream->call, status, (tci_str){0});
+  if (at_once)
+    tci_rpc_abort(stream->call, status);
+  else
+    tci_rpc_reply(stream->call, status, (tci_str){0});
   free(stream); /* no handler looks at it after the reply */
 }
+
+static void stream_end(tci_loop *loop, uint64_t token, tci_status status) { stream_end_as(loop, token, status, false); }
 
 /* On the rpc thread: the queue below the engine has run low. */
 void tci_loop_stream_sent(tci_loop *loop, tci_stream *stream, size_t pending_bytes) {
@@ -177,9 +182,9 @@ static void end_all_streams(tci_loop *loop, tci_status status) {
   while (loop->stream_list.len) stream_end(loop, loop->stream_list.items[loop->stream_list.len - 1]->token, status);
 }
 
-static void sink_watch_end(void *ctx, uint64_t token, tci_status status) {
+static void sink_watch_end(void *ctx, uint64_t token, tci_status status, bool at_once) {
   if (token)
-    stream_end(ctx, token, status);
+    stream_end_as(ctx, token, status, at_once);
   else
     end_all_streams(ctx, status);
 }

@@ -15,7 +15,9 @@ typedef struct {
   void (*cancel)(void *ctx, tci_str execution_id);
   /* One message of a stream. Returns false when it takes no more for now: tci_engine_stream_ready says when it does. */
   bool (*watch)(void *ctx, uint64_t token, uint64_t sequence, tci_str message);
-  void (*watch_end)(void *ctx, uint64_t token, tci_status status); /* token 0: every stream */
+  /* The stream (token 0: every one) ends with this status, behind what it was sent; at_once: what the sink still holds of it is
+   * let go instead. */
+  void (*watch_end)(void *ctx, uint64_t token, tci_status status, bool at_once);
 } tci_sink;
 
 #endif

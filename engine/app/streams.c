@@ -178,14 +178,18 @@ void tci_streams_close_all(tci_streams *s) {
   while (s->list.len) tci_streams_close(s, s->list.items[s->list.len - 1]->token);
 }
 
+static void end_as(tci_streams *s, tci_core *core, stream *st, tci_status status, bool at_once) {
+  uint64_t token = st->token;
+  tci_streams_close(s, token);
+  tci_core_unwatch(core, token);
+  s->sink->watch_end(s->sink->ctx, token, status, at_once);
+}
+
 /* The engine ends it: the reader is told why, and that what it has not been sent is still there. */
 static void end(tci_streams *s, tci_core *core, stream *st, tci_code code, const char *why) {
   tci_arena arena = {0};
   const char *text = tci_fmt(&arena, "%s; resume with after_sequence=%llu", why, (unsigned long long)st->sent);
-  uint64_t token = st->token;
-  tci_streams_close(s, token);
-  tci_core_unwatch(core, token);
-  s->sink->watch_end(s->sink->ctx, token, (tci_status){code, text});
+  end_as(s, core, st, (tci_status){code, text}, false);
   tci_arena_deinit(&arena);
 }
 
@@ -236,8 +240,10 @@ static void bound_total(tci_streams *s, tci_core *core) {
       if (st->blocked && (!slowest || st->blocked_turn < slowest->blocked_turn)) slowest = st;
     }
     if (!slowest) return;
-    end(s, core, slowest, TCI_RESOURCE_EXHAUSTED,
-        "more than watch_total_bytes_max wait for all watchers, and this one has taken nothing for longest");
+    const tci_status status = {TCI_RESOURCE_EXHAUSTED,
+                               "more than watch_total_bytes_max wait for all watchers, and this one has taken nothing "
+                               "for longest; resume after the last event that arrived"};
+    end_as(s, core, slowest, status, true); /* for the memory's sake */
   }
 }
 

@@ -80,7 +80,8 @@ static bool on_watch(void *ctx, uint64_t token, uint64_t sequence, tci_str messa
   return true;
 }
 
-static void on_watch_end(void *ctx, uint64_t token, tci_status status) {
+static void on_watch_end(void *ctx, uint64_t token, tci_status status, bool at_once) {
+  (void)at_once;
   output o = {.kind = WATCH_END, .token = token, .code = status.code, .message = tci_str_from(status.message)};
   record(ctx, o);
 }

@@ -75,6 +75,8 @@ void tci_rpc_call_set_stream(tci_rpc_call *call);
 /* Ends the call: a message (unary, when OK) and the status. The status text is cut at 1,024 bytes and stays valid UTF-8.
  * After it the call is gone for the caller. (any thread) */
 void tci_rpc_reply(tci_rpc_call *call, tci_status status, tci_str message);
+/* Ends the call like tci_rpc_reply, but at once: what was sent and has not left is let go. (any thread) */
+void tci_rpc_abort(tci_rpc_call *call, tci_status status);
 /* Server streaming: queues one message (copied), in order; then finish with tci_rpc_reply(call, status, {0}), which leaves after what is
  * queued. Returns the bytes that wait, this message included. (any thread) */
 size_t tci_rpc_send(tci_rpc_call *call, tci_str message);

@@ -205,6 +205,23 @@ void tci_rpc_reply(tci_rpc_call *call, tci_status status, tci_str message_bytes)
   call_release(call);
 }
 
+void tci_rpc_abort(tci_rpc_call *call, tci_status status) {
+  pthread_mutex_lock(&call->lock);
+  tci_assert(!call->replied && status.code != TCI_OK);
+  call->replied = true;
+  drop_waiting(call);
+  if (!call->gone) {
+    char text[TCI_RPC_TEXT_BYTES_MAX + 1];
+    size_t len = tci_rpc_text(tci_str_from(status.message), text);
+    call->code = (grpc_status_code)status.code;
+    call->text = grpc_slice_from_copied_buffer(text, len);
+    grpc_call_cancel_with_status(call->grpc, call->code, text, NULL); /* a send that is out ends, too */
+  }
+  tci_str_free(&call->payload);
+  pthread_mutex_unlock(&call->lock);
+  call_release(call);
+}
+
 size_t tci_rpc_send(tci_rpc_call *call, tci_str message_bytes) {
   pthread_mutex_lock(&call->lock);
   tci_assert(!call->replied);

@@ -57,7 +57,9 @@ static bool on_watch(void *ctx, uint64_t token, uint64_t sequence, tci_str messa
   (void)ctx, (void)token, (void)sequence, (void)message;
   return true;
 }
-static void on_watch_end(void *ctx, uint64_t token, tci_status status) { (void)ctx, (void)token, (void)status; }
+static void on_watch_end(void *ctx, uint64_t token, tci_status status, bool at_once) {
+  (void)ctx, (void)token, (void)status, (void)at_once;
+}
 
 /* ---- turns ---- */
 

@@ -72,8 +72,8 @@ static void on_cancel(void *ctx, tci_str id) { (void)ctx, (void)id; }
 static bool on_watch(void *ctx, uint64_t token, uint64_t sequence, tci_str message) {
   return stream_hears(ctx, token, sequence, message);
 }
-static void on_watch_end(void *ctx, uint64_t token, tci_status status) {
-  (void)status;
+static void on_watch_end(void *ctx, uint64_t token, tci_status status, bool at_once) {
+  (void)status, (void)at_once;
   stream_ended(ctx, token);
 }
 

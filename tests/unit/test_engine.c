@@ -91,7 +91,8 @@ static bool on_watch(void *ctx, uint64_t token, uint64_t sequence, tci_str messa
   return true;
 }
 
-static void on_watch_end(void *ctx, uint64_t token, tci_status status) {
+static void on_watch_end(void *ctx, uint64_t token, tci_status status, bool at_once) {
+  (void)at_once;
   tell(ctx, "end %d %s ", (int)token, tci_code_name(status.code));
 }
 

@@ -687,6 +687,35 @@ static void what_waits_for_a_reader_that_left_is_dropped(void **state) {
   world_close(&w);
 }
 
+static void a_stream_that_is_ended_at_once_waits_for_nobody(void **state) {
+  (void)state;
+  world w;
+  world_open(&w, "127.0.0.1:0");
+  tci_rpc *reader_rpc = tci_rpc_open(); /* a polling thread of its own: the test lets it stand still */
+  tci_rpc_client *reader_client = tci_rpc_client_open(reader_rpc, NULL);
+  slow_reader reader = {0};
+  tci_rpc_sink sink = {&reader, read_done, read_slowly};
+  tci_rpc_start(reader_client, tci_rpc_server_address(w.server), "/test/Hold", TCI_STR(""), -1, true, &sink);
+  WAIT_FOR(w.held_len == 1);
+  char *bytes = calloc(1, 1 << 20);
+  for (int i = 0; i < 32; i++) tci_rpc_send(w.held[0], (tci_str){bytes, 1 << 20});
+  WAIT_FOR(reader.blocked);
+  tci_rpc_abort(w.held[0], (tci_status){TCI_RESOURCE_EXHAUSTED, "no room"});
+  tci_rpc_server_close(w.server, 60000); /* what waits does not hold it up, though nobody reads */
+  w.server = NULL;
+  pthread_mutex_lock(&lock);
+  reader.reading = true;
+  note();
+  pthread_mutex_unlock(&lock);
+  WAIT_FOR(reader.r.done);
+  assert_true(reader.r.messages < 32);
+  assert_result(&reader.r, TCI_RESOURCE_EXHAUSTED, "no room", TCI_STR(""));
+  free(bytes);
+  tci_rpc_client_close(reader_client);
+  tci_rpc_close(reader_rpc);
+  world_close(&w);
+}
+
 static void calls_pass_while_two_hundred_streams_are_open(void **state) {
   (void)state;
   enum { STREAMS = 200 };
@@ -1166,6 +1195,7 @@ int main(void) {
       cmocka_unit_test(a_stream_may_end_without_a_message),
       cmocka_unit_test(a_slow_reader_makes_pending_grow_and_loses_nothing),
       cmocka_unit_test(what_waits_for_a_reader_that_left_is_dropped),
+      cmocka_unit_test(a_stream_that_is_ended_at_once_waits_for_nobody),
       cmocka_unit_test(calls_pass_while_two_hundred_streams_are_open),
       cmocka_unit_test(a_stopped_server_finishes_what_is_in_and_takes_no_more),
       cmocka_unit_test(closing_cancels_what_outlasts_the_grace_and_a_late_reply_is_fine),

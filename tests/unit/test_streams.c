@@ -83,7 +83,8 @@ static bool on_watch(void *ctx, uint64_t token, uint64_t sequence, tci_str messa
   return r->room < 0 || --r->room > 0;
 }
 
-static void on_watch_end(void *ctx, uint64_t token, tci_status status) {
+static void on_watch_end(void *ctx, uint64_t token, tci_status status, bool at_once) {
+  (void)at_once;
   reader *r = &((world *)ctx)->readers[token];
   r->ended = status.code;
   snprintf(r->why, sizeof r->why, "%s", status.message);
