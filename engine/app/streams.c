@@ -70,7 +70,6 @@ struct tci_streams {
   uint64_t turn;
   TCI_VEC(parcel) parcels; /* of the turn */
   tci_update update;       /* of what is owed or replayed */
-  tci_arena arena;
   tci_buf scratch;
 };
 
@@ -84,13 +83,11 @@ static void blob_release(blob *b) {
 
 static blob *encode(tci_streams *s, const tci_watch_event *event) {
   tci_buf_clear(&s->scratch);
-  tci_codec_watch_event(event, &s->scratch);
-  if (s->scratch.len > (size_t)s->limits->watch_event_bytes_max) {
-    tci_watch_event small = *event;
-    tci_watch_event_strip(&small, &s->arena);
+  tci_codec_watch_event(event, SIZE_MAX, &s->scratch);
+  size_t most = (size_t)s->limits->watch_event_bytes_max;
+  if (s->scratch.len > most) {
     tci_buf_clear(&s->scratch);
-    tci_codec_watch_event(&small, &s->scratch);
-    tci_arena_reset(&s->arena);
+    tci_codec_watch_event(event, most, &s->scratch);
   }
   blob *b = tci_malloc(sizeof *b + s->scratch.len);
   *b = (blob){.refs = 1, .len = s->scratch.len};
@@ -117,7 +114,6 @@ void tci_streams_free(tci_streams *s) {
   tci_vec_free(&s->list);
   tci_vec_free(&s->parcels);
   tci_update_deinit(&s->update);
-  tci_arena_deinit(&s->arena);
   tci_buf_deinit(&s->scratch);
   free(s);
 }

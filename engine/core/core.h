@@ -97,8 +97,6 @@ void tci_core_watch_leave(tci_core *core, uint64_t token, uint64_t after);
 /* AWAY to LIVE: it was told all there is. */
 void tci_core_watch_join(tci_core *core, uint64_t token);
 void tci_core_unwatch(tci_core *core, uint64_t token); /* no such stream: fine */
-/* Takes everything large out of the event's node, which is copied into `arena`: for one that is over a limit. */
-void tci_watch_event_strip(tci_watch_event *event, tci_arena *arena);
 
 /* A plan's journal, read again in pieces for one watcher: a model of its own that grows as far as it has come. */
 typedef struct tci_replay tci_replay;

@@ -77,7 +77,7 @@ typedef struct {
   size_t explanations_len;
 } tci_reply;
 
-/* What a watch event leaves out of its node: because it did not change, or because of its size. */
+/* What a watch event leaves out of its node, because it did not change. */
 typedef enum {
   TCI_OMITTED_KIND = 1 << 0,
   TCI_OMITTED_OPTIONS = 1 << 1,

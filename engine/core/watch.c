@@ -183,18 +183,6 @@ static const void *part_copy(tci_arena *arena, tci_node *node, const tci_change 
   return stage_part(arena, stage, a, reported, *omitted);
 }
 
-void tci_watch_event_strip(tci_watch_event *event, tci_arena *arena) {
-  event->omitted = TCI_OMITTED_DEPENDENCIES;
-  if (event->check) {
-    event->omitted |= TCI_OMITTED_KIND | TCI_OMITTED_OPTIONS | TCI_OMITTED_RESULTS;
-    event->check = check_part(arena, event->check, 0, event->omitted);
-  } else if (event->stage) {
-    event->omitted |= TCI_OMITTED_ARGS | TCI_OMITTED_ASSIGNMENTS | TCI_OMITTED_ATTEMPTS | TCI_OMITTED_ATTEMPT_DETAILS |
-                      TCI_OMITTED_ATTEMPT_PROGRESS;
-    event->stage = stage_part(arena, event->stage, tci_stage_attempt(event->stage), false, event->omitted);
-  }
-}
-
 /* ---- events ---- */
 
 static tci_watch_event *event_add(tci_core *core, const tci_watcher *w) {

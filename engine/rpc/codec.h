@@ -69,8 +69,9 @@ void tci_codec_reply(const tci_reply *reply, const tci_server_facts *facts, tci_
  * `paged`: this is a page of the client's. Such an entry comes without its large fields, and the page ends with its token. */
 TCI_MUST_USE tci_status tci_codec_reply_part(const tci_reply *reply, const tci_command *command, bool paged,
                                              size_t bytes_max, size_t enough, tci_buf *out, uint64_t *next);
-/* Appends a WorkPlanEvent but for what differs from watcher to watcher, and that. Together they are the message. */
-void tci_codec_watch_event(const tci_watch_event *event, tci_buf *out);
+/* Appends a WorkPlanEvent but for what differs from watcher to watcher, and that. Together they are the message. A node
+ * over bytes_max comes without its fattest fields, which its omitted_fields names. */
+void tci_codec_watch_event(const tci_watch_event *event, size_t bytes_max, tci_buf *out);
 void tci_codec_watch_place(uint64_t sequence, bool more, tci_buf *out);
 
 /* Appends the RunRequest (SYNC) or RunAsyncRequest (ASYNC) of an attempt; callback_address: where the runner reports. */

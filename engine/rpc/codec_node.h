@@ -24,6 +24,10 @@ Tci__Wire__V1__Stage *tci_codec_stage(tci_arena *arena, const tci_stage *stage);
 Tci__Wire__V1__StageExecution *tci_codec_execution(tci_arena *arena, const tci_attempt *attempt);
 Tci__Wire__V1__StageRunnerInfo *tci_codec_runner(tci_arena *arena, const tci_runner *runner);
 
+/* While the message is over bytes_max the fattest of what may be left out goes, and its name is added to omitted_fields. */
+void tci_codec_fit_check(tci_arena *arena, Tci__Wire__V1__Check *m, size_t bytes_max);
+void tci_codec_fit_stage(tci_arena *arena, Tci__Wire__V1__Stage *m, size_t bytes_max);
+
 /* Lists of messages and of strings live in `arena` too; their lengths are returned. */
 
 /* The decisions on record of these attempts, in order; one that cannot be decoded is left out. */

@@ -80,11 +80,18 @@ static size_t group_bytes(const Tci__Wire__V1__DependencyGroup *group) {
   return group ? protobuf_c_message_get_packed_size(&group->base) : 0;
 }
 
+/* Room for `more` names behind those that are there. */
+static char **more_names(tci_arena *arena, char **names, size_t len, size_t more) {
+  char **room = tci_arena_array(arena, char *, len + more);
+  if (len) memcpy(room, names, len * sizeof *names);
+  return room;
+}
+
 static void leave_out(char ***names, size_t *len, const char *name) { (*names)[(*len)++] = (char *)name; }
 
-static void fit_check(tci_arena *arena, Tci__Wire__V1__Check *m, size_t bytes_max) {
+void tci_codec_fit_check(tci_arena *arena, Tci__Wire__V1__Check *m, size_t bytes_max) {
   enum { FIELDS = 4 };
-  m->omitted_fields = tci_arena_array(arena, char *, FIELDS);
+  m->omitted_fields = more_names(arena, m->omitted_fields, m->n_omitted_fields, FIELDS);
   while (protobuf_c_message_get_packed_size(&m->base) > bytes_max) {
     size_t data = 0, results = 0;
     for (size_t i = 0; i < m->n_results; i++) {
@@ -118,9 +125,9 @@ static size_t progress_bytes(const Tci__Wire__V1__Attempt *a) {
   return bytes;
 }
 
-static void fit_stage(tci_arena *arena, Tci__Wire__V1__Stage *m, size_t bytes_max) {
+void tci_codec_fit_stage(tci_arena *arena, Tci__Wire__V1__Stage *m, size_t bytes_max) {
   enum { FIELDS = 6 };
-  m->omitted_fields = tci_arena_array(arena, char *, FIELDS);
+  m->omitted_fields = more_names(arena, m->omitted_fields, m->n_omitted_fields, FIELDS);
   while (protobuf_c_message_get_packed_size(&m->base) > bytes_max) {
     size_t details = 0, progress = 0, attempts = 0;
     for (size_t i = 0; i < m->n_attempts; i++) {
@@ -181,11 +188,11 @@ static tci_status put_nodes(part *p, Tci__Wire__V1__QueryNodesResponse *m, uint6
     const ProtobufCMessage *message;
     if (is_check) {
       Tci__Wire__V1__Check *c = m->checks[m->n_checks] = tci_codec_check(&p->messages, check);
-      if (p->paged) fit_check(&p->messages, c, room);
+      if (p->paged) tci_codec_fit_check(&p->messages, c, room);
       message = &c->base;
     } else {
       Tci__Wire__V1__Stage *s = m->stages[m->n_stages] = tci_codec_stage(&p->messages, stage);
-      if (p->paged) fit_stage(&p->messages, s, room);
+      if (p->paged) tci_codec_fit_stage(&p->messages, s, room);
       message = &s->base;
     }
     size_t bytes = protobuf_c_message_get_packed_size(message) + FRAME_BYTES_MAX;

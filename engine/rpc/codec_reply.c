@@ -164,6 +164,8 @@ void tci_codec_reply(const tci_reply *reply, const tci_server_facts *facts, tci_
 
 /* ---- watch ---- */
 
+enum { EVENT_BYTES = 1024 }; /* of an event without its node */
+
 static size_t omitted_fields(tci_arena *arena, unsigned omitted, char ***out) {
   static const struct {
     tci_omitted bit;
@@ -195,8 +197,9 @@ void tci_codec_watch_place(uint64_t sequence, bool more, tci_buf *out) {
   pack(&m.base, out);
 }
 
-void tci_codec_watch_event(const tci_watch_event *event, tci_buf *out) {
+void tci_codec_watch_event(const tci_watch_event *event, size_t bytes_max, tci_buf *out) {
   tci_arena arena = {0};
+  size_t room = bytes_max - (bytes_max / 2 < EVENT_BYTES ? bytes_max / 2 : EVENT_BYTES); /* of the node */
   Tci__Wire__V1__WorkPlanEvent m = TCI__WIRE__V1__WORK_PLAN_EVENT__INIT;
   Tci__Wire__V1__CheckEvent check = TCI__WIRE__V1__CHECK_EVENT__INIT;
   Tci__Wire__V1__StageEvent stage = TCI__WIRE__V1__STAGE_EVENT__INIT;
@@ -208,6 +211,7 @@ void tci_codec_watch_event(const tci_watch_event *event, tci_buf *out) {
     check.new_state = (Tci__Wire__V1__CheckState)event->new_state;
     check.check = tci_codec_check(&arena, event->check);
     check.check->n_omitted_fields = omitted_fields(&arena, event->omitted, &check.check->omitted_fields);
+    if (bytes_max < SIZE_MAX) tci_codec_fit_check(&arena, check.check, room);
     m.event_case = TCI__WIRE__V1__WORK_PLAN_EVENT__EVENT_CHECK_EVENT;
     m.check_event = &check;
   } else if (event->stage) {
@@ -216,6 +220,7 @@ void tci_codec_watch_event(const tci_watch_event *event, tci_buf *out) {
     stage.new_state = (Tci__Wire__V1__StageState)event->new_state;
     stage.stage = tci_codec_stage(&arena, event->stage);
     stage.stage->n_omitted_fields = omitted_fields(&arena, event->omitted, &stage.stage->omitted_fields);
+    if (bytes_max < SIZE_MAX) tci_codec_fit_stage(&arena, stage.stage, room);
     m.event_case = TCI__WIRE__V1__WORK_PLAN_EVENT__EVENT_STAGE_EVENT;
     m.stage_event = &stage;
   } else {

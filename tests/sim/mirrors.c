@@ -167,7 +167,7 @@ static sim_mirror node_as_it_is(const tci_node *node) {
   tci_watch_event event = {.check = node->kind == TCI_NODE_CHECK ? (const tci_check *)node : NULL,
                            .stage = node->kind == TCI_NODE_STAGE ? (const tci_stage *)node : NULL};
   tci_buf bytes = {0};
-  tci_codec_watch_event(&event, &bytes);
+  tci_codec_watch_event(&event, SIZE_MAX, &bytes);
   Turboci__V1__WorkPlanEvent *e = turboci__v1__work_plan_event__unpack(NULL, bytes.len, (const uint8_t *)bytes.ptr);
   if (!e) fx_fail("oracle: a node makes no sense");
   sim_stream w = {.token = 0};

@@ -682,7 +682,7 @@ static void server_info_lists_every_limit(void **state) {
 
 static Turboci__V1__WorkPlanEvent *event(const tci_watch_event *from) {
   tci_buf buf = {0};
-  tci_codec_watch_event(from, &buf);
+  tci_codec_watch_event(from, SIZE_MAX, &buf);
   tci_codec_watch_place(from->sequence, from->more, &buf);
   return parse(&turboci__v1__work_plan_event__descriptor, &buf);
 }

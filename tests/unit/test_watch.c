@@ -486,26 +486,6 @@ static void who_wants_changes_only_gets_the_attempt_that_moved(void **state) {
   assert_true(details);
 }
 
-static void an_event_that_is_too_large_keeps_its_head(void **state) {
-  fx *f = *state;
-  with_runner(f);
-  fx_watch(f, 1, "checks stages progress");
-  fx_write(f, "@a opt=k:v result=me:1 data=k:1");
-  tci_arena arena = {0};
-  tci_watch_event w = *last_event(f, 1);
-  tci_watch_event_strip(&w, &arena);
-  assert_true(tci_str_eq(w.check->node.id, TCI_STR("a")));
-  assert_int_equal(w.check->results.len + w.check->options.len, 0);
-  assert_true(w.omitted & TCI_OMITTED_RESULTS && w.omitted & TCI_OMITTED_OPTIONS);
-  fx_write(f, "s runner=go opt=k:v");
-  w = *last_event(f, 1);
-  tci_watch_event_strip(&w, &arena);
-  assert_int_equal(w.stage->args.len, 0);
-  assert_int_equal(w.stage->attempts.len, 1);
-  assert_true(w.omitted & TCI_OMITTED_ARGS && w.omitted & TCI_OMITTED_ATTEMPTS);
-  tci_arena_deinit(&arena);
-}
-
 int main(void) {
   const struct CMUnitTest tests[] = {
       CLAIM(every_move_is_told_in_order),
@@ -528,7 +508,6 @@ int main(void) {
       CLAIM(who_resumes_is_shown_what_is_not_on_record_yet),
       CLAIM(who_wants_changes_only_gets_the_result_that_is_new),
       CLAIM(who_wants_changes_only_gets_the_attempt_that_moved),
-      CLAIM(an_event_that_is_too_large_keeps_its_head),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }
