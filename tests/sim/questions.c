@@ -1,6 +1,7 @@
 /* questions: what is asked and must change nothing: why a node is as it is, and the nodes that a filter lets through, against
  * a naive look at them. In the engine a question may bring a plan back into memory; of that, too, nothing must come.
  */
+#include "rpc/codec_page.h"
 #include "turboci/v1/service.pb-c.h"
 #include "world.h"
 
@@ -78,29 +79,43 @@ static void expected_nodes(sim *s, const sim_plan *p, const question *q) {
     }
 }
 
-static void told_nodes(const sim *s, const tci_reply *reply, tci_buf *out) {
-  tci_arena arena = {0};
+typedef struct {
+  tci_buf checks, stages; /* "id version " of each that was told */
+  size_t len;
+} told;
+
+static void add_told(told *t, bool is_check, tci_str id, int64_t version) {
+  char text[40];
+  tci_buf *out = is_check ? &t->checks : &t->stages;
+  tci_buf_add(out, id);
+  snprintf(text, sizeof text, " %lld ", (long long)version);
+  tci_buf_add(out, tci_str_from(text));
+  t->len++;
+}
+
+/* Adds what a reply tells. False when there is no page after it; else `cmd` asks for it. */
+static bool read_reply(const sim *s, const tci_reply *reply, tci_command *cmd, told *t) {
   if (!s->shell) {
     for (size_t i = 0; i < reply->checks_len; i++)
-      tci_buf_add(out, tci_str_from(tci_fmt(&arena, "%.*s %lld ", TCI_STR_ARG(reply->checks[i]->node.id),
-                                            (long long)reply->checks[i]->node.version)));
+      add_told(t, true, reply->checks[i]->node.id, reply->checks[i]->node.version);
     for (size_t i = 0; i < reply->stages_len; i++)
-      tci_buf_add(out, tci_str_from(tci_fmt(&arena, "%.*s %lld ", TCI_STR_ARG(reply->stages[i]->node.id),
-                                            (long long)reply->stages[i]->node.version)));
-  } else {
-    tci_str body = shell_body();
-    Turboci__V1__QueryNodesResponse *nodes =
-        turboci__v1__query_nodes_response__unpack(NULL, body.len, (const uint8_t *)body.ptr);
-    if (!nodes) fx_fail("oracle: a reply makes no sense");
-    for (size_t i = 0; i < nodes->n_checks; i++)
-      tci_buf_add(
-          out, tci_str_from(tci_fmt(&arena, "%s %lld ", nodes->checks[i]->id, (long long)nodes->checks[i]->version)));
-    for (size_t i = 0; i < nodes->n_stages; i++)
-      tci_buf_add(
-          out, tci_str_from(tci_fmt(&arena, "%s %lld ", nodes->stages[i]->id, (long long)nodes->stages[i]->version)));
-    turboci__v1__query_nodes_response__free_unpacked(nodes, NULL);
+      add_told(t, false, reply->stages[i]->node.id, reply->stages[i]->node.version);
+    cmd->page.from = reply->next;
+    return reply->next != 0;
   }
-  tci_arena_deinit(&arena);
+  tci_str body = shell_body();
+  Turboci__V1__QueryNodesResponse *nodes =
+      turboci__v1__query_nodes_response__unpack(NULL, body.len, (const uint8_t *)body.ptr);
+  if (!nodes) fx_fail("oracle: a reply makes no sense");
+  for (size_t i = 0; i < nodes->n_checks; i++)
+    add_told(t, true, tci_str_from(nodes->checks[i]->id), nodes->checks[i]->version);
+  for (size_t i = 0; i < nodes->n_stages; i++)
+    add_told(t, false, tci_str_from(nodes->stages[i]->id), nodes->stages[i]->version);
+  bool more = nodes->next_page_token[0] != '\0';
+  if (more && !tci_codec_page_open(tci_str_from(nodes->next_page_token), cmd))
+    fx_fail("oracle: a page token makes no sense");
+  turboci__v1__query_nodes_response__free_unpacked(nodes, NULL);
+  return more;
 }
 
 /* What policies are shown of a runner's past: no question may change it. */
@@ -128,14 +143,21 @@ void query(sim *s, const sim_plan *p) {
                                  .stage_ids = {ids, q.ids_len}};
   if (!is_quiet(s)) return;
   uint64_t before = figures(s);
-  const tci_reply *reply = fx_command(&s->f, cmd);
-  if (figures(s) != before) fx_fail("oracle: a question changed what is known of a runner's past");
-  if (reply->status.code != TCI_OK) fx_fail("oracle: a question is refused: %s", reply->status.message);
-  if (s->f.update.records.len) fx_fail("oracle: a question changed something");
-  tci_buf told = {0};
-  told_nodes(s, reply, &told);
+  told all = {.len = 0};
+  if (chance(s, 40)) cmd.page.size = 1 + pick(s, 8);
+  for (bool more = true; more;) {
+    size_t had = all.len;
+    const tci_reply *reply = fx_command(&s->f, cmd);
+    if (figures(s) != before) fx_fail("oracle: a question changed what is known of a runner's past");
+    if (reply->status.code != TCI_OK) fx_fail("oracle: a question is refused: %s", reply->status.message);
+    if (s->f.update.records.len) fx_fail("oracle: a question changed something");
+    more = read_reply(s, reply, &cmd, &all);
+    if (cmd.page.size ? all.len - had > (size_t)cmd.page.size : more) fx_fail("oracle: a page is too long");
+  }
+  tci_buf_add(&all.checks, tci_buf_str(&all.stages));
   expected_nodes(s, p, &q);
-  if (!tci_str_eq(tci_buf_str(&told), tci_str_from(s->text)))
-    fx_fail("oracle: asked for nodes, told \"%.*s\", not \"%s\"", (int)told.len, told.ptr, s->text);
-  tci_buf_deinit(&told);
+  if (!tci_str_eq(tci_buf_str(&all.checks), tci_str_from(s->text)))
+    fx_fail("oracle: asked for nodes, told \"%.*s\", not \"%s\"", (int)all.checks.len, all.checks.ptr, s->text);
+  tci_buf_deinit(&all.checks);
+  tci_buf_deinit(&all.stages);
 }
