@@ -212,6 +212,8 @@ static int compare_ready(const void *x, const void *y) {
 
 /* What was rebuilt from the journal gets its timers and queues; calls that died with the engine are failed. */
 static void wake_up(tci_core *core, bool calls_died) {
+  core->woken = true;
+  core->dormant = false;
   core->heard_us = core->now.mono_us; /* what ran out meanwhile is work left over */
   tci_policies_wake(core);
   tci_policies_sync(core);
@@ -305,7 +307,7 @@ void tci_core_step(tci_core *core, const tci_event *event, tci_update *update) {
   core->changes_left = core->limits.step_changes_max;
 
   if (event->kind == TCI_EVENT_TICK) fire_timers(core, event->heard_us ? event->heard_us : event->now.mono_us);
-  tci_react(core);
+  if (!core->dormant) tci_react(core);
   switch (event->kind) {
     case TCI_EVENT_TICK: break;
     case TCI_EVENT_COMMAND: on_command(core, event); break;
@@ -316,8 +318,10 @@ void tci_core_step(tci_core *core, const tci_event *event, tci_update *update) {
     case TCI_EVENT_POLICIES: tci_on_policies(core, event->policies); break;
     case TCI_EVENT_QUARANTINE: tci_on_quarantine(core, event); break;
   }
-  tci_react(core);
-  tci_dispatch(core);
+  if (!core->dormant) {
+    tci_react(core);
+    tci_dispatch(core);
+  }
   if (core->ended.nodes.len || core->resolved.nodes.len || core->settling.nodes.len) update->more = true;
   settle_plans(core);
   close_records(core);
@@ -375,6 +379,7 @@ tci_status tci_record_apply(tci_core *core, tci_plan *plan, tci_record_reader *r
 
 tci_status tci_core_load(tci_core *core, const tci_record *record) {
   core->loading = true;
+  core->dormant = !core->woken;
   tci_record_reader reader;
   tci_plan *plan;
   tci_status status = tci_record_begin(core, record, &reader, &plan);

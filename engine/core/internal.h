@@ -152,8 +152,9 @@ struct tci_core {
   uint64_t order; /* of this step among those of order_wall_us */
   int64_t order_wall_us;
   size_t calls_open;
-  bool held;   /* nothing is dispatched any more */
-  bool hushed; /* watchers have heard of these changes */
+  bool held;           /* nothing is dispatched any more */
+  bool woken, dormant; /* it was told that it runs; it was loaded and was not yet: it is read, and nothing follows */
+  bool hushed;         /* watchers have heard of these changes */
   /* of the step under way */
   tci_update *update; /* NULL while loading */
   bool loading;       /* applying the journal: nothing is decided */

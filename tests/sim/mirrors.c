@@ -55,7 +55,7 @@ static void merge_check(check_message *old, check_message *now) {
 static void append_progress(attempt_message *old, attempt_message *now) {
   size_t len = old->n_progress + now->n_progress;
   old->progress = tci_realloc(old->progress, (len + 1) * sizeof *old->progress);
-  memcpy(old->progress + old->n_progress, now->progress, now->n_progress * sizeof *now->progress);
+  for (size_t i = 0; i < now->n_progress; i++) old->progress[old->n_progress + i] = now->progress[i];
   old->n_progress = len;
   now->n_progress = 0;
   SWAP(old->progress, now->progress);

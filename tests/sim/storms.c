@@ -137,7 +137,8 @@ static void judge_failed_turn(sim *s, const turn *t) {
   if (s->f.update.records.len) fx_fail("oracle: half a turn was committed");
 }
 
-static void judge_asleep(const turn *t) {
+static void judge_asleep(const sim *s, const turn *t) {
+  if (s->f.update.records.len) fx_fail("oracle: asleep, and something follows");
   for (size_t i = 0; i < t->len; i++)
     if (t->replies[i] && (t->codes[i] == TCI_UNAVAILABLE) == is_read(&t->events[i]))
       fx_fail("oracle: asleep, and %s is answered %s", is_read(&t->events[i]) ? "a read" : "a write",
@@ -154,7 +155,7 @@ void until_awake(sim *s) {
       pass_time(s, pick(s, 200000));
       roll_turn(s, &t);
       take_turn(s, &t);
-      judge_asleep(&t);
+      judge_asleep(s, &t);
       judge(s);
     }
     fails = chance(s, 25);
