@@ -151,6 +151,7 @@ static void roll_swarm(sim *s) {
     s->f.limits.watch_buffer_bytes_max = s->f.limits.watch_total_bytes_max = 8000000;
   }
   s->f.limits.watch_turn_bytes_max = 100 + pick(s, 5000);
+  if (chance(s, 50)) s->f.limits.turn_reply_bytes_max = 100 + pick(s, 5000);
   s->f.limits.watch_turn_changes_max = 3 + pick(s, 60);
   s->f.limits.watch_resumes_max = 1 + pick(s, 3);
   s->f.limits.progress_entries_max = 1 + pick(s, 4);

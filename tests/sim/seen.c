@@ -155,11 +155,18 @@ static void judge_memory(const sim *s) {
     fx_fail("oracle: %lld idle plans are in memory", (long long)idle);
 }
 
+/* Whoever asked for a list is told, in this turn or in one of the next. */
+static void judge_lists(const sim *s) {
+  if (s->shell && !s->f.update.more && !s->f.asleep && shell_waiting_reads())
+    fx_fail("oracle: a question was forgotten");
+}
+
 /* Not in after_step: a write must have been taken over into sim_plan first. */
 void judge(sim *s) {
   for (int i = 0; i < s->plans_len; i++) judge_plan(s, &s->plans[i]);
   judge_memory(s);
   judge_streams(s);
+  judge_lists(s);
   if (!s->f.asleep) {
     judge_runners(s);
     judge_answers(s);

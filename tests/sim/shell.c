@@ -12,7 +12,8 @@ typedef struct {
   tci_engine_options options;
   const tci_event *events; /* of the turn under way */
   size_t events_len;
-  tci_str body; /* of the last reply, in the update's arena */
+  tci_str body;            /* of the last reply, in the update's arena */
+  TCI_VEC(uint64_t) reads; /* tokens of lists that were asked for and are not answered yet: it may take some turns */
 } shell;
 
 static shell here;
@@ -35,17 +36,30 @@ static const tci_plan *created_plan(tci_str message) {
   return plan;
 }
 
+/* True when a list was asked for under this token, and nobody was told yet. */
+static bool was_waiting(uint64_t token) {
+  for (size_t i = 0; i < here.reads.len; i++) {
+    if (here.reads.items[i] != token) continue;
+    tci_vec_swap_remove(&here.reads, i);
+    return true;
+  }
+  return false;
+}
+
 static void on_reply(void *ctx, uint64_t token, tci_status status, tci_str message) {
   sim *s = ctx;
   const tci_event *event = NULL;
   for (size_t i = 0; i < here.events_len; i++)
     if (here.events[i].kind == TCI_EVENT_COMMAND && here.events[i].token == token) event = &here.events[i];
-  if (!event) fx_fail("oracle: a reply to nobody");
+  bool is_list = was_waiting(token);
+  if (!event && !is_list) fx_fail("oracle: a reply to nobody");
+  if (event && event->command.kind == TCI_COMMAND_QUERY_NODES && !is_list) fx_fail("oracle: a list is told twice");
   tci_effect *e = effect_add(s, TCI_EFFECT_REPLY, token);
-  e->reply.command = event->command.kind;
+  e->reply.command = event ? event->command.kind : TCI_COMMAND_QUERY_NODES;
   e->reply.status.code = status.code;
   e->reply.status.message = tci_str_z(&s->f.update.arena, tci_str_from(status.message));
   here.body = tci_str_copy(&s->f.update.arena, message);
+  if (!event) return;
   if (status.code == TCI_OK && event->command.kind == TCI_COMMAND_CREATE_PLAN) e->reply.plan = created_plan(message);
   if (event->command.kind == TCI_COMMAND_WATCH_PLAN) stream_refused(s, token, status.code);
 }
@@ -99,6 +113,9 @@ static void begin(sim *s, const tci_event *events, size_t len) {
   s->f.update.records.len = s->f.update.effects.len = s->f.update.notes.len = 0;
   here.events = events;
   here.events_len = len;
+  for (size_t i = 0; i < len; i++)
+    if (events[i].kind == TCI_EVENT_COMMAND && events[i].command.kind == TCI_COMMAND_QUERY_NODES)
+      tci_vec_push(&here.reads, events[i].token);
 }
 
 static void end(sim *s, tci_status status) {
@@ -133,6 +150,7 @@ void shell_stream_ready(sim *s, uint64_t token) {
 }
 
 tci_str shell_body(void) { return here.body; }
+size_t shell_waiting_reads(void) { return here.reads.len; }
 
 void shell_drain(void) { tci_engine_drain(here.engine); }
 int64_t shell_next_due_us(void) { return tci_engine_next_due_us(here.engine); }
@@ -153,14 +171,16 @@ void shell_open(sim *s) {
   open_engine(s);
 }
 
-void shell_reopen(sim *s) { /* a process ends, as by kill -9, and another one begins */
-  tci_engine_close(here.engine);
+void shell_reopen(sim *s) {      /* a process ends, as by kill -9, and another one begins */
+  tci_engine_close(here.engine); /* tells those who wait, if it is asked to; kill -9 would not */
+  here.reads.len = 0;
   open_engine(s);
 }
 
 void shell_close(sim *s) {
   tci_engine_close(here.engine);
   here.engine = NULL;
+  tci_vec_free(&here.reads);
   s->f.core = NULL;
   store_reset();
 }

@@ -20,7 +20,7 @@
 #include "store/store.h"
 #include "policies.h"
 
-enum { STREAMS = 6 };
+enum { STREAMS = 6, LIST_TOKEN = 1000000 /* and above: of those who ask for lists */ };
 enum { PLANS = 3, NODES = 40, DEPS = 5, CHECKS = 4, SAID = 12, TYPES = 3, TEXT = 8000 };
 /* The last ones come when the faults stop: no policy excludes them. */
 enum { RUNNERS = EXCLUDABLE + TYPES };
@@ -311,6 +311,7 @@ void shell_open(sim *s);   /* an engine on an empty store becomes s->f's core */
 void shell_reopen(sim *s); /* another process, on the same store */
 void shell_close(sim *s);
 void shell_turn(sim *s, tci_event *events, size_t len); /* several steps in one turn */
+size_t shell_waiting_reads(void);                       /* lists that were asked for and are not answered yet */
 tci_str shell_body(void);                               /* of the last reply; until the next turn */
 void shell_drain(void);
 void shell_stream_ready(sim *s, uint64_t token);

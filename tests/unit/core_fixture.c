@@ -500,7 +500,8 @@ const tci_reply *fx_command(fx *f, tci_command command) {
   fx_step(f, &event);
   const tci_reply *reply = NULL;
   for (size_t i = 0; i < f->update.effects.len; i++) {
-    if (f->update.effects.items[i].kind != TCI_EFFECT_REPLY) continue;
+    if (f->update.effects.items[i].kind != TCI_EFFECT_REPLY || f->update.effects.items[i].token != event.token)
+      continue;
     if (reply) fx_fail("a command is answered twice");
     reply = &f->update.effects.items[i].reply;
     if (reply->command != command.kind) fx_fail("the answer is to another command");
