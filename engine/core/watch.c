@@ -226,22 +226,23 @@ static void tell(tci_core *core, const tci_watcher *w, tci_node *node, int old_s
   if (part) e->omitted = made->omitted;
 }
 
-static void owe(tci_watcher *w, const tci_node *node) {
+/* `sequence`: of the first change of the node that is not told. */
+static void owe(tci_watcher *w, const tci_node *node, uint64_t sequence) {
   if (owed_find(w, node->index)) return;
   tci_owed *owed = tci_calloc(1, sizeof *owed);
-  *owed = (tci_owed){.index = node->index, .sequence = w->plan->sequence};
+  *owed = (tci_owed){.index = node->index, .sequence = sequence};
   tci_list_push(&w->owed, &owed->link);
   tci_map_put(&w->owed_by_node, INDEX_KEY(owed), owed);
 }
 
 /* Progress that is not on record yet was told to those who watched then, and goes on record without a word: who begins to
- * hear now is shown those nodes as they are. */
+ * hear now is shown those nodes as they are. It will be on record behind everything that is there. */
 static void owe_reports(tci_watcher *w) {
   const tci_plan *plan = w->plan;
   for (size_t i = 0; w->wish.include_progress && plan->live_attempts && i < plan->nodes.len; i++) {
     tci_node *node = plan->nodes.items[i];
     const tci_attempt *a = node->kind == TCI_NODE_STAGE ? tci_stage_attempt(tci_node_stage(node)) : NULL;
-    if (a && a->progress_pending && wants(w, node)) owe(w, node);
+    if (a && a->progress_pending && wants(w, node)) owe(w, node, plan->sequence + 1);
   }
 }
 
@@ -249,7 +250,7 @@ static void node_event(tci_core *core, tci_watcher *w, tci_node *node, int old_s
   if (is_news(w, node->index) || !wants(w, node)) return;
   if (!w->wish.changes_only) {
     if (w->behind && old_state == node_state(node)) {
-      owe(w, node);
+      owe(w, node, w->plan->sequence);
       return;
     }
     tci_owed *owed = owed_find(w, node->index);

@@ -25,14 +25,14 @@ static tci_effect *effect_add(sim *s, tci_effect_kind kind, uint64_t token) {
   return &s->f.update.effects.items[s->f.update.effects.len - 1];
 }
 
-/* CreateWorkPlanResponse: the oracle wants the plan. */
-static const tci_plan *created_plan(tci_str message) {
+/* CreateWorkPlanResponse: the oracle wants to know the id, and the plan itself may leave memory before the turn is over. */
+static const tci_plan *created_plan(sim *s, tci_str message) {
   Turboci__V1__CreateWorkPlanResponse *reply =
       turboci__v1__create_work_plan_response__unpack(NULL, message.len, (const uint8_t *)message.ptr);
   if (!reply || !reply->work_plan) fx_fail("oracle: a reply makes no sense");
-  const tci_plan *plan = tci_core_plan(tci_engine_core(here.engine), tci_str_from(reply->work_plan->id));
+  tci_plan *plan = tci_arena_new(&s->f.update.arena, tci_plan);
+  plan->id = tci_str_copy(&s->f.update.arena, tci_str_from(reply->work_plan->id));
   turboci__v1__create_work_plan_response__free_unpacked(reply, NULL);
-  if (!plan) fx_fail("oracle: a plan was told of that is not there");
   return plan;
 }
 
@@ -60,7 +60,7 @@ static void on_reply(void *ctx, uint64_t token, tci_status status, tci_str messa
   e->reply.status.message = tci_str_z(&s->f.update.arena, tci_str_from(status.message));
   here.body = tci_str_copy(&s->f.update.arena, message);
   if (!event) return;
-  if (status.code == TCI_OK && event->command.kind == TCI_COMMAND_CREATE_PLAN) e->reply.plan = created_plan(message);
+  if (status.code == TCI_OK && event->command.kind == TCI_COMMAND_CREATE_PLAN) e->reply.plan = created_plan(s, message);
   if (event->command.kind == TCI_COMMAND_WATCH_PLAN) stream_refused(s, token, status.code);
 }
 

@@ -489,19 +489,19 @@ static void a_reload_leaves_calls_in_flight_alone(void **state) {
 }
 
 /* Between the loading and the waking the engine serves already. */
-static void what_happens_before_the_waking_is_not_done_twice(void **state) {
+static void what_comes_before_the_waking_follows_with_it(void **state) {
   fx *f = *state;
   with_runner(f);
   fx_write(f, "a runner=go; async runner=go mode=async");
   fx_told(f, "a->r async->r ");
   fx_fall_asleep(f);
-  fx_write(f, "b runner=go; c runner=go timeout=3000; d runner=none"); /* queued: nobody knows yet who is alive */
+  fx_write(f, "b runner=go; c runner=go timeout=3000; d runner=none"); /* nobody knows yet who is alive */
   fx_accepts(f, "async", true);
+  fx_register(f, "r", "go", "both", 0, 0);
+  fx_is(f, "b", "PLANNED");
   fx_told(f, "");
-  fx_register(f, "r", "go", "both", 0, 0); /* a heartbeat: he is */
-  fx_told(f, "b->r c->r ");
-  assert_int_equal(tci_core_open_calls(f->core), 2);
   fx_step(f, &(tci_event){.kind = TCI_EVENT_RELOADED});
+  fx_told(f, "b->r c->r ");
   assert_int_equal(tci_core_open_calls(f->core), 3); /* a, b, c: each once */
   assert_int_equal(((tci_pool *)tci_map_get(&f->core->pools, TCI_STR("none")))->ready[TCI_MODE_SYNC].len, 1);
   fx_register(f, "n", "none", "both", 0, 0);
@@ -623,7 +623,7 @@ int main(void) {
       CLAIM(a_restart_fails_calls_in_flight_but_not_what_was_accepted),
       CLAIM(restarts_use_up_attempts),
       CLAIM(a_reload_leaves_calls_in_flight_alone),
-      CLAIM(what_happens_before_the_waking_is_not_done_twice),
+      CLAIM(what_comes_before_the_waking_follows_with_it),
       CLAIM(after_a_restart_a_deadline_has_what_was_left_and_no_more),
       CLAIM(a_wall_clock_set_back_over_a_restart_lengthens_nothing),
       CLAIM(a_deadline_that_passed_while_the_engine_was_away_ends_at_once),

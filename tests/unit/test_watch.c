@@ -415,6 +415,7 @@ static void who_resumes_is_shown_what_is_not_on_record_yet(void **state) {
     return_after(f, watch, after);
     if (after < recorded) catch_up(f, &missed);
     assert_int_equal(tci_core_watch_state(f->core, 9), TCI_WATCH_OWED);
+    assert_int_equal(tci_core_watch_told(f->core, 9), recorded); /* what is on record was told */
     fx_watch_more(f, 9, 10);
     const tci_stage *told = f->update.effects.items[0].watch.stage;
     assert_int_equal(told->attempts.items[0]->progress.len, 2);
