@@ -29,6 +29,7 @@ end
 -- A plan with one check and the stage that finalises it; `runner` is registered for it.
 local function start(engine, mode)
   call(engine, "RegisterStageRunner", { runner_id = "r1", runner_type = "build", address = ":50061",
+    ttl_seconds = 24 * 3600,
     supported_modes = { mode or "SYNC" }, max_concurrent = 2 })
   local id = call(engine, "CreateWorkPlan", { metadata = { branch = "main" } }).work_plan.id
   local nodes, outputs = call(engine, "WriteNodes", { work_plan_id = id,
