@@ -26,11 +26,23 @@ end
 local CALL_SECONDS = 10 -- of one that answers at once
 local unreachable = { UNAVAILABLE = true, DEADLINE_EXCEEDED = true, CANCELLED = true }
 
+local ASK_SECONDS = 2 -- whether a server is there at all
+
+-- A server that cannot do it now (its disk is full, it is stopping) and a network that leads nowhere have the same
+-- status. A server that answers a question was reached.
+local function answers(server)
+  return require("turboci.client").connect(server):call("GetServerInfo", {}, { timeout = ASK_SECONDS }) ~= nil
+end
+
 ---Ends the program because a call to a server failed.
 ---@param what string "submit the plan"
 ---@param server string
 ---@param err turboci.Error
 function M.fail_call(what, server, err)
+  if unreachable[err.code] and answers(server) then
+    M.fail(4, ("turboci: cannot %s: the server at %s cannot do it now: %s\n  try again when that is over")
+      :format(what, server, err))
+  end
   if unreachable[err.code] then
     M.fail(4, ("turboci: cannot %s: the server at %s cannot be reached (%s)\n  is it running? Start one with "
       .. "`turboci serve --listen %s`, or name another with --server or in TURBOCI_SERVER")

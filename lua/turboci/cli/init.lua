@@ -18,7 +18,7 @@ M.exit_codes = {
   { 1, "the plan FAILED, a server could not take over a policy, or the check of one has findings" },
   { 2, "wrong usage, or a mistake in the workflow or policy file" },
   { 3, "the plan was CANCELLED, or the program was interrupted" },
-  { 4, "the server cannot be reached" },
+  { 4, "the server cannot be reached, or cannot do it now" },
   { 70, "a bug in this program; it says where" },
   { 74, "the disk failed: under the database (a restart recovers what was acknowledged), or what the program had to\n"
     .. "      say could not be written" },

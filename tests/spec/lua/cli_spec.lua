@@ -581,6 +581,23 @@ describe("turboci serve, runner, submit, watch and status", function()
     assert.equal(0, server:ended().code)
   end)
 
+  it("tell a server that cannot do it now from one that is not there", function()
+    local server, address = serve()
+    local common = require "turboci.cli.common"
+    local unavailable = client.error("UNAVAILABLE", "the store cannot commit: free some disk space")
+    local ok, failure = pcall(common.fail_call, "submit the plan", address, unavailable)
+    assert.is_false(ok)
+    assert.equal(4, failure.code)
+    assert.matches("cannot do it now: UNAVAILABLE: the store cannot commit", failure.message, 1, true)
+    assert.is_nil(failure.message:find("is it running", 1, true))
+    uv.kill(server.pid, "sigterm")
+    server:ended()
+    ok, failure = pcall(common.fail_call, "submit the plan", address, unavailable)
+    assert.is_false(ok)
+    assert.equal(4, failure.code)
+    assert.matches("is it running?", failure.message, 1, true)
+  end)
+
   it("run a plan over processes of their own", function()
     local server, address = serve()
     local runner = spawn({ "runner", "shell", "--id", "r1", "--metadata", "warm=yes", "--metadata", "note=a=b" },
