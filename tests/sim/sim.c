@@ -1,4 +1,4 @@
-/* sim: the core in a hostile world, by seed. Random plans, runners, policies, answers, clocks and restarts; after every event
+/* sim: core and engine in a hostile world, by seed. Random plans, runners, policies, answers, clocks and restarts; after every event
  * the invariants and an oracle that trusts nothing but what this program wrote and was asked itself. Then the faults stop, and
  * every plan must settle.
  *

@@ -241,8 +241,7 @@ void stream_ended(sim *s, uint64_t token) {
 void stream_refused(sim *s, uint64_t token, tci_code code) {
   sim_stream *w = stream_of(s, token);
   w->open = false;
-  bool ahead = w->after > s->plans[w->plan].sequence;
-  if (code != TCI_UNAVAILABLE && !(ahead && code == TCI_OUT_OF_RANGE)) fx_fail("oracle: a stream is refused");
+  if (code != TCI_UNAVAILABLE && !(w->ahead && code == TCI_OUT_OF_RANGE)) fx_fail("oracle: a stream is refused");
 }
 
 /* Everything is done: then everybody who reads has heard everything. */
@@ -280,6 +279,7 @@ static void open_stream(sim *s, sim_stream *w) {
   event.command.watch_plan.omit_unchanged = chance(s, 30);
   event.command.watch_plan.after_sequence = w->after;
   w->open = true;
+  w->ahead = w->after > p->sequence;
   w->slow = chance(s, 30);
   w->opening = !is_quiet(s) && !w->after && !w->current;
   fx_step(&s->f, &event);
