@@ -119,6 +119,7 @@ static void begin(sim *s, const tci_event *events, size_t len) {
 }
 
 static void end(sim *s, tci_status status) {
+  here.events_len = 0;
   if (status.code != TCI_OK) fx_fail("oracle: the engine gave up: %s", status.message);
   s->f.core = (tci_core *)tci_engine_core(here.engine);
   s->f.update.more = tci_engine_next_due_us(here.engine) <= s->f.now.mono_us;
