@@ -146,7 +146,8 @@ static bool is_past(const sim_plan *p, size_t entry) {
 }
 
 static void hear_change(sim_stream *w, const sim_plan *p, const sim_change *heard) {
-  bool exact = w->opening || !(w->slow || w->current); /* nothing can be owed to it: the sequence is the change's own */
+  /* Nothing can be owed to it: the sequence is the change's own. */
+  bool exact = w->opening || !(w->slow || w->current || (w->after && w->progress));
   for (size_t i = 0; i < p->log.len; i++) {
     const sim_change *c = &p->log.items[i];
     if (c->sequence <= w->from) continue;
