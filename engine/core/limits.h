@@ -29,7 +29,7 @@
   X(assignments_per_stage_max, 1000, "checks that one stage is assigned to")                                          \
   X(attempts_per_stage_max, 1000, "attempts of one stage, whatever its own retry or a policy says")                   \
   X(results_per_check_max, 10000, "results that clients write into one check")                                        \
-  X(write_nodes_max, 10000, "nodes of one write")                                                                     \
+  X(write_nodes_max, 20000, "nodes of one write")                                                                     \
   X(write_edges_max, 100000, "dependencies and assignments of one write, together")                                   \
   X(priority_max, 100, "priorities go from minus this to this")                                                       \
   X(duration_ms_max, 2592000000, "any timeout or backoff: 30 days")                                                   \

@@ -12,7 +12,7 @@ local M = {}
 
 local GATE = "turboci:submitted"
 -- Of one write, unless the server says otherwise.
-local LIMITS = { message_bytes_max = 4194304, write_nodes_max = 10000, write_edges_max = 100000,
+local LIMITS = { message_bytes_max = 4194304, write_nodes_max = 20000, write_edges_max = 100000,
   step_changes_max = 5000 }
 -- Plans smaller than this are never in doubt.
 local ASK_ABOVE_BYTES, ASK_ABOVE_NODES = 262144, 1000
