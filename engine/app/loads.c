@@ -1,5 +1,6 @@
 /* loads: see loads.h. The unit is a record, which is as large as the write that made it; a piece ends with the one that makes it
- * PIECE_BYTES long. The plan cannot change meanwhile: nothing is under way in it, and whoever names it waits. */
+ * PIECE_BYTES long. The plan cannot change meanwhile: nothing is under way in it, and whoever names it waits. What seems to be
+ * under way, in the half that is known, the core leaves alone (tci_core_loaded). */
 #include "app/loads.h"
 
 enum { PIECE_BYTES = 512 << 10 }; /* some ten milliseconds */

@@ -56,7 +56,7 @@ tci_attempt *tci_attempt_by_id(tci_core *core, tci_str execution_id, tci_status 
   uint32_t stage_index, index;
   tci_plan *plan = NULL;
   if (tci_execution_id_parse(execution_id, &plan_id, &stage_index, &index)) plan = tci_map_get(&core->plans, plan_id);
-  if (plan && stage_index < plan->nodes.len && plan->nodes.items[stage_index]->kind == TCI_NODE_STAGE) {
+  if (plan && plan->whole && stage_index < plan->nodes.len && plan->nodes.items[stage_index]->kind == TCI_NODE_STAGE) {
     tci_stage *stage = tci_node_stage(plan->nodes.items[stage_index]);
     if (index >= 1 && index <= stage->attempts.len) {
       tci_attempt *a = stage->attempts.items[index - 1];
@@ -342,14 +342,10 @@ static void pass_over(tci_core *core, tci_attempt *a) {
 
 void tci_attempt_place(tci_core *core, tci_attempt *a) {
   if (a->execution == TCI_EXECUTION_NONE) return;
-  if (core->loading) {
-    if (tci_execution_is_live(a)) {
-      join_runner(core, a);
-      tci_keys_take(core, a);
-    } else {
-      leave_runner(core, a);
-      tci_keys_give(core, a);
-    }
+  if (core->loading) { /* who seems to be under way joins when the plan is whole: it may be over in the next record */
+    if (tci_execution_is_live(a)) return;
+    leave_runner(core, a);
+    tci_keys_give(core, a);
     return;
   }
   if (!tci_attempt_is_open(a)) {
@@ -381,6 +377,12 @@ void tci_attempt_place(tci_core *core, tci_attempt *a) {
   count_call(core, a, awaits_answer(a));
   a->heard_mono_us = core->now.mono_us;
   arm(core, a);
+}
+
+void tci_attempt_rejoin(tci_core *core, tci_attempt *a) {
+  if (!tci_execution_is_live(a)) return;
+  join_runner(core, a);
+  tci_keys_take(core, a);
 }
 
 void tci_attempt_restart(tci_core *core, tci_attempt *a) {

@@ -224,6 +224,7 @@ static void wake_up(tci_core *core, bool calls_died) {
   TCI_VEC(tci_attempt *) attempts = {0};
   for (size_t p = 0; p < core->plan_list.len; p++) {
     tci_plan *plan = core->plan_list.items[p];
+    if (!plan->whole) continue;
     tci_list_left_over(core, plan);
     if (plan->live_attempts == 0) continue;
     for (size_t n = 0; n < plan->nodes.len; n++) {
@@ -392,6 +393,12 @@ tci_status tci_core_load(tci_core *core, const tci_record *record) {
 void tci_core_loaded(tci_core *core, uint64_t plan_key) {
   tci_plan *plan = tci_map_get(&core->plans_by_key, TCI_U64_KEY(&plan_key));
   if (!plan) return;
+  plan->whole = true;
+  for (size_t i = 0; plan->live_attempts && i < plan->nodes.len; i++) {
+    tci_node *node = plan->nodes.items[i];
+    tci_attempt *a = node->kind == TCI_NODE_STAGE ? tci_stage_attempt(tci_node_stage(node)) : NULL;
+    if (a) tci_attempt_rejoin(core, a);
+  }
   tci_list_left_over(core, plan);
   tci_plan_touch(core, plan);
 }
@@ -399,8 +406,8 @@ void tci_core_loaded(tci_core *core, uint64_t plan_key) {
 void tci_core_forget(tci_core *core, uint64_t plan_key) {
   tci_plan *plan = tci_map_get(&core->plans_by_key, TCI_U64_KEY(&plan_key));
   if (!plan) return;
-  size_t all = SIZE_MAX; /* at once: its executions are among those of runners */
-  core->loading = true;  /* nothing wakes up */
+  size_t all = SIZE_MAX;
+  core->loading = true; /* nothing wakes up */
   tci_plan_leave(core, plan);
   tci_plan_free(core, plan, &all);
   core->loading = false;

@@ -24,8 +24,10 @@ void tci_core_free(tci_core *core); /* NULL is fine */
  * the first record of a plan. DATA_LOSS (static text) when the bytes are not a record or do not fit the model: the
  * caller stops (never guess). */
 TCI_MUST_USE tci_status tci_core_load(tci_core *core, const tci_record *record);
-/* All records of a plan (0: the runners) were applied: it may be evicted from now on, and what its last step left to the next is
- * taken up by the next step. What policies see of a runner's past does not come from here: a plan that is read again is no news of
+/* All records of a plan (0: the runners) were applied. Until then steps may come in between, and leave the plan alone: no answer,
+ * timer or runner moves it; commands that name it are the caller's to keep back. From now on its executions count for their
+ * runners and hold their admission keys, it may be evicted, and what its last step left to the next is taken up by the next
+ * step. What policies see of a runner's past does not come from here: a plan that is read again is no news of
  * it. */
 void tci_core_loaded(tci_core *core, uint64_t plan_key);
 /* Takes a plan out of memory that could not be loaded whole. */

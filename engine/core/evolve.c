@@ -47,6 +47,7 @@ tci_plan *tci_plan_new(tci_core *core, uint64_t key, tci_str id, int64_t wall_us
   plan->id = tci_str_copy(&plan->arena, id);
   plan->created_us = wall_us;
   plan->state = TCI_PLAN_ACTIVE;
+  plan->whole = !core->loading;
   tci_list_init(&plan->watchers);
   tci_map_put(&core->plans, plan->id, plan);
   tci_map_put(&core->plans_by_key, TCI_U64_KEY(&plan->key), plan);

@@ -241,6 +241,8 @@ void tci_attempt_timer(tci_core *core, tci_attempt *attempt);      /* it fired *
 void tci_attempt_arm_queued(tci_core *core, tci_attempt *attempt); /* the next of: policy's wait over, queue timeout */
 /* After evolve, or after a load: puts the attempt where its state belongs: queue, timers, runner. */
 void tci_attempt_place(tci_core *core, tci_attempt *attempt);
+/* Its plan was loaded whole: if it is live it counts for its runner, and holds its keys. */
+void tci_attempt_rejoin(tci_core *core, tci_attempt *attempt);
 void tci_attempt_restart(tci_core *core, tci_attempt *attempt); /* after a load: lengths count from now */
 void tci_attempt_unplace(tci_core *core, tci_attempt *attempt);
 void tci_attempt_progress(tci_core *core, tci_attempt *attempt, tci_str message, tci_str details, int64_t at_us);

@@ -99,6 +99,7 @@ static const char *check_node(tci_node *node, tci_arena *arena) {
 
 static const char *check_plan(const tci_plan *plan, tci_arena *arena) {
   size_t unfinished = 0, live = 0, listed = 0;
+  if (!plan->whole) return NULL; /* of its history only the beginning is known */
   for (size_t i = 0; i < plan->nodes.len; i++) {
     tci_node *node = plan->nodes.items[i];
     const char *fault = check_node(node, arena);
@@ -269,7 +270,7 @@ static void tally_keys(tci_str keys, tallies *all) {
 /* What the attempts of a plan hold and hope for; how many are queued. */
 static size_t tally_plan(const tci_plan *plan, tallies *all) {
   size_t queued = 0;
-  for (size_t i = 0; i < plan->nodes.len; i++) {
+  for (size_t i = 0; plan->whole && i < plan->nodes.len; i++) {
     if (plan->nodes.items[i]->kind != TCI_NODE_STAGE) continue;
     const tci_attempt *a = tci_stage_attempt(tci_node_stage(plan->nodes.items[i]));
     if (!a) continue;

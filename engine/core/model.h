@@ -189,6 +189,7 @@ struct tci_plan {
   size_t open_nodes;         /* not FINAL */
   size_t live_attempts;      /* executions not terminal */
   size_t listed;             /* rebuilt: places in work lists that its nodes have */
+  bool whole;                /* false: it is being loaded, and nobody but the loader looks at it or moves it */
   size_t checks_final, stages_final, nodes_failed, nodes_cancelled;
   tci_link watchers; /* list of tci_watcher */
   tci_link idle;     /* in core->idle while it may be evicted */

@@ -360,8 +360,12 @@ static void keep_records(fx *f) {
     tci_vec_push(&f->journal, s);
   }
   for (int round = 0; round < 2; round++) /* plan 0 before all others, as at a start */
-    for (size_t i = 0; i < f->update.records.len; i++)
-      if ((f->update.records.items[i].plan_key != 0) == round) load(f->shadow, &f->update.records.items[i]);
+    for (size_t i = 0; i < f->update.records.len; i++) {
+      const tci_record *r = &f->update.records.items[i];
+      if ((r->plan_key != 0) != round) continue;
+      load(f->shadow, r);
+      tci_core_loaded(f->shadow, r->plan_key);
+    }
 }
 
 static void tell_watch(fx *f, const tci_effect *e) {

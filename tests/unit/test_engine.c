@@ -665,27 +665,36 @@ static void a_turn_that_has_had_its_time_leaves_the_rest_to_the_next(void **stat
   assert_int_equal(tci_engine_count(w->engine).turns_over_budget, 1);
 }
 
+/* A write of one check whose record is larger than a piece. */
+static void one_large(world *w, tci_str plan, const char *text) {
+  enum { BYTES = 600000 };
+  char *fill = tci_arena_alloc(&w->arena, BYTES);
+  memset(fill, 'x', BYTES);
+  tci_buf value = {0}, fat = {0};
+  tci_value_put_string(&value, (tci_str){fill, BYTES});
+  tci_struct_set((tci_str){0}, TCI_STR("k"), tci_buf_str(&value), &fat);
+  tci_event event = writes(w, 5, plan, text);
+  event.command.write_nodes.checks[0].options = tci_buf_str(&fat);
+  event.command.write_nodes.omit_nodes = true;
+  one(w, event, true);
+  tci_buf_deinit(&value);
+  tci_buf_deinit(&fat);
+}
+
+/* Another plan is there, and this one is not in memory any more. */
+static void push_out(world *w, tci_str plan) {
+  create(w);
+  one(w, command(5, (tci_command){.kind = TCI_COMMAND_LIST_RUNNERS}), false);
+  assert_false(tci_core_has_plan(tci_engine_core(w->engine), plan));
+}
+
 /* A plan of this id with a journal of several megabytes, out of memory. */
 static tci_str large_plan_on_disk(world *w) {
   w->options.limits.plans_in_memory_max = 1;
   begin(w);
   tci_str plan = create(w);
-  char *text = tci_arena_alloc(&w->arena, 600000);
-  memset(text, 'x', 600000);
-  tci_buf value = {0}, fat = {0};
-  tci_value_put_string(&value, (tci_str){text, 600000});
-  tci_struct_set((tci_str){0}, TCI_STR("k"), tci_buf_str(&value), &fat);
-  for (int i = 0; i < 4; i++) {
-    tci_event event = writes(w, 5, plan, tci_fmt(&w->arena, "@c%d", i));
-    event.command.write_nodes.checks[0].options = tci_buf_str(&fat);
-    event.command.write_nodes.omit_nodes = true;
-    one(w, event, true);
-  }
-  tci_buf_deinit(&value);
-  tci_buf_deinit(&fat);
-  create(w);
-  one(w, command(5, (tci_command){.kind = TCI_COMMAND_LIST_RUNNERS}), false);
-  assert_false(tci_core_has_plan(tci_engine_core(w->engine), plan));
+  for (int i = 0; i < 4; i++) one_large(w, plan, tci_fmt(&w->arena, "@c%d", i));
+  push_out(w, plan);
   return plan;
 }
 
@@ -714,6 +723,86 @@ static void a_large_plan_comes_back_in_pieces_and_others_go_on(void **state) {
   assert_int_equal(w->replies[4] + w->replies[6], 2);
   assert_int_equal(tci_core_plan(tci_engine_core(w->engine), plan)->nodes.len, 4);
   assert_null(tci_core_check(tci_engine_core(w->engine), &w->arena));
+}
+
+/* The same, and its first piece, which is back in memory, ends while s is still under way. */
+static tci_str half_a_plan(world *w) {
+  w->options.limits.plans_in_memory_max = 1;
+  fault_install();
+  begin(w);
+  tci_str plan = create(w);
+  one(w, writes(w, 5, plan, "s runner=go attempts=1"), true);
+  one_large(w, plan, "@first state=FINAL");
+  one_large(w, plan, "@second state=FINAL");
+  one(w, answer(w, 0, "FINAL"), true);
+  push_out(w, plan);
+  tci_event event = command(4, get(plan));
+  bool later;
+  size_t looked_at;
+  w->replies[4] = 0;
+  assert_int_equal(turn_some(w, &event, 1, &later, &looked_at).code, TCI_OK);
+  assert_true(later);
+  assert_int_equal(stage_of(w, plan, "s")->state, TCI_STAGE_ATTEMPTING);
+  return plan;
+}
+
+/* Its other pieces come; then it is as it was, and can be written to. */
+static void comes_back_whole(world *w, tci_str plan) {
+  tci_event event = command(4, get(plan));
+  bool later;
+  size_t looked_at, turns = 0;
+  do {
+    assert_int_equal(turn_some(w, &event, 1, &later, &looked_at).code, TCI_OK);
+    assert_true(turns++ < 10);
+  } while (later);
+  assert_int_equal(w->codes[4], TCI_OK);
+  assert_int_equal(stage_of(w, plan, "s")->node.outcome, TCI_OUTCOME_SUCCEEDED);
+  assert_int_equal(tci_engine_open_calls(w->engine), 0);
+  one(w, writes(w, 5, plan, "@more"), true);
+  assert_null(tci_core_check(tci_engine_core(w->engine), &w->arena));
+}
+
+static void what_comes_for_half_a_plan_does_not_move_it(void **state) {
+  world *w = *state;
+  tci_str plan = half_a_plan(w);
+  const tci_core *core = tci_engine_core(w->engine);
+  assert_int_equal(core->runner_list.items[0]->load, 0); /* it has no work under way */
+  assert_null(tci_core_check(core, &w->arena));
+  tci_event late = answer(w, 0, "failure=late"); /* the call was cancelled, say */
+  bool later;
+  size_t looked_at;
+  assert_int_equal(turn_some(w, &late, 1, &later, &looked_at).code, TCI_OK);
+  comes_back_whole(w, plan);
+}
+
+static void a_runner_that_is_lost_takes_nothing_of_half_a_plan_with_it(void **state) {
+  world *w = *state;
+  tci_str plan = half_a_plan(w);
+  w->now.mono_us += 90000000000;
+  tci_event event = {.kind = TCI_EVENT_TICK};
+  bool later;
+  size_t looked_at;
+  assert_int_equal(turn_some(w, &event, 1, &later, &looked_at).code, TCI_OK);
+  assert_int_equal(tci_engine_core(w->engine)->runner_list.len, 0);
+  comes_back_whole(w, plan);
+}
+
+static void a_model_that_wakes_leaves_half_a_plan_alone(void **state) {
+  world *w = *state;
+  tci_str plan = half_a_plan(w);
+  no_disk();
+  tci_event event = command(6, (tci_command){.kind = TCI_COMMAND_CREATE_PLAN}), read = command(4, get(plan));
+  bool later;
+  size_t looked_at;
+  assert_int_equal(turn_some(w, &event, 1, &later, &looked_at).code, TCI_OK);
+  fault_disarm();
+  assert_null(tci_core_plan(tci_engine_core(w->engine), plan));
+  tci_event events[] = {read};
+  assert_int_equal(turn_some(w, events, 1, &later, &looked_at).code, TCI_OK); /* it sleeps, and reads go on */
+  assert_true(later);
+  w->now.mono_us += 1000000;
+  assert_int_equal(turn_some(w, events, 1, &later, &looked_at).code, TCI_OK);
+  comes_back_whole(w, plan);
 }
 
 /* ---- streams ---- */
@@ -1278,6 +1367,9 @@ int main(void) {
       CLAIM(idle_plans_are_evicted_and_come_back_whole),
       CLAIM(a_turn_that_has_had_its_time_leaves_the_rest_to_the_next),
       CLAIM(a_large_plan_comes_back_in_pieces_and_others_go_on),
+      CLAIM(what_comes_for_half_a_plan_does_not_move_it),
+      CLAIM(a_runner_that_is_lost_takes_nothing_of_half_a_plan_with_it),
+      CLAIM(a_model_that_wakes_leaves_half_a_plan_alone),
       CLAIM(a_stream_resumes_after_any_sequence_as_if_it_had_never_stopped),
       CLAIM(a_stream_of_a_plan_that_left_memory_resumes),
       CLAIM(a_reply_over_the_limit_is_refused),
