@@ -34,6 +34,7 @@ enum {
   CHECK_BYTES = 1024 * 1024, /* or so many bytes */
   CHECKPOINT_PAGES = 1000,   /* SQLite's own default */
 };
+static const uint64_t PLAN_KEY_MAX = INT64_MAX / 2; /* keys are counted up from 1: one like this was not counted to */
 
 const char *const tci_sql_texts[TCI_SQL_LEN] = {
     [TCI_SQL_BEGIN] = "BEGIN IMMEDIATE",
@@ -46,7 +47,7 @@ const char *const tci_sql_texts[TCI_SQL_LEN] = {
     [TCI_SQL_MOVE_PLAN] =
         "UPDATE plan SET settled=?2, sequence=?3, checksum=tci_plan_sum(key, ?2, id, ?3) WHERE key=?1",
     [TCI_SQL_COUNT_COMMIT] = "UPDATE meta SET commits = ?1 + 1, sequence = ?2, plans = ?3 WHERE commits = ?1",
-    [TCI_SQL_FIND] = "SELECT key, settled, id, sequence, checksum FROM plan WHERE id = ?1",
+    [TCI_SQL_FIND] = "SELECT key FROM plan WHERE id = ?1", /* read from the index alone */
     [TCI_SQL_MAX_KEY] = "SELECT ifnull(max(key), 0) FROM plan",
     [TCI_SQL_PLAN] = "SELECT key, settled, id, sequence, checksum FROM plan WHERE key = ?1",
     [TCI_SQL_RECORDS] =
@@ -63,7 +64,7 @@ const char *const tci_sql_texts[TCI_SQL_LEN] = {
 typedef struct {
   TCI_VEC(uint64_t) keys; /* of those that are not settled */
   uint64_t ids_sum;       /* of all keys with their ids, in any order */
-  int64_t rows;
+  int64_t rows, damaged;
 } open_rows_found;
 
 static tci_status check_disk(tci_store *store, int64_t bytes);
@@ -79,7 +80,9 @@ static tci_status load_records(tci_store *store, tci_store_record *record, size_
 static const char *plan_fault(const tci_sqlite_plan *plan, const tci_store_record *last);
 static bool read_record(sqlite3_stmt *row, tci_store_record *record);
 static tci_status open_rows(tci_store *store, open_rows_found *found);
-static tci_status check_index(tci_store *store, uint64_t table_sum);
+static tci_status check_index(tci_store *store, const open_rows_found *found);
+static tci_status check_index_of_whole_rows(tci_store *store);
+static int find_key(tci_store *store, tci_str plan_id, uint64_t *out_key);
 static uint64_t plan_sum(uint64_t key, bool settled, tci_str id, uint64_t sequence);
 static int bind_bytes(sqlite3_stmt *statement, int at, tci_str bytes);
 static int bind_text(sqlite3_stmt *statement, int at, tci_str text);
@@ -109,18 +112,36 @@ tci_status tci_store_append(tci_store *store, const tci_store_record *records, s
 tci_status tci_store_find(tci_store *store, tci_str plan_id, uint64_t *out_key) {
   *out_key = 0;
   if (store->lost) return still_lost(store);
-  sqlite3_stmt *find = store->statements[TCI_SQL_FIND];
-  int rc = bind_text(find, 1, plan_id);
-  if (rc == SQLITE_OK) rc = sqlite3_step(find);
+  uint64_t key = 0;
+  int rc = find_key(store, plan_id, &key);
+  if (rc == SQLITE_DONE) return TCI_STATUS_OK;
+  sqlite3_stmt *row = store->statements[TCI_SQL_PLAN];
+  if (rc == SQLITE_ROW) rc = sqlite3_bind_int64(row, 1, (sqlite3_int64)key);
+  if (rc == SQLITE_OK) rc = sqlite3_step(row);
   tci_status status = TCI_STATUS_OK;
   tci_sqlite_plan plan = {0};
   if (rc == SQLITE_ROW)
-    status = tci_sqlite_read_plan(store, find, &plan);
-  else if (rc != SQLITE_DONE)
+    status = tci_sqlite_read_plan(store, row, &plan);
+  else if (rc == SQLITE_DONE)
+    status =
+        tci_sqlite_fail(store, TCI_DATA_LOSS,
+                        "plan %llu: the index of ids knows it, and its row is gone: restore the journal from a backup",
+                        (unsigned long long)key);
+  else
     status = tci_sqlite_status(store, rc, "looking for a plan");
   *out_key = plan.key;
-  sqlite3_reset(find);
+  sqlite3_reset(row);
   return status;
+}
+
+/* What the index of ids says: SQLITE_ROW, SQLITE_DONE when there is none, or an error. */
+static int find_key(tci_store *store, tci_str plan_id, uint64_t *out_key) {
+  sqlite3_stmt *find = store->statements[TCI_SQL_FIND];
+  int rc = bind_text(find, 1, plan_id);
+  if (rc == SQLITE_OK) rc = sqlite3_step(find);
+  if (rc == SQLITE_ROW) *out_key = (uint64_t)sqlite3_column_int64(find, 0);
+  sqlite3_reset(find);
+  return rc;
 }
 
 tci_status tci_store_max_key(tci_store *store, uint64_t *out_key) {
@@ -129,9 +150,14 @@ tci_status tci_store_max_key(tci_store *store, uint64_t *out_key) {
   sqlite3_stmt *max = store->statements[TCI_SQL_MAX_KEY];
   int rc = sqlite3_step(max);
   tci_status status = TCI_STATUS_OK;
-  if (rc == SQLITE_ROW)
-    *out_key = (uint64_t)sqlite3_column_int64(max, 0);
-  else
+  if (rc == SQLITE_ROW) *out_key = (uint64_t)sqlite3_column_int64(max, 0);
+  if (rc == SQLITE_ROW && *out_key >= PLAN_KEY_MAX)
+    status =
+        tci_sqlite_fail(store, TCI_DATA_LOSS,
+                        "corrupt: there is a plan %llu, after which there can be none: check the disk and restore the "
+                        "journal from a backup",
+                        (unsigned long long)*out_key);
+  else if (rc != SQLITE_ROW)
     status = tci_sqlite_status(store, rc, "looking for the newest plan");
   sqlite3_reset(max);
   return status;
@@ -180,7 +206,7 @@ tci_status tci_store_open_plans(tci_store *store, uint64_t **out_keys, size_t *o
                              "the table of plans has %lld rows and should have %lld: the disk has lost some of it: "
                              "restore the journal from a backup",
                              (long long)found.rows, (long long)store->plans);
-  if (status.code == TCI_OK) status = check_index(store, found.ids_sum);
+  if (status.code == TCI_OK) status = check_index(store, &found);
   if (status.code != TCI_OK) {
     tci_vec_free(&found.keys);
     return status;
@@ -446,12 +472,16 @@ static bool read_record(sqlite3_stmt *row, tci_store_record *record) {
   return tci_sqlite_record_sum(record) == (uint64_t)sqlite3_column_int64(row, 3);
 }
 
-/* The last record of a plan whose row cannot be trusted says whether the plan is settled; in doubt it is not. */
-static bool is_settled_by_journal(tci_store *store, uint64_t plan_key) {
+/* Whether a plan is settled is what its row says, unless that does not match its checksum or is older than the last
+ * record: the disk may have lost the page with the row, and a plan with work left must not sleep. Then the last record says
+ * it; in doubt it is not settled. */
+static bool is_settled(tci_store *store, const tci_sqlite_plan *plan, bool whole) {
+  if (whole && !plan->settled) return false;
   sqlite3_stmt *last = store->statements[TCI_SQL_LAST_RECORD];
-  tci_store_record record = {.plan_key = plan_key};
-  bool settled = sqlite3_bind_int64(last, 1, (sqlite3_int64)plan_key) == SQLITE_OK &&
-                 sqlite3_step(last) == SQLITE_ROW && read_record(last, &record) && record.settled;
+  tci_store_record record = {.plan_key = plan->key};
+  bool found = sqlite3_bind_int64(last, 1, (sqlite3_int64)plan->key) == SQLITE_OK && sqlite3_step(last) == SQLITE_ROW;
+  bool settled = whole && !(found && (uint64_t)sqlite3_column_int64(last, 0) > plan->sequence);
+  if (!settled) settled = found && read_record(last, &record) && record.settled;
   sqlite3_reset(last);
   return settled;
 }
@@ -466,24 +496,48 @@ static tci_status open_rows(tci_store *store, open_rows_found *found) {
     found->ids_sum += tci_siphash(plan.key, 0, tci_sqlite_column(rows, 2));
     bool whole = tci_sqlite_read_plan(store, rows, &plan).code == TCI_OK;
     if (!whole) tci_log(TCI_LOG_ERROR, "plan_damaged", "error=\"%s\"", store->message);
-    if (whole ? !plan.settled : !is_settled_by_journal(store, plan.key)) tci_vec_push(&found->keys, plan.key);
+    found->damaged += !whole;
+    if (!is_settled(store, &plan, whole)) tci_vec_push(&found->keys, plan.key);
   }
   return rc == SQLITE_DONE ? TCI_STATUS_OK : tci_sqlite_status(store, rc, "listing the open plans");
 }
 
-/* The index says where an id is: one that has lost a page would deny a plan that was acknowledged. */
-static tci_status check_index(tci_store *store, uint64_t table_sum) {
+/* The index says where an id is: one that has lost a page would deny a plan that was acknowledged. It can be made again from
+ * rows that are whole. The id of a damaged row may be right nowhere but in the index, so then it is only looked at. */
+static tci_status check_index(tci_store *store, const open_rows_found *found) {
+  if (found->damaged) return check_index_of_whole_rows(store);
   sqlite3_stmt *rows = store->statements[TCI_SQL_PLANS_BY_ID];
   uint64_t sum = 0;
   int rc;
   while ((rc = sqlite3_step(rows)) == SQLITE_ROW)
     sum += tci_siphash((uint64_t)sqlite3_column_int64(rows, 0), 0, tci_sqlite_column(rows, 1));
   sqlite3_reset(rows);
-  if (rc == SQLITE_DONE && sum == table_sum) return TCI_STATUS_OK;
+  if (rc == SQLITE_DONE && sum == found->ids_sum) return TCI_STATUS_OK;
   if (rc == SQLITE_DONE) rc = sqlite3_exec(store->db, "REINDEX plan", NULL, NULL, NULL);
   if (rc != SQLITE_OK) return tci_sqlite_status(store, rc, "mending the index of plan ids");
   tci_log(TCI_LOG_WARN, "index_mended", "file=\"%s\" index=\"ids of plans\" remedy=\"check the disk\"", store->path);
   return TCI_STATUS_OK;
+}
+
+static tci_status check_index_of_whole_rows(tci_store *store) {
+  sqlite3_stmt *rows = store->statements[TCI_SQL_PLANS];
+  bool fits = true;
+  int rc, found = SQLITE_OK;
+  while (fits && (rc = sqlite3_step(rows)) == SQLITE_ROW) {
+    tci_sqlite_plan plan;
+    uint64_t key = 0;
+    if (tci_sqlite_read_plan(store, rows, &plan).code != TCI_OK) continue;
+    found = find_key(store, tci_sqlite_column(rows, 2), &key);
+    fits = found == SQLITE_ROW && key == plan.key;
+  }
+  sqlite3_reset(rows);
+  if (fits) return rc == SQLITE_DONE ? TCI_STATUS_OK : tci_sqlite_status(store, rc, "looking at the index of plan ids");
+  if (found != SQLITE_ROW && found != SQLITE_DONE)
+    return tci_sqlite_status(store, found, "looking at the index of plan ids");
+  return tci_sqlite_fail(
+      store, TCI_DATA_LOSS,
+      "the index of plan ids does not fit the table of plans, which is damaged itself: check the disk "
+      "and restore the journal from a backup");
 }
 
 tci_status tci_sqlite_read_plan(tci_store *store, sqlite3_stmt *row, tci_sqlite_plan *out) {

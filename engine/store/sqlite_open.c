@@ -41,6 +41,7 @@ static tci_status open_all(tci_store *store, const tci_store_options *options);
 static tci_status open_place(tci_store *store, const char *path);
 static tci_status open_connection(tci_store *store);
 static tci_status check_pages(tci_store *store);
+static tci_status check_order(tci_store *store);
 static tci_status use_wal(tci_store *store);
 static tci_status migrate(tci_store *store, int version);
 static tci_status migrate_one(tci_store *store, int version);
@@ -91,6 +92,7 @@ static tci_status open_all(tci_store *store, const tci_store_options *options) {
   TCI_TRY(tci_sqlite_identify(store, &version));
   if (!in_memory) TCI_TRY(check_pages(store));
   tci_mark journal = {0};
+  if (version > 0 && !in_memory) TCI_TRY(check_order(store));
   if (version > 0) TCI_TRY(read_meta(store, version, &journal));
   TCI_TRY(check_mark(store, &journal));
   if (!in_memory) TCI_TRY(use_wal(store));
@@ -191,6 +193,33 @@ static tci_status check_pages(tci_store *store) {
     status = tci_sqlite_status(store, rc, "checking it");
   }
   sqlite3_finalize(check);
+  return status;
+}
+
+/* The journal is one tree, and quick_check does not look at the order of its rows. When the disk has lost a page since whose
+ * time rows moved to another one, both have them, and what a search finds depends on where it begins. */
+static tci_status check_order(tci_store *store) {
+  sqlite3_stmt *rows;
+  int rc = sqlite3_prepare_v2(store->db, "SELECT plan_key, sequence FROM journal", -1, &rows, NULL);
+  sqlite3_int64 plan = -1, sequence = 0;
+  bool ordered = true;
+  while (rc == SQLITE_OK && ordered && (rc = sqlite3_step(rows)) == SQLITE_ROW) {
+    sqlite3_int64 next_plan = sqlite3_column_int64(rows, 0), next = sqlite3_column_int64(rows, 1);
+    ordered = next_plan > plan || (next_plan == plan && next > sequence);
+    plan = next_plan;
+    sequence = next;
+    rc = SQLITE_OK;
+  }
+  tci_status status = TCI_STATUS_OK;
+  if (!ordered)
+    status =
+        tci_sqlite_fail(store, TCI_DATA_LOSS,
+                        "corrupt: records of plan %lld are out of order: check the disk and restore the journal from "
+                        "a backup",
+                        (long long)plan);
+  else if (rc != SQLITE_DONE)
+    status = tci_sqlite_status(store, rc, "checking it");
+  sqlite3_finalize(rows);
   return status;
 }
 

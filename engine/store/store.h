@@ -58,9 +58,9 @@ TCI_MUST_USE tci_status tci_store_load_after(tci_store *store, uint64_t plan_key
  * counts these. */
 TCI_MUST_USE tci_status tci_store_salvage(tci_store *store, uint64_t plan_key, tci_store_visitor visit, void *ctx,
                                           size_t *out_damaged);
-/* Keys of all plans that are not settled, ascending, into a heap array (free it). A plan whose row is damaged is among
- * them, unless its last record says that it is settled. DATA_LOSS when rows are missing. Mends the index of ids, which
- * follows from the rows, when it does not fit them (logged). */
+/* Keys of all plans that are not settled, ascending, into a heap array (free it). A plan whose row is damaged, or
+ * older than its last record, is among them, unless that record says that it is settled. DATA_LOSS when rows are missing.
+ * Mends the index of ids, which follows from the rows, when it does not fit them (logged). */
 TCI_MUST_USE tci_status tci_store_open_plans(tci_store *store, uint64_t **out_keys, size_t *out_len);
 /* What to call a plan: its id, or "#KEY" when its row is damaged or there is none. `out` (size bytes) is filled. */
 void tci_store_name(tci_store *store, uint64_t plan_key, char *out, size_t size);
