@@ -327,4 +327,11 @@ function M.notice(text)
   require("turboci.cli.output").note("turboci: " .. text)
 end
 
+---Tells whoever follows it no more that a plan goes on.
+---@param plan_id string
+---@param server string
+function M.tell_going_on(plan_id, server)
+  M.notice(("the plan goes on; `turboci watch %s --server %s` follows it again"):format(plan_id, server))
+end
+
 return M

@@ -20,8 +20,7 @@ M.exit_codes = {
   { 3, "the plan was CANCELLED, or the program was interrupted" },
   { 4, "the server cannot be reached, or cannot do it now" },
   { 70, "a bug in this program; it says where" },
-  { 74, "the disk failed: under the database (a restart recovers what was acknowledged), or what the program had to\n"
-    .. "      say could not be written" },
+  { 74, "the database could not be written (a restart recovers what was acknowledged), or the output" },
 }
 
 local verbs = { "run", "serve", "runner", "submit", "watch", "status", "why", "policy", "test" }

@@ -13,7 +13,7 @@ function M.describe(parser)
   parser:argument("plan", "Id of a plan; without it: the server."):argname("PLAN"):args("?")
   common.option_server(parser)
   parser:flag("--json", "One JSON object instead of tables.")
-  parser:flag("--limits", "Show the server's limits too.")
+  parser:flag("--limits", "Show the server's limits too; not with PLAN.")
 end
 
 local WAITING_MAX = 50 -- stages of which it is asked why they wait
@@ -104,6 +104,9 @@ end
 ---@param args table
 ---@return integer exit_code
 function M.run(args)
+  if args.plan and args.limits then
+    common.fail(2, "turboci status: --limits is about the server, and PLAN about a plan: give one of them")
+  end
   local server = common.server(args)
   local client = require("turboci.client").connect(server)
   if args.plan then show_plan(client, server, args) else show_server(client, server, args) end

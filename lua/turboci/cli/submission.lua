@@ -31,7 +31,7 @@ local function start_bodies(options, notice)
 end
 
 local function tell_going_on(options, plan_id)
-  common.notice(("the plan goes on; `turboci watch %s --server %s` follows it again"):format(plan_id, options.server))
+  common.tell_going_on(plan_id, options.server)
   if next(options.plan.bodies) then
     common.notice("its stages with bodies in Lua ran in this process: those that have not ended never will")
   end

@@ -35,7 +35,7 @@ function M.run(args)
   end
   shown:finish(settled)
   interrupts:close()
-  if not settled and interrupts.seen ~= "sigpipe" then common.notice("the plan goes on; watch follows it again") end
+  if not settled and interrupts.seen ~= "sigpipe" then common.tell_going_on(args.plan, server) end
   return settled and common.exit_code(settled.outcome) or 3
 end
 

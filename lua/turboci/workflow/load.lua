@@ -59,8 +59,10 @@ local function require_beside(folder, globals)
     if not chunk then error(("the module '%s' is not valid Lua:\n  %s"):format(name, err), 2) end
     if loading[path] then error(("the module '%s' requires itself, perhaps by way of others"):format(name), 2) end
     loading[path] = true
-    local value = chunk(name, path)
-    loading[path], loaded[path] = nil, value == nil and true or value
+    local ok, value = pcall(chunk, name, path)
+    loading[path] = nil -- also when it failed: the next one to require it is told the same
+    if not ok then error(value, 0) end
+    loaded[path] = value == nil and true or value
     return loaded[path]
   end
 end

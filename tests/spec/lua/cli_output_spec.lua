@@ -18,10 +18,12 @@ local function read(name)
   return text
 end
 
--- Runs a command of the shell in the folder ($T is the program); its stdout, exit code and stderr.
+-- Runs a command of the shell in the folder ($T is the program); its stdout, exit code and stderr. SIGPIPE is not
+-- ignored there, even if whoever started the specs ignores it, which children inherit.
 local function sh(command)
   write("command.sh", command)
-  local _, _, code = os.execute(("cd %s && T=%s timeout 60 bash command.sh > out 2> err"):format(folder, program))
+  local _, _, code = os.execute(("cd %s && T=%s timeout 60 env --default-signal=PIPE bash command.sh > out 2> err")
+    :format(folder, program))
   return read "out", code, read "err"
 end
 

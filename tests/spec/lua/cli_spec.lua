@@ -170,6 +170,7 @@ describe("turboci", function()
     { "an address that is none", { "serve", "--listen", "nonsense", "--db", "x.db" }, "--listen" },
     { "metadata without =", { "runner", "shell", "--metadata", "warm" }, "expected KEY=VALUE" },
     { "a mode that is none", { "runner", "shell", "--mode", "maybe" }, "sync or async" },
+    { "the limits of a plan", { "status", "x", "--limits" }, "give one of them" },
     { "a duration that is none", { "watch", "x", "--reconnect-timeout", "soon" }, "not a duration" },
   }
   for _, case in ipairs(wrong) do

@@ -81,6 +81,17 @@ describe("a workflow file", function()
     assert.is_truthy(message_of('require "lib.common"'):find("requires itself", 1, true))
   end)
 
+  it("is told the same of a module that failed, however often it requires it", function()
+    write("lib/common.lua", "error 'not today'")
+    local first, second = table.unpack(run [[
+      local _, first = pcall(require, "lib.common")
+      local _, second = pcall(require, "lib.common")
+      return { first, second }
+    ]])
+    assert.is_truthy(first:find("lib/common.lua:1: not today", 1, true), first)
+    assert.equal(first, second)
+  end)
+
   it("takes nothing beside it for the program's own modules, and takes nothing from the program", function()
     write("turboci.lua", "error 'mine'")
     write("cjson.lua", "return 'mine'")
