@@ -18,22 +18,42 @@ void tci_damaged_plans_free(tci_damaged_plans *plans) {
   tci_vec_free(plans);
 }
 
+/* ---- how far it has come: who waits for a start sees that it gets on ---- */
+
+enum { TOLD_PLANS = 1000, TOLD_BYTES = 64 << 20 };
+
+typedef struct {
+  size_t plans, of, bytes;
+  size_t told_plans, told_bytes; /* by the last line in the log */
+} progress;
+
+static void get_on(progress *p, size_t plans, size_t bytes) {
+  p->plans += plans;
+  p->bytes += bytes;
+  if (p->plans - p->told_plans < TOLD_PLANS && p->bytes - p->told_bytes < TOLD_BYTES) return;
+  p->told_plans = p->plans;
+  p->told_bytes = p->bytes;
+  tci_log(TCI_LOG_INFO, "recovering", "plans=%zu of=%zu journal_bytes=%zu", p->plans, p->of, p->bytes);
+}
+
 /* ---- one plan ---- */
 
 typedef struct {
   tci_core *core;
   tci_status status;
+  progress *how_far; /* NULL: of one plan nothing is told */
 } loading;
 
 static bool load_record(void *ctx, const tci_store_record *r) {
   loading *l = ctx;
   tci_record record = {r->plan_key, r->sequence, r->bytes, r->plan_id, r->settled};
   l->status = tci_core_load(l->core, &record);
+  if (l->how_far) get_on(l->how_far, 0, r->bytes.len);
   return l->status.code == TCI_OK;
 }
 
-tci_status tci_recovery_load_plan(tci_store *store, tci_core *core, uint64_t key, tci_arena *arena) {
-  loading l = {core, TCI_STATUS_OK};
+static tci_status load_plan(tci_store *store, tci_core *core, uint64_t key, progress *how_far, tci_arena *arena) {
+  loading l = {core, TCI_STATUS_OK, how_far};
   tci_status status = tci_store_load(store, key, load_record, &l);
   if (status.code == TCI_OK) status = l.status;
   if (status.code == TCI_OK) {
@@ -46,6 +66,10 @@ tci_status tci_recovery_load_plan(tci_store *store, tci_core *core, uint64_t key
   tci_store_name(store, key, name, sizeof name);
   return (tci_status){
       status.code, tci_fmt(arena, "plan '%s' is damaged: %s: restore the journal from a backup", name, status.message)};
+}
+
+tci_status tci_recovery_load_plan(tci_store *store, tci_core *core, uint64_t key, tci_arena *arena) {
+  return load_plan(store, core, key, NULL, arena);
 }
 
 /* ---- setting aside ---- */
@@ -130,12 +154,14 @@ static tci_status load_open_plans(tci_store *store, tci_core *core, const tci_id
   uint64_t *keys = NULL;
   size_t len = 0;
   tci_status status = tci_store_open_plans(store, &keys, &len);
+  progress how_far = {.of = len};
   for (size_t i = 0; status.code == TCI_OK && i < len; i++) {
     if (tci_core_is_set_aside(core, keys[i])) continue;
-    status = tci_recovery_load_plan(store, core, keys[i], arena);
+    status = load_plan(store, core, keys[i], &how_far, arena);
     if (status.code == TCI_DATA_LOSS && !tci_store_is_lost(store))
       status = damaged(store, keys[i], status.message, quarantine, aside, arena);
     while (tci_core_evict(core)) {}
+    get_on(&how_far, 1, 0);
   }
   free(keys);
   return status;

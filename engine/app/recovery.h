@@ -25,7 +25,7 @@ TCI_MUST_USE tci_status tci_recovery_load_plan(tci_store *store, tci_core *core,
 
 /* The runners, then every plan that is not settled nor set aside, into an empty core. A damaged plan that `quarantine`
  * names (its id, or "#KEY") is left out and comes out in `aside`, which is emptied first; another one is DATA_LOSS, and the
- * text names it and the remedy. */
+ * text names it and the remedy. Of many plans, or much journal, the log tells how far it has come. */
 TCI_MUST_USE tci_status tci_recovery_load_all(tci_store *store, tci_core *core, const tci_ids *quarantine,
                                               tci_damaged_plans *aside, tci_arena *arena);
 

@@ -310,6 +310,39 @@ static void the_first_turn_dispatches_what_waited(void **state) {
   assert_int_equal(stage_of(w, plan, "s")->attempts.items[0]->failure.kind, TCI_FAILURE_ENGINE_RESTART);
 }
 
+/* What is logged while the engine opens again, into `out`, which it ends with a zero byte. */
+static void reopen_and_read_log(world *w, char *out, size_t size) {
+  FILE *log = tmpfile();
+  int before = dup(STDERR_FILENO);
+  assert_true(log && before >= 0);
+  dup2(fileno(log), STDERR_FILENO);
+  tci_log_set_level(TCI_LOG_INFO);
+  reopen(w);
+  tci_log_set_level(TCI_LOG_OFF);
+  dup2(before, STDERR_FILENO);
+  close(before);
+  rewind(log);
+  out[fread(out, 1, size - 1, log)] = '\0';
+  fclose(log);
+}
+
+static void the_start_with_many_plans_tells_how_far_it_has_come(void **state) {
+  world *w = *state;
+  enum { PLANS = 2100 };
+  begin(w);
+  char log[2000];
+  reopen_and_read_log(w, log, sizeof log);
+  assert_null(strstr(log, "recovering"));
+  tci_event *events = tci_calloc(PLANS, sizeof *events);
+  for (int i = 0; i < PLANS; i++) events[i] = command(1, (tci_command){.kind = TCI_COMMAND_CREATE_PLAN});
+  assert_int_equal(turn(w, events, PLANS, true).code, TCI_OK);
+  free(events);
+  reopen_and_read_log(w, log, sizeof log);
+  fx_contains(log, "recovering plans=1000 of=2100 journal_bytes=");
+  fx_contains(log, "recovering plans=2000 of=2100 journal_bytes=");
+  assert_int_equal(tci_engine_core(w->engine)->plan_list.len, PLANS);
+}
+
 /* ---- a commit that fails ---- */
 
 static void no_disk(void) { fault_arm(FAULT_WRITE, FAULT_WAL, 1, SQLITE_FULL, false); }
@@ -659,9 +692,7 @@ static void a_turn_that_has_had_its_time_leaves_the_rest_to_the_next(void **stat
   assert_int_equal(w->replies[7], 1);
   tci_engine_note_turn(w->engine, 90000, 49999);
   assert_int_equal(tci_engine_count(w->engine).turns_over_budget, 0);
-  tci_log_set_level(TCI_LOG_OFF);
   tci_engine_note_turn(w->engine, 90000, 50001);
-  tci_log_set_level(TCI_LOG_INFO);
   assert_int_equal(tci_engine_count(w->engine).turns_over_budget, 1);
 }
 
@@ -1354,6 +1385,7 @@ int main(void) {
       CLAIM(reads_and_refusals_commit_nothing),
       CLAIM(what_was_acknowledged_is_there_after_a_restart),
       CLAIM(the_first_turn_dispatches_what_waited),
+      CLAIM(the_start_with_many_plans_tells_how_far_it_has_come),
       CLAIM(a_failed_commit_never_happened),
       CLAIM(after_a_failed_commit_reads_are_served_and_then_it_wakes),
       CLAIM(calls_of_the_last_engine_are_dead_even_when_the_first_commit_fails),
