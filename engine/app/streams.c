@@ -344,6 +344,7 @@ typedef struct {
   size_t changes; /* left, of the turn */
   size_t bytes;   /* left, of the turn */
   size_t slice;   /* left, of this stream */
+  bool crowded;   /* there is no place for another replay in this turn */
   tci_status status;
 } budget;
 
@@ -389,9 +390,8 @@ static bool replay_one(void *ctx, const tci_store_record *r) {
   return b->status.code == TCI_OK && may_go_on(b) && tci_replay_is_used_up(b->st->replay);
 }
 
-/* A place for one more replay: NULL-safe for who has one. False: all are taken by streams that make use of them. */
+/* A place for one more replay. False: all are taken by streams that make use of them. */
 static bool take_place(tci_streams *s, const tci_core *core, stream *st) {
-  if (st->replay) return true;
   for (size_t i = 0; s->replays >= (size_t)s->limits->watch_resumes_max && i < s->list.len; i++)
     if (s->list.items[i]->blocked) replay_end(s, s->list.items[i]);
   size_t most = (size_t)s->limits->watch_resumes_max;
@@ -403,7 +403,9 @@ static bool take_place(tci_streams *s, const tci_core *core, stream *st) {
 
 static void read_missed(budget *b) {
   stream *st = b->st;
-  if (!take_place(b->s, b->core, st)) return;
+  /* To look for a place is to look at all streams: not for each of very many that resume at once. */
+  if (!st->replay && !b->crowded) b->crowded = !take_place(b->s, b->core, st);
+  if (!st->replay) return;
   const tci_plan *plan = tci_core_watch_plan(b->core, st->token);
   replay_record(b);
   if (b->status.code == TCI_OK && may_go_on(b) && tci_replay_sequence(st->replay) < plan->sequence) {
@@ -424,9 +426,10 @@ static void unreadable(budget *b) {
   end(b->s, b->core, b->st, b->status.code == TCI_DATA_LOSS ? TCI_DATA_LOSS : TCI_UNAVAILABLE, b->status.message);
 }
 
+/* Small ones are gone at once, so that they keep nobody from a place; of a large one a piece goes. */
 static void shrink(tci_streams *s) {
-  if (!s->leaving.len || tci_replay_shrink(s->leaving.items[s->leaving.len - 1])) return;
-  tci_replay_free(s->leaving.items[--s->leaving.len]);
+  while (s->leaving.len && !tci_replay_shrink(s->leaving.items[s->leaving.len - 1]))
+    tci_replay_free(s->leaving.items[--s->leaving.len]);
 }
 
 void tci_streams_work(tci_streams *s, tci_core *core) {
