@@ -564,7 +564,7 @@ static tci_status finish_turn(tci_engine *e, const tci_event *events, size_t len
     for (size_t i = 0; i < len; i++)
       if (events[i].kind == TCI_EVENT_ANSWER) hold(e, &events[i].answer);
   }
-  forget_turn(e);
+  if (status.code == TCI_OK) forget_turn(e); /* else its text is there, for who ends the process */
   return status;
 }
 

@@ -43,7 +43,8 @@ void tci_engine_set_callback_address(tci_engine *engine, const char *address);
 
 /* One turn: steps every event (in order), commits once, releases effects. Events and what they point to are borrowed for
  * the call. A POLICIES event without policies, and ReloadPolicies, look at the policy folders first.
- * Returns DATA_LOSS (static text) when the store is lost: log and exit. Every other failure was answered to the clients. */
+ * Any failure that it returns means that the store is lost or the model cannot be loaded again: log and exit. Its text lives
+ * in the engine. Every other failure was answered to the clients. */
 TCI_MUST_USE tci_status tci_engine_turn(tci_engine *engine, const tci_event *events, size_t len);
 /* The same for who can offer events again, first and in order, in the next turn: later[i] is set where that is to be done. They
  * are those that name a plan which is coming into memory piece by piece, and all behind *looked_at, where the turn has had its
