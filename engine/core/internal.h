@@ -1,12 +1,12 @@
 /* internal: the core's own state and what its files offer each other. Included by engine/core only.
  *
- *     core.c      the step, emit, load        evolve.c   changes -> model       deps.c      edges, cycles, readiness
+ *     core.c      the step, emit, load        evolve.c   changes -> model       deps.c      edges, readiness
  *     write.c     WriteNodes                  attempt.c  one try, to its end    dispatch.c  queues, candidates
  *     complete.c  results and completions     runner.c   registrations          watch.c     streams
  *     query.c     reads                       policy.c   built-in defaults      invariant.c what must hold
- *     replay.c    a journal read again
- *     ask.c       who decides, and circuits   admission.c keys                  explain.c  why, in words
- *     decision.c  the record of a decision    request.c  sizes of RunRequests
+ *     ask.c       who decides, and circuits   admission.c keys                  explain.c   why, in words
+ *     decision.c  the record of a decision    request.c   sizes of RunRequests  replay.c    a journal read again
+ *     cycle.c     the cycle search            write_size.c sizes of replies     quarantine.c plans set aside
  */
 #ifndef TCI_CORE_INTERNAL_H
 #define TCI_CORE_INTERNAL_H
