@@ -398,6 +398,17 @@ static bool is_command(const tci_event *event, tci_command_kind kind) {
   return event->kind == TCI_EVENT_COMMAND && event->command.kind == kind;
 }
 
+/* ---- the time of a turn ---- */
+
+static int64_t turn_cpu_us(const tci_engine *e) {
+  return e->options.cpu_us ? e->options.cpu_us() - e->began_cpu_us : 0;
+}
+
+/* Half of the time is for stepping events; the other half for the last one of them, the commit, and what goes out. */
+static bool is_spent(const tci_engine *e) {
+  return e->may_put_off && turn_cpu_us(e) >= e->options.limits.turn_cpu_ms_max * 1000 / 2;
+}
+
 /* ---- long reads ---- */
 
 /* Reads on, as far as this turn may. Another COMMAND event is stepped for each part; the first may be the client's own. */
@@ -416,7 +427,7 @@ static tci_status read_on(tci_engine *e, tci_read *read, tci_time now) {
     e->reading = read;
     step_loaded(e, &read->event);
     e->reading = NULL;
-  } while (!read->done && e->reads.left > 0);
+  } while (!read->done && e->reads.left > 0 && !is_spent(e));
   if (read->done) {
     parcel *p = parcel_add(e, TCI_EFFECT_REPLY, read->event.token);
     p->status = read->status;
@@ -441,7 +452,8 @@ static tci_status start_read(tci_engine *e, const tci_event *event) {
 
 /* At the end of a turn: those who did not get all they asked for. */
 static tci_status go_on_reading(tci_engine *e, tci_time now) {
-  for (tci_read *read = tci_reads_next(&e->reads); read; read = tci_reads_next(&e->reads))
+  bool first = true; /* one part is read, come what may */
+  for (tci_read *read; (first || !is_spent(e)) && (read = tci_reads_next(&e->reads)); first = false)
     TCI_TRY(read_on(e, read, now));
   if (e->reads.waiting.len) e->more = true;
   return TCI_STATUS_OK;
@@ -587,15 +599,6 @@ static bool may_wake(tci_engine *e, tci_time now) {
   snprintf(e->asleep_why, sizeof e->asleep_why, "%s", ready.message);
   e->wake_at_us = now.mono_us + TCI_ENGINE_WAKE_US_MIN;
   return false;
-}
-
-static int64_t turn_cpu_us(const tci_engine *e) {
-  return e->options.cpu_us ? e->options.cpu_us() - e->began_cpu_us : 0;
-}
-
-/* Half of the time is for stepping events; the other half for the last one of them, the commit, and what goes out. */
-static bool is_spent(const tci_engine *e) {
-  return e->may_put_off && turn_cpu_us(e) >= e->options.limits.turn_cpu_ms_max * 1000 / 2;
 }
 
 /* What was held is stepped in a turn of its own, and forgotten only when that is committed. After a failed commit the fresh

@@ -696,6 +696,32 @@ static void a_turn_that_has_had_its_time_leaves_the_rest_to_the_next(void **stat
   assert_int_equal(tci_engine_count(w->engine).turns_over_budget, 1);
 }
 
+static void a_list_that_takes_long_is_read_over_turns(void **state) {
+  world *w = *state;
+  w->options.limits.page_entries_max = 1; /* of a part, too */
+  w->options.limits.turn_cpu_ms_max = 50;
+  w->options.cpu_us = ten_ms_each;
+  begin(w);
+  tci_str plan = create(w);
+  one(w, writes(w, 5, plan, "@a; @b; @c; @d; @e; @f; @g; @h"), true);
+  forget(w);
+  tci_event query = command(6, (tci_command){.kind = TCI_COMMAND_QUERY_NODES, .plan_id = plan});
+  query.command.query_nodes.include_checks = true;
+  bool later;
+  size_t looked_at, turns = 1;
+  assert_int_equal(turn_some(w, &query, 1, &later, &looked_at).code, TCI_OK);
+  assert_false(later);
+  tci_event nothing = {.kind = TCI_EVENT_TICK};
+  for (; !w->replies[6]; turns++) {
+    assert_int_equal(tci_engine_next_due_us(w->engine), 0);
+    assert_true(turns < 20);
+    assert_int_equal(turn_some(w, &nothing, 1, &later, &looked_at).code, TCI_OK);
+  }
+  assert_true(turns >= 3); /* with 25 ms of each for it */
+  assert_int_equal(w->codes[6], TCI_OK);
+  assert_true(w->reply_len[6] > 8 * 20);
+}
+
 /* A write of one check whose record is larger than a piece. */
 static void one_large(world *w, tci_str plan, const char *text) {
   enum { BYTES = 600000 };
@@ -1398,6 +1424,7 @@ int main(void) {
       CLAIM(settled_plans_are_loaded_when_they_are_named),
       CLAIM(idle_plans_are_evicted_and_come_back_whole),
       CLAIM(a_turn_that_has_had_its_time_leaves_the_rest_to_the_next),
+      CLAIM(a_list_that_takes_long_is_read_over_turns),
       CLAIM(a_large_plan_comes_back_in_pieces_and_others_go_on),
       CLAIM(what_comes_for_half_a_plan_does_not_move_it),
       CLAIM(a_runner_that_is_lost_takes_nothing_of_half_a_plan_with_it),
