@@ -285,7 +285,6 @@ static void take(tci_loop *loop, tci_item *item, tci_time now) {
   if (item->kind != TCI_ITEM_EVENT) return;
   const tci_event *event = &item->event;
   if (event->kind == TCI_EVENT_POLICIES) atomic_store(&loop->stirred, false); /* before the folders are looked at */
-  if (event->kind == TCI_EVENT_COMMAND) atomic_fetch_sub(&loop->queued, 1);
   if (event->kind == TCI_EVENT_COMMAND && tci_token_is_stream(event->token)) stream_open(loop, item->stream);
   if (event->kind == TCI_EVENT_ANSWER) {
     runner_call *call = tci_map_remove(&loop->calls, event->answer.execution_id);
@@ -304,7 +303,10 @@ static void after_turn(tci_loop *loop) {
     }
     if (item->kind == TCI_ITEM_EVENT && item->event.kind == TCI_EVENT_UNWATCH)
       stream_end(loop, item->event.token, (tci_status){TCI_CANCELLED, "the watcher went away"});
-    if (item->kind == TCI_ITEM_EVENT && item->event.kind == TCI_EVENT_COMMAND) stream_accepted(loop, item->event.token);
+    if (item->kind == TCI_ITEM_EVENT && item->event.kind == TCI_EVENT_COMMAND) {
+      atomic_fetch_sub(&loop->queued, 1);
+      stream_accepted(loop, item->event.token);
+    }
     tci_item_free(item);
   }
   loop->items.len = kept;

@@ -47,7 +47,7 @@ typedef struct {
 
 typedef struct {
   tci_queue queue;
-  atomic_llong queued; /* requests in it */
+  atomic_llong queued; /* requests in it, and those that a turn has put off */
   atomic_bool stirred; /* an item that says that policy files changed is in it */
   tci_rpc *rpc;
   tci_rpc_client *client;
