@@ -3,7 +3,7 @@
 
 local M = {}
 
-local PROGRESS_KEPT = 100 -- as many as the engine keeps of an attempt
+local PROGRESS_KEPT, PROGRESS_BYTES_KEPT = 100, 65536 -- as much as the engine keeps of an attempt
 
 local plain = { "kind", "options", "args", "dependencies", "assignments" }
 
@@ -44,11 +44,17 @@ local function merge_list(before, given, key, merge)
   return before
 end
 
+-- Cut now and then, not with each entry.
 local function merge_progress(before, given)
   table.move(given, 1, #given, #before + 1, before)
-  local excess = #before - 2 * PROGRESS_KEPT -- cut now and then, not with each entry
-  if excess <= 0 then return before end
-  return table.move(before, #before - PROGRESS_KEPT + 1, #before, 1, {})
+  local first, bytes, all = #before + 1, 0, 0
+  for i = #before, 1, -1 do
+    all = all + #before[i].message
+    if #before - i < PROGRESS_KEPT and all <= PROGRESS_BYTES_KEPT then first, bytes = i, all end
+  end
+  first = math.min(first, #before) -- the last one in any case
+  if #before <= 2 * PROGRESS_KEPT and all - bytes <= PROGRESS_BYTES_KEPT then return before end
+  return table.move(before, first, #before, 1, {})
 end
 
 ---The node as it is now. Takes over lists of `before`, which is not to be used afterwards, so that a change costs what

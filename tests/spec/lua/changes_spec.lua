@@ -77,6 +77,24 @@ describe("changes:", function()
     assert.is_true(#progress >= 100 and #progress <= 200)
     assert.same({ d = 1 }, node.attempts[1].details)
   end)
+
+  it("long progress is kept by its bytes", function()
+    local node = stage("s", { attempts = { attempt(1, "RUNNING", {}) } })
+    for i = 1, 150 do
+      node = changes.merge(node, stage("s", {
+        omitted_fields = { "attempts.progress" },
+        attempts = { attempt(1, "RUNNING", { progress = { { message = (" "):rep(4092) .. ("%4d"):format(i) } } }) },
+      }))
+      local progress = node.attempts[1].progress
+      assert.equal(i, tonumber(progress[#progress].message))
+      assert.is_true(#progress >= math.min(i, 16) and #progress <= 32)
+    end
+    node = changes.merge(node, stage("s", {
+      omitted_fields = { "attempts.progress" },
+      attempts = { attempt(1, "RUNNING", { progress = { { message = ("x"):rep(200000) } } }) },
+    }))
+    assert.equal(1, #node.attempts[1].progress) -- the last one in any case
+  end)
 end)
 
 describe("the model:", function()
