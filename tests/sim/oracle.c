@@ -100,7 +100,7 @@ static bool is_delivery(const tci_attempt *a) {
 }
 
 /* Were there retries left when the attempt with this index failed? */
-static bool retries_left(const sim *s, const tci_stage *stage, size_t index) {
+static bool retries_left(const sim *s, const tci_stage *stage, tci_retry own_words, size_t index) {
   const tci_attempt *last = stage->attempts.items[index - 1];
   int64_t delivery = 0, other = 0;
   for (size_t i = 0; i < index; i++) {
@@ -109,21 +109,24 @@ static bool retries_left(const sim *s, const tci_stage *stage, size_t index) {
     else
       other++;
   }
-  int64_t own = stage->retry.max_attempts ? stage->retry.max_attempts : s->f.limits.attempts_max;
-  if (stage->retry.max_attempts || stage->retry.backoff_ms || stage->retry.backoff_ms_max)
-    return delivery + other < own;
+  int64_t own = own_words.max_attempts ? own_words.max_attempts : s->f.limits.attempts_max;
+  if (own_words.max_attempts || own_words.backoff_ms || own_words.backoff_ms_max) return delivery + other < own;
   if (is_delivery(last)) return delivery < s->f.limits.delivery_attempts_max;
   return last->failure.kind != TCI_FAILURE_REPORTED && other < s->f.limits.attempts_max;
 }
 
 /* Is there another attempt after the one with this index, by what was said? */
-static bool goes_on(const sim *s, const tci_stage *stage, size_t index) {
+static bool goes_on(const sim *s, const tci_stage *stage, tci_retry own_words, size_t index) {
   const sim_asked *k = was_asked(s, stage->attempts.items[index - 1]);
-  return k && k->said[TCI_HOOK_RETRY].step && !k->said[TCI_HOOK_RETRY].fault ? k->again : retries_left(s, stage, index);
+  bool said = k && k->said[TCI_HOOK_RETRY].step && !k->said[TCI_HOOK_RETRY].fault;
+  return said ? k->again : retries_left(s, stage, own_words, index);
 }
 
-static void judge_retry(sim *s, const sim_node *n, const tci_stage *stage, size_t index) {
-  if (!goes_on(s, stage, index)) fx_fail("oracle: stage %s has no retry left after attempt %zu", n->id, index);
+/* before: what the stage said of retries when it was last looked at. In a turn of several steps a client may have changed
+ * that before the attempt failed, or after it. */
+static void judge_retry(sim *s, const sim_node *n, const tci_stage *stage, tci_retry before, size_t index) {
+  if (!goes_on(s, stage, stage->retry, index) && !goes_on(s, stage, before, index))
+    fx_fail("oracle: stage %s has no retry left after attempt %zu", n->id, index);
   const tci_attempt *failed = stage->attempts.items[index - 1], *next = stage->attempts.items[index];
   const sim_asked *k = was_asked(s, failed);
   if (!k || !k->said[TCI_HOOK_RETRY].step || k->said[TCI_HOOK_RETRY].fault) return;
@@ -171,7 +174,10 @@ static void judge_progress(const sim *s, const sim_node *n, const tci_attempt *a
 
 static void judge_stage(sim *s, sim_plan *p, int at, const tci_stage *stage) {
   const sim_node *n = &p->nodes[at];
-  for (size_t i = p->seen[at].attempts; i > 0 && i < stage->attempts.len; i++) judge_retry(s, n, stage, i);
+  for (size_t i = p->seen[at].attempts; i > 0 && i < stage->attempts.len; i++)
+    judge_retry(s, n, stage, p->seen[at].retry, i);
+  tci_retry before = p->seen[at].retry;
+  p->seen[at].retry = stage->retry;
   p->seen[at].attempts = stage->attempts.len;
   for (size_t *i = &p->seen[at].ended; *i < stage->attempts.len; ++*i) {
     if (tci_attempt_is_open(stage->attempts.items[*i])) break;
@@ -192,7 +198,9 @@ static void judge_stage(sim *s, sim_plan *p, int at, const tci_stage *stage) {
     case TCI_REASON_WRITTEN: fine = !last && stage->node.outcome == TCI_OUTCOME_SKIPPED; break;
     case TCI_REASON_NO_RETRIES_LEFT:
       fine = last && last->state == TCI_ATTEMPT_INCOMPLETE && last->failure.present &&
-             stage->node.outcome == TCI_OUTCOME_FAILED && (n->pulled || !goes_on(s, stage, stage->attempts.len));
+             stage->node.outcome == TCI_OUTCOME_FAILED &&
+             (n->pulled || !goes_on(s, stage, stage->retry, stage->attempts.len) ||
+              !goes_on(s, stage, before, stage->attempts.len));
       break;
     case TCI_REASON_ATTEMPT_COMPLETE:
     case TCI_REASON_CHECK_FAILED: fine = last && last->state == TCI_ATTEMPT_COMPLETE; break;

@@ -61,6 +61,7 @@ typedef struct {
     uint64_t hash;
     int64_t version;
     size_t attempts, ended;
+    tci_retry retry;
   } seen[NODES];
   int64_t version;
   uint64_t watched;
