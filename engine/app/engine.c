@@ -444,6 +444,13 @@ static tci_status start_read(tci_engine *e, const tci_event *event) {
                         "too many requests wait for the engine (limit queue_requests_max); try again"});
     return TCI_STATUS_OK;
   }
+  if (e->reads.waiting_bytes >= (size_t)e->options.limits.reads_waiting_bytes_max) {
+    refuse(
+        e, event->token,
+        (tci_status){TCI_RESOURCE_EXHAUSTED,
+                     "too many long lists are asked for (limit reads_waiting_bytes_max); try again, with page_size"});
+    return TCI_STATUS_OK;
+  }
   tci_read *read = tci_read_new(&e->reads, event);
   if (e->reads.left > 0) return read_on(e, read, event->now);
   tci_reads_put(&e->reads, read);

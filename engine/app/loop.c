@@ -216,6 +216,8 @@ static void stood_still(tci_loop *loop, int64_t us) {
 static int64_t due_at(const tci_loop *loop) {
   int64_t due = tci_engine_next_due_us(loop->engine);
   if (due == 0) return 0;
+  if (loop->draining && !tci_list_empty(&loop->unanswered)) /* the end waits for them */
+    due = min64(due, tci_container(loop->unanswered.next, runner_call, unanswered)->give_up_us);
   due = loop->reading_out || due == INT64_MAX ? INT64_MAX : due + loop->stood_us;
   return loop->draining ? min64(due, loop->drain_by_us) : due;
 }

@@ -22,6 +22,7 @@ void tci_reads_free(tci_reads *reads) {
   tci_reads_forget_turn(reads);
   for (size_t i = 0; i < reads->waiting.len; i++) read_free(reads->waiting.items[i]);
   tci_vec_free(&reads->waiting);
+  reads->waiting_bytes = 0;
   tci_vec_free(&reads->over);
 }
 
@@ -87,13 +88,15 @@ void tci_reads_put(tci_reads *reads, tci_read *read) {
     tci_vec_push(&reads->over, read);
     return;
   }
+  bool goes_on = read->kept;
   tci_vec_push(&reads->waiting, read);
-  if (read->kept) { /* it goes on being the oldest */
+  if (!read->kept) keep(read);
+  reads->waiting_bytes += read->arena.used_bytes;
+  if (goes_on) { /* it stays the oldest */
     memmove(reads->waiting.items + 1, reads->waiting.items, (reads->waiting.len - 1) * sizeof(tci_read *));
     reads->waiting.items[0] = read;
     return;
   }
-  keep(read);
   if (reads->waiting.len == 1) return;
   tci_buf_deinit(&read->bytes); /* it was not as short as it might have been: it begins again when its turn comes */
   read->event.command.page.from = 0;
@@ -103,6 +106,7 @@ tci_read *tci_reads_next(tci_reads *reads) {
   if (!reads->waiting.len || reads->left <= 0) return NULL;
   tci_read *oldest = reads->waiting.items[0];
   reads->waiting.len--;
+  reads->waiting_bytes -= oldest->arena.used_bytes;
   memmove(reads->waiting.items, reads->waiting.items + 1, reads->waiting.len * sizeof(tci_read *));
   return oldest;
 }

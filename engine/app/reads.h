@@ -27,6 +27,7 @@ typedef struct {
   const tci_limits *limits;          /* borrowed */
   int64_t left;                      /* of turn_reply_bytes_max */
   TCI_VEC(tci_read *) waiting, over; /* oldest first; answered in this turn */
+  size_t waiting_bytes;              /* of the requests that wait */
 } tci_reads;
 
 void tci_reads_free(tci_reads *reads);

@@ -19,6 +19,7 @@
   X(reply_bytes_max, 33554432, "a reply that is not a page; the client has to be ready to receive it")                \
   X(page_bytes_max, 4194304, "a page, and the reply of a write: what gRPC clients receive without being told")        \
   X(page_entries_max, 1000, "nodes or executions of one page")                                                        \
+  X(reads_waiting_bytes_max, 67108864, "requests for lists that wait until those before them are read")               \
   X(turn_reply_bytes_max, 2097152, "nodes and executions encoded for readers in one turn, about")                     \
   X(node_bytes_max, 4194304, "the options of a check, the args of a stage, one result, the details of an attempt")    \
   X(request_bytes_max, 4194304, "a RunRequest: the args of a stage, and the options of all checks it is assigned to") \

@@ -971,6 +971,27 @@ static void a_long_list_is_read_over_turns_and_others_come_in_between(void **sta
   assert_true(tci_engine_next_due_us(w->engine) > 0);
 }
 
+static void what_waits_to_be_read_is_bounded_by_its_bytes(void **state) {
+  world *w = *state;
+  w->options.limits.turn_reply_bytes_max = w->options.limits.page_entries_max = 1;
+  w->options.limits.reads_waiting_bytes_max = 1;
+  begin(w);
+  tci_str plan = create(w);
+  one(w, writes(w, 5, plan, "@a; @b; @c"), true);
+  tci_event queries[] = {command(6, (tci_command){.kind = TCI_COMMAND_QUERY_NODES, .plan_id = plan}),
+                         command(7, (tci_command){.kind = TCI_COMMAND_QUERY_NODES, .plan_id = plan})};
+  for (int i = 0; i < 2; i++) queries[i].command.query_nodes.include_checks = true;
+  w->replies[6] = w->replies[7] = 0;
+  assert_int_equal(turn(w, queries, 2, false).code, TCI_OK);
+  assert_int_equal(w->codes[7], TCI_RESOURCE_EXHAUSTED);
+  fx_contains(w->texts[7], "reads_waiting_bytes_max");
+  for (int n = 0; n < 10 && !w->replies[6]; n++) tick(w, 0);
+  assert_int_equal(w->codes[6], TCI_OK);
+  assert_int_equal(turn(w, &queries[1], 1, false).code, TCI_OK); /* there is room again */
+  for (int n = 0; n < 10 && w->replies[7] < 2; n++) tick(w, 0);
+  assert_int_equal(w->codes[7], TCI_OK);
+}
+
 static void nobody_waits_for_a_list_that_will_not_be_read(void **state) {
   world *w = *state;
   fault_install();
@@ -1433,6 +1454,7 @@ int main(void) {
       CLAIM(a_stream_of_a_plan_that_left_memory_resumes),
       CLAIM(a_reply_over_the_limit_is_refused),
       CLAIM(a_long_list_is_read_over_turns_and_others_come_in_between),
+      CLAIM(what_waits_to_be_read_is_bounded_by_its_bytes),
       CLAIM(nobody_waits_for_a_list_that_will_not_be_read),
       CLAIM(addresses_outside_the_allow_list_are_refused),
       CLAIM(a_runner_registered_under_another_allow_list_is_not_called),

@@ -50,21 +50,27 @@ end
 
 -- require for the file in this folder.
 local function require_beside(folder, globals)
-  local loaded, loading = {}, {}
-  return function(name)
+  local loaded, loading = {}, {} -- loading: path -> the coroutine that loads it
+  local function beside(name)
     local path = type(name) == "string" and not (name .. "."):find("^turboci%.") and find(folder, name)
     if not path then return require(name) end
     if loaded[path] ~= nil then return loaded[path] end
     local chunk, err = loadfile(path, "t", globals)
     if not chunk then error(("the module '%s' is not valid Lua:\n  %s"):format(name, err), 2) end
-    if loading[path] then error(("the module '%s' requires itself, perhaps by way of others"):format(name), 2) end
-    loading[path] = true
+    if loading[path] == coroutine.running() then
+      error(("the module '%s' requires itself, perhaps by way of others"):format(name), 2)
+    elseif loading[path] then -- another body does, and its module waits for something
+      require("turboci.loop").wait_until(function() return not loading[path] end)
+      return beside(name)
+    end
+    loading[path] = coroutine.running()
     local ok, value = pcall(chunk, name, path)
     loading[path] = nil -- also when it failed: the next one to require it is told the same
     if not ok then error(value, 0) end
     loaded[path] = value == nil and true or value
     return loaded[path]
   end
+  return beside
 end
 
 ---Compiles a workflow file. It gets its parameters as arguments of the function that is returned.

@@ -92,6 +92,18 @@ describe("a workflow file", function()
     assert.equal(first, second)
   end)
 
+  it("waits for a module that another body is loading", function()
+    local loop = require "turboci.loop"
+    write("lib/common.lua", "require('turboci.loop').wait_until(function() return _G.load_spec_goes_on end); return {}")
+    local body = run "return function() return require 'lib.common' end"
+    local first, second = loop.spawn(body), loop.spawn(body)
+    loop.spawn(function() rawset(_G, "load_spec_goes_on", true) end)
+    local module = first:wait()
+    assert.is_table(module)
+    assert.equal(module, (second:wait()))
+    rawset(_G, "load_spec_goes_on", nil)
+  end)
+
   it("takes nothing beside it for the program's own modules, and takes nothing from the program", function()
     write("turboci.lua", "error 'mine'")
     write("cjson.lua", "return 'mine'")
