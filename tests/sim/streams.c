@@ -77,14 +77,23 @@ static bool concerns(const sim_stream *w, const sim_plan *p, const sim_change *c
   return c->node < 0 || passes(w, p, c->node, c->new_state);
 }
 
+static bool moves(const sim_change *c) { return c->node < 0 || c->old_state != c->new_state; }
+
+/* What a slow reader is owed of a node that does not move is owed as long as the node is one that it hears of. */
+static bool has_left(const sim_stream *w, const sim_plan *p, size_t entry) {
+  const sim_change *c = &p->log.items[entry];
+  if (!w->slow || moves(c)) return false;
+  for (size_t i = entry + 1; i < p->log.len; i++)
+    if (p->log.items[i].node == c->node && !passes(w, p, c->node, p->log.items[i].new_state)) return true;
+  return false;
+}
+
 /* Whether it is to hear of it now: not of nodes that are still to be shown as they are; then the end of the plan comes last. */
 static bool expects(sim_stream *w, const sim_plan *p, size_t entry) {
   const sim_change *c = &p->log.items[entry];
   return *mark_of(w, entry) == 0 && !c->reported && concerns(w, p, c) &&
-         (c->node < 0 || !w->current || w->shown[c->node]);
+         (c->node < 0 || !w->current || w->shown[c->node]) && !has_left(w, p, entry);
 }
-
-static bool moves(const sim_change *c) { return c->node < 0 || c->old_state != c->new_state; }
 
 static sim_stream *stream_of(sim *s, uint64_t token) {
   for (int i = 0; i < STREAMS; i++)
