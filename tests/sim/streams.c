@@ -92,7 +92,7 @@ static bool has_left(const sim_stream *w, const sim_plan *p, size_t entry) {
 static bool expects(sim_stream *w, const sim_plan *p, size_t entry) {
   const sim_change *c = &p->log.items[entry];
   return *mark_of(w, entry) == 0 && !c->reported && concerns(w, p, c) &&
-         (c->node < 0 || !w->current || w->shown[c->node]) && !has_left(w, p, entry);
+         (c->node < 0 || !w->current || w->shown[c->node]);
 }
 
 static sim_stream *stream_of(sim *s, uint64_t token) {
@@ -180,6 +180,7 @@ static void hear_change(sim_stream *w, const sim_plan *p, const sim_change *hear
       *mark_of(w, i) = MAYBE;
       continue;
     }
+    if (has_left(w, p, i) && !moves(heard)) continue;
     if (w->slow && !moves(heard)) break;
     if (is_report(w, p, heard)) return;
     if (!w->slow || moves(c)) wrong(w, p, c, "it should have heard something else");
@@ -262,7 +263,8 @@ void judge_streams(sim *s) {
     const sim_plan *p = &s->plans[w->plan];
     if (!w->open || w->loose || w->blocked) continue;
     for (size_t k = 0; k < p->log.len; k++)
-      if (expects(w, p, k) && !(w->current && is_past(p, k))) wrong(w, p, &p->log.items[k], "it has not heard");
+      if (expects(w, p, k) && !(w->current && is_past(p, k)) && !has_left(w, p, k))
+        wrong(w, p, &p->log.items[k], "it has not heard");
     if (w->mirrors_all) judge_mirrors(s, w);
     for (int node = 0; node < p->log_nodes && w->current; node++)
       if (!w->shown[node] && passes(w, p, node, p->logged[node].state)) fx_fail("oracle: a snapshot has a hole");
@@ -317,8 +319,8 @@ static void resume(sim *s, sim_stream *w) {
     const sim_change *c = &p->log.items[i];
     uint32_t *mark = mark_of(w, i);
     if (!(*mark & MAYBE) && *mark > cut) *mark = 0;
-    bool lost =
-        *mark == 0 && !c->reported && concerns(w, p, c) && c->sequence <= w->after && !(w->current && is_past(p, i));
+    bool lost = *mark == 0 && !c->reported && concerns(w, p, c) && c->sequence <= w->after &&
+                !(w->current && is_past(p, i)) && !has_left(w, p, i);
     if (lost && !w->loose) wrong(w, p, c, "who resumes loses it");
     if (c->sequence > w->after) *mark = 0;
   }
