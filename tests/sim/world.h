@@ -92,9 +92,11 @@ typedef struct {
   bool open, checks, stages, progress, current;
   bool loose;         /* a snapshot with a filter by state: only what it is told is looked at, not what it is not */
   bool slow, blocked; /* its reader takes a while now and then; takes nothing now */
-  bool ahead;         /* it asked for what was yet to come */
-  bool opening;       /* what was left over comes first, and then it is watched: it may hear of it or not */
-  bool more;          /* nodes are still to be shown as they are, it was told */
+  bool lags; /* what does not move may be told once for several changes: it is slow, or was told very much at once */
+  uint64_t turn, turn_bytes; /* what it was told in that turn */
+  bool ahead;                /* it asked for what was yet to come */
+  bool opening;              /* what was left over comes first, and then it is watched: it may hear of it or not */
+  bool more;                 /* nodes are still to be shown as they are, it was told */
   char only[16];
   unsigned check_states, stage_states; /* a bit for each tenth; 0: all */
   uint64_t from;                       /* it is to hear what came behind */
