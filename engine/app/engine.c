@@ -49,7 +49,7 @@ struct tci_engine {
   int64_t wake_at_us, wake_after_us; /* monotonic; how long it sleeps */
   char asleep_why[512];
   tci_damaged_plans aside; /* left out by the last load; the core is told when it wakes */
-  uint64_t told_damaged;   /* key of the damaged plan that was told last: people are told once */
+  uint64_t told_damaged;   /* hash of the id of the damaged plan that was logged last: it is logged once in a row */
   bool behind;             /* asleep: the core holds an older set of policies, to be told when it wakes */
   /* Of the policy folders: a look is under way, another is wanted behind it, and is it patient (see app/policies.h)? */
   bool looking, look_wanted, look_patient;

@@ -3,6 +3,8 @@
  * under way, in the half that is known, the core leaves alone (tci_core_loaded). */
 #include "app/loads.h"
 
+#include "app/recovery.h"
+
 enum { PIECE_BYTES = 512 << 10 }; /* some ten milliseconds */
 
 typedef struct {
@@ -15,8 +17,7 @@ typedef struct {
 
 static bool load_one(void *ctx, const tci_store_record *r) {
   piece *p = ctx;
-  tci_record record = {r->plan_key, r->sequence, r->bytes, r->plan_id, r->settled};
-  p->status = tci_core_load(p->core, &record);
+  p->status = tci_recovery_load_record(p->core, r);
   p->upto = r->sequence;
   p->bytes += r->bytes.len;
   p->whole = p->status.code == TCI_OK && p->bytes < PIECE_BYTES;

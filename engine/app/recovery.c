@@ -44,10 +44,14 @@ typedef struct {
   progress *how_far; /* NULL: of one plan nothing is told */
 } loading;
 
+tci_status tci_recovery_load_record(tci_core *core, const tci_store_record *row) {
+  tci_record record = {row->plan_key, row->sequence, row->bytes, row->plan_id, row->settled};
+  return tci_core_load(core, &record);
+}
+
 static bool load_record(void *ctx, const tci_store_record *r) {
   loading *l = ctx;
-  tci_record record = {r->plan_key, r->sequence, r->bytes, r->plan_id, r->settled};
-  l->status = tci_core_load(l->core, &record);
+  l->status = tci_recovery_load_record(l->core, r);
   if (l->how_far) get_on(l->how_far, 0, r->bytes.len);
   return l->status.code == TCI_OK;
 }

@@ -19,6 +19,9 @@ typedef struct {
 typedef TCI_VEC(tci_damaged_plan) tci_damaged_plans;
 void tci_damaged_plans_free(tci_damaged_plans *plans);
 
+/* A row of the journal into the core: tci_core_load. */
+TCI_MUST_USE tci_status tci_recovery_load_record(tci_core *core, const tci_store_record *row);
+
 /* One plan (0: the runners) into the core. When that fails nothing of it is left there. DATA_LOSS while the store is not
  * lost: this plan is damaged. The text lives in `arena`, in the store until its next call, or is static. */
 TCI_MUST_USE tci_status tci_recovery_load_plan(tci_store *store, tci_core *core, uint64_t key, tci_arena *arena);

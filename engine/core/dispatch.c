@@ -7,9 +7,10 @@
  *
  * Invariants: an execution that waits is in one of these lists; choosing a runner and reserving its slot is one step; a
  * queue is looked at only when something changed (a head arrived, a slot freed, a runner changed, a wait elapsed, other
- * policies); what is dispatched in one turn is bounded in bytes, too. A look that begins at the head goes on to the end, over as many turns as it takes: what changes meanwhile means
- * another look, so that nobody starves behind those who are told to wait. One turn asks at most policy_asks_per_turn, shared
- * among the runner types; the rest is left to the next (update->more).
+ * policies). A look that begins at the head goes on to the end, over as many turns as it takes: what changes meanwhile
+ * means another look, so that no execution starves behind those that are told to wait. One turn asks at most
+ * policy_asks_per_turn, shared among the runner types, and dispatches requests of about turn_request_bytes_max; the rest is
+ * left to the next turn (update->more).
  */
 #include <string.h>
 
